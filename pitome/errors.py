@@ -1,0 +1,34 @@
+"""Errors a user can act on: one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PitomeError(Exception):
+    """Base of all errors that are shown as one line, with exit code 2."""
+
+
+class UsageError(PitomeError, ValueError):
+    """A name, number, key or combination that cannot be used."""
+
+
+class UnsupportedModelError(PitomeError, TypeError):
+    """A model in which nothing can be merged; the message says what was looked for and found."""
+
+
+class DataError(PitomeError):
+    """A data set that is missing, empty or unreadable."""
+
+
+class CheckpointError(PitomeError):
+    """Weights that are missing, damaged, unsafe or of other shapes."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Say which of `choices` a misspelt `name` may mean; always lists all of them."""
+    options = sorted(choices)
+    close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{hint}available: {', '.join(options)}"

@@ -1,0 +1,1 @@
+"""Token merging on tensors: no model, no config, no I/O."""

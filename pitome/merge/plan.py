@@ -1,0 +1,119 @@
+"""What a merge method reads (`Tokens`) and what it decides (`Plan`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What one layer knows when it is about to merge.
+
+    Shapes: `x` [B, N, C] features at the merge point; `metric` [B, N, D] what similarity is
+    measured on (float32 or float64); `size` [B, N] how many input tokens each token stands for;
+    `cls_attention` [B, N], only for methods that ask for it: the softmax of the class query
+    against all keys (same bias as the attention), averaged over heads. The first `protected`
+    tokens (class, distillation, registers) never move. `padding` [B, N] is True at padding.
+    `layer` runs 0..`depth`-1 over all blocks of the model.
+    """
+
+    x: Tensor
+    metric: Tensor
+    size: Tensor
+    protected: int
+    layer: int
+    depth: int
+    padding: Tensor | None = None
+    cls_attention: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every token of one layer goes.
+
+    kept    [B, M] long   the input token each output row starts from
+    source  [B, K] long   the tokens that lose their row; kept and source partition 0..N-1
+    target  [B, K] long   the output row each source joins, -1 where it is dropped
+    weight  [B, N] float  weight of each token in its group's mean; None: plain mean; 0: ignored
+    mass    [B, N] float  factor on the size a token hands on; None: 1
+    scale   [B, M] float  factor on each output row, computed from the inputs; None: 1
+    """
+
+    kept: Tensor
+    source: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+    mass: Tensor | None = None
+    scale: Tensor | None = None
+
+    @property
+    def n_in(self) -> int:
+        return self.kept.shape[1] + self.source.shape[1]
+
+    @property
+    def n_out(self) -> int:
+        return self.kept.shape[1]
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Merge features `x` [B, N, C] into [B, M, C]: a weighted sum and one division."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        weight = x.new_ones(x.shape[:2], dtype=dtype) if self.weight is None else self.weight.to(dtype)
+        total = self._sum(weight[..., None])
+        # A group without any weight (padding) keeps its zeros instead of becoming NaN.
+        out = self._sum(x * weight[..., None]) / total.masked_fill(total == 0, 1)
+        if self.scale is not None:
+            out = out * self.scale[..., None].to(dtype)
+        return out.to(x.dtype)
+
+    def sizes(self, size: Tensor) -> Tensor:
+        """Sizes [B, N] -> [B, M]: each group's total; dropped tokens hand nothing on."""
+        share = size if self.mass is None else size * self.mass.to(size.dtype)
+        return self._sum(share[..., None])[..., 0]
+
+    def trace(self, membership: Tensor) -> Tensor:
+        """Rows of `membership` [B, N, S] (which source tokens each token holds) -> [B, M, S]."""
+        return self._sum(membership)
+
+    def assignment(self) -> Tensor:
+        """The output row of every input token, [B, N] long; -1 where it is dropped."""
+        rows = torch.arange(self.n_out, device=self.kept.device).expand_as(self.kept)
+        out = self.kept.new_full((self.kept.shape[0], self.n_in), -1)
+        return out.scatter(1, self.kept, rows).scatter(1, self.source, self.target)
+
+    def unmerge(self, y: Tensor) -> Tensor:
+        """Give every input token its group's row: [B, M, C] -> [B, N, C]; zeros where dropped."""
+        rows = self.assignment()
+        out = _rows(y, rows.clamp_min(0))
+        return out.masked_fill((rows < 0)[..., None], 0)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        """Group totals of `x` [B, N, C] -> [B, M, C]."""
+        out = _rows(x, self.kept)
+        if self.source.shape[1] == 0:
+            return out
+        moved = _rows(x, self.source).masked_fill((self.target < 0)[..., None], 0)
+        batch, rows, width = out.shape
+        offset = torch.arange(batch, device=x.device)[:, None] * rows
+        index = (self.target.clamp_min(0) + offset).flatten()
+        # One flat index_add is several times faster on a CPU than scatter_add over [B, K, C].
+        return out.flatten(0, 1).index_add(0, index, moved.flatten(0, 1)).view(batch, rows, width)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """Select rows: `x` [B, N, C], `index` [B, K] -> [B, K, C]."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def rank(scores: Tensor) -> Tensor:
+    """Positions by descending score along the last axis; ties keep their order."""
+    if torch.onnx.is_in_onnx_export():  # ONNX has no stable sort
+        return scores.topk(scores.shape[-1], dim=-1).indices
+    return scores.argsort(dim=-1, descending=True, stable=True)
+
+
+def cosine(metric: Tensor) -> Tensor:
+    """Unit rows of `metric` [B, N, D], so that a product is a cosine; a zero row stays zero."""
+    return torch.nn.functional.normalize(metric, dim=-1)

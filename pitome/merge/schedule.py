@@ -1,0 +1,167 @@
+"""How many tokens each layer removes, known before the forward runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pitome.errors import UsageError
+
+
+CountFunction = Callable[[int, int, float, int], int]  # (n, protected, ratio, layer) -> removed
+LimitFunction = Callable[[int, int], int]  # (n, protected) -> the most that can be removed
+
+
+def count_unprotected(n: int, protected: int, ratio: float, layer: int) -> int:
+    """Removals of one layer that keeps the share `ratio` of its T = n - protected tokens.
+
+    The first term has exactly this form in double precision (T - T*q, not T*(1-q)): the two
+    differ for T=10, q=0.9.
+    """
+    mergeable = max(n - protected, 0)
+    return min(math.floor(mergeable - mergeable * ratio), mergeable // 2)
+
+
+def limit_unprotected(n: int, protected: int) -> int:
+    """Every pair gives up at most one token."""
+    return max(n - protected, 0) // 2
+
+
+def count_all(n: int, protected: int, ratio: float, layer: int) -> int:
+    """As the PiToMe repository counts for ToMe and ToFu: all tokens, up to all of set A."""
+    return min(math.floor(n - n * ratio), (n + 1) // 2)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The rule for every layer of a model of `depth` blocks.
+
+    Exactly one is set, with one entry per layer: `ratios` (share kept), `removals` (tokens
+    removed) or `kept` (tokens kept, protected ones counted). A layer that does not merge has
+    ratio 1.0 or removal 0.
+    """
+
+    ratios: tuple[float, ...] | None = None
+    removals: tuple[int, ...] | None = None
+    kept: tuple[int, ...] | None = None
+
+    @property
+    def depth(self) -> int:
+        return len(self.ratios or self.removals or self.kept or ())
+
+    def remove(
+        self,
+        layer: int,
+        n: int,
+        protected: int,
+        count: CountFunction,
+        limit: LimitFunction,
+    ) -> int:
+        """Tokens that `layer` removes from `n`."""
+        if self.ratios is not None:
+            ratio = self.ratios[layer]
+            return 0 if ratio == 1.0 else max(count(n, protected, ratio, layer), 0)
+        if self.kept is not None:
+            return max(n - self.kept[layer], 0)
+        assert self.removals is not None
+        return max(min(self.removals[layer], limit(n, protected)), 0)
+
+
+def check_ratio(value: object) -> float:
+    """A ratio in (0, 1]. Raises UsageError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(
+            f"ratio={value!r} is not a number; give the share of tokens a layer keeps, e.g. 0.925"
+        )
+    ratio = float(value)
+    if not 0 < ratio <= 1:  # also catches nan
+        raise UsageError(
+            f"ratio={value} is outside (0, 1]; give the share of tokens a layer keeps, e.g. 0.925"
+        )
+    return ratio
+
+
+def check_removal(value: object) -> int:
+    """A number of tokens, 0 or more. Raises UsageError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError(f"r={value!r} is not a whole number >= 0; give the tokens a layer removes, e.g. 16")
+    return value
+
+
+def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """Indices of the layers that merge: a list, or `firstK`, `lastK`, `everyK`; None: all.
+
+    Raises UsageError for anything else; colon ranges are refused because YAML reads 1:3 as 63.
+    """
+    if layers is None:
+        return tuple(range(depth))
+    if isinstance(layers, str):
+        for word, pick in (
+            ("first", lambda k: range(min(k, depth))),
+            ("last", lambda k: range(max(depth - k, 0), depth)),
+            ("every", lambda k: range(0, depth, k)),
+        ):
+            number = layers.removeprefix(word)
+            if layers.startswith(word) and number.isdigit() and int(number) > 0:
+                return tuple(pick(int(number)))
+        raise UsageError(
+            f"layers={layers!r} is not known; give a list such as [0,1,2], or first3, last3, every2"
+        )
+    if isinstance(layers, int):
+        raise UsageError(f"layers={layers!r} is a single number; give a list such as [{layers}] or first3")
+    for index in layers:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < depth:
+            raise UsageError(
+                f"layers: {index!r} is not a layer of this model; it has layers 0 to {depth - 1}"
+            )
+    return tuple(sorted(set(layers)))
+
+
+def build_schedule(
+    depth: int,
+    *,
+    ratio: float | Sequence[float] | None = None,
+    r: int | Sequence[int] | None = None,
+    inflection: float | None = None,
+    layers: str | Sequence[int] | None = None,
+) -> Schedule:
+    """A schedule from one of `ratio` and `r`, for a model of `depth` blocks.
+
+    `inflection` in [-1, 1] is ToMe's: -1 starts at 2r and falls to 0, 1 the reverse, 0 constant
+    (arXiv 2210.09461, section 4.1). Raises UsageError on anything that does not fit.
+    """
+    chosen = parse_layers(layers, depth)
+    if (ratio is None) == (r is None):
+        raise UsageError("give exactly one of ratio, r and flops")
+    if inflection is not None and (r is None or not isinstance(r, int)):
+        raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
+    if ratio is not None:
+        if isinstance(ratio, Sequence) and not isinstance(ratio, str):
+            _one_per_layer("ratio", ratio, depth)
+            values = [check_ratio(value) for value in ratio]
+        else:
+            values = [check_ratio(ratio)] * depth
+        return Schedule(ratios=tuple(v if i in chosen else 1.0 for i, v in enumerate(values)))
+    if isinstance(r, Sequence) and not isinstance(r, str):
+        _one_per_layer("r", r, depth)
+        counts = [check_removal(value) for value in r]
+    else:
+        counts = _inflect(check_removal(r), inflection or 0.0, depth)
+    return Schedule(removals=tuple(v if i in chosen else 0 for i, v in enumerate(counts)))
+
+
+def _inflect(r: int, inflection: float, depth: int) -> list[int]:
+    if not -1 <= inflection <= 1:
+        raise UsageError(f"inflection={inflection} is outside [-1, 1]")
+    first, last = r * (1 - inflection), r * (1 + inflection)
+    if depth == 1:
+        return [r]
+    return [int(first + (last - first) * i / (depth - 1)) for i in range(depth)]
+
+
+def _one_per_layer(what: str, values: Sequence[object], depth: int) -> None:
+    if len(values) != depth:
+        raise UsageError(
+            f"{what} has {len(values)} entries, the model has {depth} layers; give one per layer"
+        )
