@@ -1,0 +1,262 @@
+"""The record of one run: typed, versioned, JSON in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pitome.errors import PitomeError
+from pitome.records.decode import decode
+from pitome.records.identity import run_id
+
+SCHEMA_VERSION = 1
+"""Raised when a field is added, removed or changes its meaning. Older records stay readable:
+a field they lack takes its default."""
+
+
+class RecordError(PitomeError):
+    """A record that cannot be written, or is damaged, or comes from a newer version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A sample that could not be read."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """The samples a run has seen.
+
+    source: where they were taken from (hub, local, package). limit: None for the whole split.
+    selection: how `limit` chooses. n_samples: evaluated; n_skipped: unreadable, of which
+    `skipped` names some.
+    """
+
+    name: str
+    revision: str | None = None
+    split: str | None = None
+    source: str | None = None
+    limit: int | None = None
+    selection: str | None = None
+    n_samples: int | None = None
+    n_skipped: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsInfo:
+    """source: shipped, hub, or a bare file name, never a path. sha256: None if random or unknown."""
+
+    name: str
+    source: str
+    sha256: str | None = None
+    random: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """family: the adapter's name of the model's kind (deit, mae, ...); params: parameter count."""
+
+    name: str
+    family: str | None = None
+    params: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+    """options: all of them, resolved. asked: the words of the user, e.g. {"ratio": 0.925} or
+    {"flops": 0.8}. ratio: the one ratio that was applied, if there is one. schedule: one entry
+    per layer, as it enters the identity."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
+    ratio: float | None = None
+    schedule: list[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The metric that tables and plots show, a share in [0, 1].
+
+    name: its key in `metrics`. outcome: the column of the per-sample outcomes whose mean it is.
+    """
+
+    name: str
+    outcome: str | None = None
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one sample. FLOPs = 2 MACs.
+
+    macs, flops: counted on the patched model. macs_closed_form: from the schedule. plan_macs: the
+    part of macs that decides what is merged. authors_macs: by the convention of the PiToMe
+    repository. unmerged_*: of the same model without merging. share: flops / unmerged_flops.
+    """
+
+    macs: int
+    flops: int
+    unmerged_macs: int
+    unmerged_flops: int
+    share: float
+    macs_closed_form: int | None = None
+    plan_macs: int | None = None
+    authors_macs: int | None = None
+    unmerged_authors_macs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Merged and unmerged model, timed alternately in one run.
+
+    speedup: median of `pairs` ratios, with its 95 % interval [speedup_low, speedup_high].
+    """
+
+    images_per_s: float
+    images_per_s_unmerged: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    pairs: int
+    batch: int
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """git_dirty: the work tree differed from the revision. attention: the kernel's name."""
+
+    device: str
+    dtype: str
+    threads: int | None = None
+    attention: str | None = None
+    git_revision: str | None = None
+    git_dirty: bool | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomesFile:
+    """The per-sample outcomes that belong to this record and to no other; set by the store."""
+
+    file: str
+    sha256: str
+    rows: int
+    columns: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One run. `started` is UTC in ISO 8601, `seconds` the wall time.
+
+    status: done, or failed with the reason as one line in `error`. mode: test or train.
+    metrics: shares in [0, 1] unless their name says otherwise; None where the number would mean
+    nothing (accuracy of random weights). tokens: entering each block, then the final count.
+    """
+
+    run_id: str
+    status: str
+    task: str
+    mode: str
+    seed: int
+    precision: str
+    measure: str
+    result_version: int
+    started: str
+    seconds: float
+    identity: dict[str, Any]
+    config: dict[str, Any]
+    data: DataInfo
+    weights: WeightsInfo
+    model: ModelInfo
+    method: MethodInfo
+    headline: Headline
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    cost: Cost | None = None
+    tokens: list[float] = field(default_factory=list)
+    throughput: Throughput | None = None
+    peak_memory_bytes: int | None = None
+    environment: Environment | None = None
+    error: str | None = None
+    outcomes: OutcomesFile | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+    @property
+    def score(self) -> float | None:
+        """The headline metric."""
+        return self.metrics.get(self.headline.name)
+
+
+def to_json(record: Record) -> str:
+    """The record as JSON text. Raises RecordError for a value that would not be read back."""
+    try:
+        text = json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as problem:
+        raise RecordError(
+            f"run {record.run_id} has a value a record cannot hold: {one_line(problem)}"
+        ) from None
+    from_json(text, f"run {record.run_id}")
+    return text + "\n"
+
+
+def from_json(text: str | bytes, name: str) -> Record:
+    """The record in `text`; `name` is what the error calls it.
+
+    Raises RecordError if the text is damaged or was written by a newer version.
+    """
+    try:
+        values = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as problem:
+        raise RecordError(f"{name} is damaged: not valid JSON ({one_line(problem)})") from None
+    if not isinstance(values, dict) or not _is_version(values.get("schema_version")):
+        raise RecordError(f"{name} is damaged: it has no schema_version")
+    if values["schema_version"] > SCHEMA_VERSION:
+        raise RecordError(
+            f"{name} was written by a newer version of pitome (schema {values['schema_version']}, "
+            f"this one reads up to {SCHEMA_VERSION}): update pitome"
+        )
+    try:
+        record = decode(Record, values)
+        _check(record)
+    except ValueError as problem:
+        raise RecordError(f"{name} is damaged: {one_line(problem)}") from None
+    return record
+
+
+def one_line(problem: object) -> str:
+    """A message without line breaks, as `error` holds it."""
+    return " ".join(str(problem).split())
+
+
+def _check(record: Record) -> None:
+    """What the types cannot say. Raises ValueError."""
+    if record.status not in ("done", "failed"):
+        raise ValueError(f"status is {record.status!r}, expected done or failed")
+    if (record.error is None) is not record.done:
+        raise ValueError(f"status is {record.status} but error is {record.error!r}")
+    if record.error is not None and record.error != one_line(record.error):
+        raise ValueError("error is not a single line")
+    if record.run_id != run_id(record.identity):
+        raise ValueError(f"run_id {record.run_id} is not that of its identity")
+    if record.weights.random and record.score is not None:
+        raise ValueError(f"{record.headline.name} of random weights must be null")
+
+
+def _is_version(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is not a number")
