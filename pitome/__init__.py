@@ -1,0 +1,42 @@
+"""Token merging in transformers: reproduced, compared and used.
+
+>>> import pitome
+>>> patched = pitome.patch(model, "pitome", ratio=0.925)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> where it lives. Resolved on first use: importing pitome imports no torch.
+_PUBLIC = {
+    "patch": "pitome.adapters.patch:patch",
+    "patched": "pitome.adapters.patch:patched",
+    "remove": "pitome.adapters.patch:remove",
+    "Patched": "pitome.adapters.patch:Patched",
+    "methods": "pitome.merge.registry:names",
+    "register": "pitome.merge.registry:register",
+    "MethodOptions": "pitome.merge.registry:MethodOptions",
+    "Guarantees": "pitome.merge.registry:Guarantees",
+    "Plan": "pitome.merge.plan:Plan",
+    "Tokens": "pitome.merge.plan:Tokens",
+    "flops": "pitome.measure.flops:flops",
+    "throughput": "pitome.measure.throughput:throughput",
+    "errors": "pitome.errors:",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'pitome' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

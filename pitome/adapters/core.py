@@ -1,0 +1,235 @@
+"""What every adapter needs: the state of a forward pass, the step of one block, the interface."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pitome.measure.costs import Architecture
+from pitome.merge.plan import Tokens
+from pitome.merge.registry import Method, MethodOptions
+from pitome.merge.schedule import Schedule
+
+
+class State:
+    """The rule a patched model follows, and what its last forward pass left behind.
+
+    The lists are indexed by layer: layer i reads entry i and writes entry i + 1, so a layer that
+    gradient checkpointing runs a second time finds what it found the first time. `size` entries
+    are None before the first merge, [B, N] after it; `membership` [B, N, S] is kept for a trace.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        options: MethodOptions,
+        schedule: Schedule,
+        active: tuple[bool, ...],
+        protected: int,
+        trace: bool,
+    ) -> None:
+        self.method = method
+        self.options = options
+        self.schedule = schedule
+        self.active = active
+        self.protected = protected
+        self.trace = trace
+        self.clear()
+
+    @property
+    def depth(self) -> int:
+        return len(self.active)
+
+    def clear(self) -> None:
+        """Forget the last forward pass."""
+        self.size: list[Tensor | None] = [None] * (self.depth + 1)
+        self.membership: list[Tensor | None] = [None] * (self.depth + 1)
+        self.tokens: list[int] = [0] * (self.depth + 1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        # Tensors of the last forward may belong to a graph, which cannot be copied.
+        copy = State(self.method, self.options, self.schedule, self.active, self.protected, self.trace)
+        memo[id(self)] = copy
+        return copy
+
+    def may_merge(self, layer: int) -> bool:
+        """Whether the plan function can be called at `layer`, whatever the number of tokens."""
+        if not self.active[layer]:
+            return False
+        if not self.method.guarantees.identity_at_1:
+            return True
+        rule = self.schedule
+        if rule.ratios is not None:
+            return rule.ratios[layer] < 1
+        return rule.removals is None or rule.removals[layer] > 0
+
+
+class Site:
+    """One block of a patched model. The block keeps it as `_pitome` and calls `enter` and `merge`."""
+
+    def __init__(self, state: State, layer: int) -> None:
+        self.state = state
+        self.layer = layer
+        # Set by `Tap`s during the block's attention, used up by `merge`.
+        self.keys: Tensor | None = None
+        self.cls_query: Tensor | None = None
+
+    @property
+    def needs_keys(self) -> bool:
+        state = self.state
+        return state.may_merge(self.layer) and (
+            state.options.metric == "keys" or state.method.needs_cls_attention
+        )
+
+    @property
+    def needs_cls_query(self) -> bool:
+        return self.state.may_merge(self.layer) and self.state.method.needs_cls_attention
+
+    def enter(self, x: Tensor) -> Tensor | None:
+        """Start the block with features `x` [B, N, C]; returns the attention bias [B, 1, 1, N].
+
+        The bias is log(size) (proportional attention, Section 3.2 of arXiv 2210.09461); None
+        where the method does not use it or nothing has merged yet, so that the attention runs as
+        it would without a patch.
+        """
+        state, layer = self.state, self.layer
+        state.tokens[layer] = x.shape[1]
+        if state.trace and layer == 0:
+            eye = torch.eye(x.shape[1], device=x.device, dtype=_wide(x))
+            state.membership[0] = eye.expand(x.shape[0], -1, -1)
+        size = state.size[layer]
+        if size is None or not state.options.prop_attn:
+            return None
+        return _log_size(size)[:, None, None, :].to(_compute_dtype(x))
+
+    def merge(self, x: Tensor, scale: float) -> Tensor:
+        """Merge features `x` [B, N, C] -> [B, M, C] and hand sizes on to the next layer.
+
+        `scale` is the factor on the attention logits of this block.
+        """
+        state, layer = self.state, self.layer
+        keys, self.keys = self.keys, None
+        query, self.cls_query = self.cls_query, None
+        size, membership = state.size[layer], state.membership[layer]
+        remove = self._remove(x.shape[1])
+        if remove > 0 or (state.active[layer] and not state.method.guarantees.identity_at_1):
+            # Decisions in full precision, whatever the precision of the model.
+            with _no_autocast(x.device.type):
+                if size is None:
+                    size = x.new_ones(x.shape[:2], dtype=_wide(x))
+                tokens = self._tokens(x, size, keys, query, scale)
+                plan = state.method.plan(tokens, remove, state.options)
+                x, size = plan.apply(x), plan.sizes(size)
+                if membership is not None:
+                    membership = plan.trace(membership)
+        state.size[layer + 1] = size
+        state.membership[layer + 1] = membership
+        state.tokens[layer + 1] = x.shape[1]
+        return x
+
+    def _remove(self, n: int) -> int:
+        state = self.state
+        if not state.may_merge(self.layer):
+            return 0
+        method = state.method
+        return state.schedule.remove(self.layer, n, state.protected, method.count, method.limit)
+
+    def _tokens(
+        self, x: Tensor, size: Tensor, keys: Tensor | None, query: Tensor | None, scale: float
+    ) -> Tokens:
+        state, wide = self.state, _wide(x)
+        metric, attention = x.to(wide), None
+        if keys is not None and state.options.metric == "keys":
+            metric = keys.to(wide).mean(dim=1)
+        if keys is not None and query is not None:
+            bias = _log_size(size) if state.options.prop_attn else None
+            attention = class_attention(query.to(wide), keys.to(wide), bias, scale)
+        return Tokens(
+            x=x,
+            metric=metric,
+            size=size,
+            protected=state.protected,
+            layer=self.layer,
+            depth=state.depth,
+            cls_attention=attention,
+        )
+
+
+class Tap:
+    """Forward hook that hands a module's output to the block's site.
+
+    `name`: `keys` keeps [B, H, N, D] as it is; `cls_query` keeps the first token, [B, H, 1, D].
+    """
+
+    def __init__(self, site: Site, name: str) -> None:
+        self.site = site
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if self.name == "keys":
+            self.site.keys = output
+        else:
+            self.site.cls_query = output[:, :, :1]
+
+
+class Adapter(ABC):
+    """One model of one library: what the patch must know of it, and how to attach and detach.
+
+    A library's file defines `adapt(model) -> Adapter`, which raises UnsupportedModelError.
+    """
+
+    host: nn.Module  # the part of the model that holds the blocks
+    depth: int
+    protected: int  # leading tokens that never move
+    has_class_token: bool
+    family: str
+
+    @abstractmethod
+    def attach(self, state: State) -> None:
+        """Make the blocks of `host` merge as `state` says."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Undo `attach` to the last attribute and hook."""
+
+    @abstractmethod
+    def architecture(self, input_size: int | tuple[int, int] | None) -> Architecture:
+        """What the closed form of the cost needs, at `input_size` (height, width)."""
+
+
+def class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """Attention of the class token alone, averaged over heads: [B, N].
+
+    `query` [B, H, 1, D], `keys` [B, H, N, D], `bias` [B, N] added to the logits.
+    """
+    logits = (query * scale) @ keys.transpose(-2, -1)
+    if bias is not None:
+        logits = logits + bias[:, None, None, :]
+    return logits.softmax(dim=-1).mean(dim=1)[:, 0]
+
+
+def _log_size(size: Tensor) -> Tensor:
+    # Sizes below 1 (methods that weigh by similarity) must not lift or break the logarithm.
+    return size.clamp_min(1).log()
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """float64 for float64 features, else float32."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """The type the attention computes in."""
+    kind = x.device.type
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
+
+
+def _no_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
+    # The meta device has no autocast to switch off.
+    return contextlib.nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)

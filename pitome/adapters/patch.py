@@ -1,0 +1,267 @@
+"""`patch` a model in place, find its handle again, undo it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import pkgutil
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+import pitome.adapters
+from pitome.adapters.core import Adapter, State
+from pitome.errors import UnsupportedModelError, UsageError
+from pitome.measure.costs import Architecture, closed_form
+from pitome.merge import registry
+from pitome.merge.registry import Method, MethodOptions, one_of
+from pitome.merge.schedule import Schedule, build_schedule, check_ratio, parse_layers
+
+FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
+LIBRARIES = frozenset(m.name for m in pkgutil.iter_modules(pitome.adapters.__path__)) - {"core", "patch"}
+
+_log = logging.getLogger("pitome")
+
+
+class Patched:
+    """The handle of a patched model; a context manager that removes the patch at its end.
+
+    method, options: the merge method and its options, filled in for the model's `family`;
+    schedule: the rule for every layer.
+    """
+
+    def __init__(self, adapter: Adapter, state: State, family: str) -> None:
+        self._adapter = adapter
+        self._state = state
+        self.family = family
+
+    @property
+    def method(self) -> Method:
+        return self._state.method
+
+    @property
+    def options(self) -> MethodOptions:
+        return self._state.options
+
+    @property
+    def schedule(self) -> Schedule:
+        return self._state.schedule
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens entering each of the L blocks in the last forward, then the final count (L + 1
+        numbers; padded lengths). Empty before the first forward."""
+        return list(self._state.tokens) if self._state.tokens[0] else []
+
+    @property
+    def sizes(self) -> Tensor | None:
+        """How many input tokens each output token of the last forward stands for, [B, N_out];
+        None where nothing merged."""
+        return self._state.size[-1]
+
+    @property
+    def sources(self) -> Tensor:
+        """Which input tokens (columns) each output token (rows) of the last forward holds,
+        [B, N_out, N_in] of 0 and 1. Raises UsageError without trace=True or a forward."""
+        membership = self._state.membership[-1]
+        if membership is None:
+            raise UsageError("no sources: patch with trace=True and run the model once")
+        return membership
+
+    def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
+        """What the closed form of the cost needs to know of the model at `input_size` (height,
+        width); by default at the size the model was built for."""
+        return self._adapter.architecture(input_size)
+
+    def remove(self) -> None:
+        """Undo the patch: the model computes bit for bit what it did before. A second call does
+        nothing."""
+        if vars(self._adapter.host).get("_pitome") is self:
+            self._adapter.detach()
+            del self._adapter.host._pitome
+
+    @property
+    def state(self) -> State:
+        """What the last forward left behind, layer by layer; for adapters and measurements."""
+        return self._state
+
+    def __enter__(self) -> Patched:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+def patch(
+    model: nn.Module,
+    method: str,
+    *,
+    ratio: float | Sequence[float] | None = None,
+    r: int | Sequence[int] | None = None,
+    inflection: float | None = None,
+    flops: float | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    layers: str | Sequence[int] | None = None,
+    trace: bool = False,
+    family: str | None = None,
+    **options: Any,
+) -> Patched:
+    """Make `model` merge tokens, in place, and return the handle that undoes it.
+
+    Exactly one of these says how much: `ratio`, the share of tokens each layer keeps (a number,
+    or one per layer; below 0.5 a layer is clamped to one half); `r`, the number each layer
+    removes (a number, with ToMe's `inflection` in [-1, 1] if wanted, or one per layer); `flops`,
+    a share of the unmerged cost: the largest ratio whose cost does not exceed it (with
+    `input_size` where the model does not fix its own); or the options of a method that has a
+    schedule of its own.
+
+    `layers` restricts merging to some blocks: indices, or `first3`, `last3`, `every2`. `trace`
+    keeps which tokens merged (`Patched.sources`). `family` overrides the model family on which
+    `_repo` presets depend. All other keywords are options of the method.
+
+    state_dict() keys do not change; deepcopy, autocast, training, gradient checkpointing and
+    torch.compile work on the patched model (patch first, compile second). With checkpointing,
+    run the backward pass before the next forward, and never use one patched model from two
+    threads at once: layers hand token sizes on through the model.
+
+    Raises UsageError for anything that cannot be used, UnsupportedModelError for a model in
+    which nothing can be merged.
+
+    >>> import timm, torch, pitome
+    >>> model = timm.create_model("vit_tiny_patch16_224").eval()
+    >>> with torch.no_grad(), pitome.patch(model, "tome", r=16) as patched:
+    ...     logits = model(torch.zeros(1, 3, 224, 224))
+    >>> patched.tokens
+    [197, 181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11]
+    """
+    entry = registry.get(method)
+    adapter = _adapt(model)
+    family = adapter.family if family is None else family
+    one_of("family", family, FAMILIES)
+    resolved = entry.resolve(entry.build_options(options), family, adapter.depth)
+    if entry.guarantees.needs_class_token and not adapter.has_class_token:
+        raise UnsupportedModelError(
+            f"merge={method} ranks tokens by the class token, and this {type(adapter.host).__name__} has none"
+        )
+    kept = entry.kept(resolved)
+    given = [name for name, value in (("ratio", ratio), ("r", r), ("flops", flops)) if value is not None]
+    if kept is not None:
+        given.append(f"the schedule of {method}")
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        raise UsageError(f"give exactly one of ratio, r, flops and a method's own schedule; got {found}")
+    if kept is not None:
+        schedule = _own_schedule(kept, adapter.depth, inflection, layers)
+    elif flops is not None:
+        if inflection is not None:
+            raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
+        architecture = adapter.architecture(input_size)
+        schedule = _affordable(architecture, flops, entry, resolved, layers)
+    else:
+        schedule = build_schedule(adapter.depth, ratio=ratio, r=r, inflection=inflection, layers=layers)
+        if min(schedule.ratios or (1.0,)) < 0.5:
+            _log.warning("ratio below 0.5: a layer can give up at most half of its tokens, so it keeps half")
+    chosen = parse_layers(layers, adapter.depth)
+    state = State(
+        method=entry,
+        options=resolved,
+        schedule=schedule,
+        active=tuple(layer in chosen for layer in range(adapter.depth)),
+        protected=adapter.protected if resolved.protected is None else resolved.protected,
+        trace=trace,
+    )
+    adapter.attach(state)
+    handle = Patched(adapter, state, family)
+    adapter.host._pitome = handle  # type: ignore[assignment]
+    return handle
+
+
+def patched(model: nn.Module) -> Patched | None:
+    """The handle of a patched model, of a deepcopy of one or of a module that holds one; None if
+    nothing in `model` is patched."""
+    for module in model.modules():
+        handle = vars(module).get("_pitome")
+        if isinstance(handle, Patched):
+            return handle
+    return None
+
+
+def remove(model: nn.Module) -> None:
+    """Undo the patch of `model`. Raises UsageError if it is not patched."""
+    handle = patched(model)
+    if handle is None:
+        raise UsageError(f"this {type(model).__name__} is not patched, so there is nothing to remove")
+    handle.remove()
+
+
+def _adapt(model: nn.Module) -> Adapter:
+    """The adapter for `model`, chosen by the library its classes come from."""
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(f"cannot patch a {type(model).__name__}: looked for a torch.nn.Module")
+    for module in model.modules():
+        if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
+            raise UsageError("the model is compiled already; patch first, compile second")
+    handle = patched(model)
+    if handle is not None:
+        raise UsageError(
+            f"the model is patched already, with {handle.method.name}; call pitome.remove(model)"
+        )
+    for module in model.modules():
+        for cls in type(module).__mro__:
+            library = cls.__module__.partition(".")[0]
+            if library in LIBRARIES:
+                return importlib.import_module(f"pitome.adapters.{library}").adapt(model)
+    raise UnsupportedModelError(
+        f"cannot patch {type(model).__name__}: looked for a model of {', '.join(sorted(LIBRARIES))}, "
+        f"found {type(model).__module__}.{type(model).__qualname__}"
+    )
+
+
+def _own_schedule(
+    kept: Sequence[int], depth: int, inflection: float | None, layers: str | Sequence[int] | None
+) -> Schedule:
+    if inflection is not None or layers is not None:
+        raise UsageError("a method's own schedule names every layer; leave out inflection and layers")
+    if len(kept) != depth:
+        raise UsageError(
+            f"the schedule has {len(kept)} entries, the model has {depth} layers; give one per layer"
+        )
+    return Schedule(kept=tuple(kept))
+
+
+def _affordable(
+    architecture: Architecture,
+    share: float,
+    method: Method,
+    options: MethodOptions,
+    layers: str | Sequence[int] | None,
+) -> Schedule:
+    """The schedule of the largest ratio that costs at most `share` of the unmerged model.
+
+    The cost is a step function of the ratio and does not fall as the ratio rises, so bisection
+    down to neighbouring doubles finds the last ratio of a step.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise UsageError(f"flops={share!r} is not a share in (0, 1] of the unmerged cost, e.g. flops=0.66")
+    budget = share * closed_form(architecture).macs
+
+    def at(ratio: float) -> Schedule:
+        return build_schedule(len(architecture.layers), ratio=ratio, layers=layers)
+
+    def cost(ratio: float) -> int:
+        return closed_form(architecture, at(ratio), method, options).macs
+
+    low, high = 0.5, 1.0  # below one half counts are clamped
+    if cost(high) <= budget:
+        return at(high)
+    if cost(low) > budget:
+        least = cost(low) / closed_form(architecture).macs
+        raise UsageError(
+            f"flops={share} cannot be reached with merge={method.name}; the least here is {least:.3f}"
+        )
+    while math.nextafter(low, high) < high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= budget else (low, middle)
+    return at(check_ratio(low))
