@@ -102,6 +102,13 @@ class Plan:
         return out.flatten(0, 1).index_add(0, index, moved.flatten(0, 1)).view(batch, rows, width)
 
 
+def keep_all(tokens: Tokens) -> Plan:
+    """The plan that leaves every token where it is."""
+    batch, n = tokens.x.shape[:2]
+    kept = torch.arange(n, device=tokens.x.device).expand(batch, -1)
+    return Plan(kept=kept, source=kept[:, :0], target=kept[:, :0])
+
+
 def _rows(x: Tensor, index: Tensor) -> Tensor:
     """Select rows: `x` [B, N, C], `index` [B, K] -> [B, K, C]."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

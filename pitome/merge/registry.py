@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pitome.errors import UsageError, nearest
+from pitome.merge.checks import explain, fits
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.schedule import CountFunction, LimitFunction, count_unprotected, limit_unprotected
 
@@ -20,16 +22,24 @@ class MethodOptions:
     metric: what similarity is measured on: `keys` (mean over heads) or `hidden` (the features).
     position: where a layer merges: `before_mlp` (between attention and MLP) or `after_block`.
     protected: how many leading tokens never move; None: class, distillation and register tokens.
+
+    Raises UsageError for a value that does not fit the type of its field (bool, int, float, str,
+    Literal, Sequence, or None where the field allows it).
     """
 
     prop_attn: bool = True
-    metric: str = "keys"
-    position: str = "before_mlp"
+    metric: Literal["keys", "hidden"] = "keys"
+    position: Literal["before_mlp", "after_block"] = "before_mlp"
     protected: int | None = None
 
     def __post_init__(self) -> None:
-        one_of("metric", self.metric, ("keys", "hidden"))
-        one_of("position", self.position, ("before_mlp", "after_block"))
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            if not fits(value, hint):
+                raise UsageError(f"{field.name}={value!r} {explain(value, hint)}")
+        if self.protected is not None and self.protected < 0:
+            raise UsageError(f"protected={self.protected} is negative; give a number of leading tokens")
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,8 @@ class Guarantees:
     counter-example where it is not made."""
 
     conserves_mass: bool = True  # sizes always add up to the number of input tokens
-    prunes: bool = False  # some tokens end in no output
-    proportional: bool = True  # duplicates + proportional attention = the unmerged output
+    prunes: bool = False  # some tokens leave nothing in any output
+    proportional: bool = True  # merging equal tokens leaves the model's output as it was
     equivariant: bool = False  # permuting unprotected tokens does not change the groups
     keeps_protected_first: bool = True  # leading tokens stay first, in order, unchanged
     identity_at_1: bool = True  # nothing to remove: the sequence is returned as it is
@@ -83,7 +93,7 @@ class Method:
                 raise UsageError(f"merge={self.name} has no option {key!r}; {nearest(key, known)}")
         try:
             return self.options(**values)
-        except TypeError as error:
+        except UsageError as error:
             raise UsageError(f"merge={self.name}: {error}") from None
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pitome.errors import UsageError
 
-
 CountFunction = Callable[[int, int, float, int], int]  # (n, protected, ratio, layer) -> removed
 LimitFunction = Callable[[int, int], int]  # (n, protected) -> the most that can be removed
 

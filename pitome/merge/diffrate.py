@@ -1,0 +1,201 @@
+"""DiffRate: rank by class attention, prune, then merge (arXiv 2305.17997, ICCV 2023)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from pitome.errors import UsageError
+from pitome.merge.families import fill
+from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
+from pitome.merge.registry import Guarantees, MethodOptions, register
+from pitome.schedule_file import read_schedule
+
+
+@dataclass(frozen=True)
+class DiffrateOptions(MethodOptions):
+    """Options of `diffrate`.
+
+    prune_kept: tokens left by pruning in each layer, the class token counted.
+    merge_kept: tokens left by merging after that. One of the two lists alone merges or prunes only;
+        neither: the schedule comes from ratio, r or flops, and all removals are merges.
+    schedule_file: YAML or JSON file with these two lists.
+    metric: features, as in the authors' code.
+    """
+
+    metric: Literal["keys", "hidden"] = "hidden"
+    prune_kept: Sequence[int] | None = None
+    merge_kept: Sequence[int] | None = None
+    schedule_file: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lists = [counts for counts in (self.prune_kept, self.merge_kept) if counts is not None]
+        if lists and self.schedule_file is not None:
+            raise UsageError("give prune_kept and merge_kept, or schedule_file, not both")
+        if any(count < 1 for counts in lists for count in counts):
+            raise UsageError("prune_kept and merge_kept count tokens that stay; give numbers above 0")
+        if len(lists) == 2:
+            pruned, merged = lists
+            if len(pruned) != len(merged):
+                raise UsageError(
+                    f"prune_kept has {len(pruned)} entries, merge_kept {len(merged)}; give one per layer"
+                )
+            if any(m > p for p, m in zip(pruned, merged, strict=True)):
+                raise UsageError(
+                    "merge_kept exceeds prune_kept in a layer; pruning comes first, so it keeps more"
+                )
+
+
+def rank_plan(tokens: Tokens, remove: int, prune: int, clamp: bool) -> Plan:
+    """Remove the `remove` tokens of least class attention: the last `prune` of them are dropped,
+    the others join their most similar token among those that stay, never a protected one.
+
+    Output rows: protected tokens, then the rest by descending class attention. Features take the
+    plain mean; a source hands its size on times its cosine similarity (DiffRate/patch/timm.py:104-108),
+    with `clamp` never less than nothing. Raises UsageError if fewer tokens are to stay than are
+    protected.
+    """
+    p = tokens.protected
+    batch, n = tokens.x.shape[:2]
+    head = torch.arange(p, device=tokens.x.device).expand(batch, -1)
+    if remove > n - p:
+        raise UsageError(
+            f"layer {tokens.layer} is to keep {n - remove} tokens, but {p} are protected; keep at least {p}"
+        )
+    assert tokens.cls_attention is not None
+    order = rank(tokens.cls_attention[:, p:].detach()) + p
+    stay, gone = order[:, : n - p - remove], order[:, n - p - remove :]
+    kept = torch.cat([head, stay], dim=1)
+    if stay.shape[1] == 0:  # nothing is left to merge into
+        return Plan(kept=kept, source=gone, target=torch.full_like(gone, -1))
+    unit = cosine(tokens.metric)
+    # Pruned tokens are compared too, so that the cost depends on n and remove alone.
+    scores = _rows(unit, gone) @ _rows(unit, stay).transpose(1, 2)
+    best, target = scores.max(dim=-1)
+    dropped = torch.arange(remove, device=target.device) >= remove - prune
+    share = best.clamp_min(0) if clamp else best
+    return Plan(
+        kept=kept,
+        source=gone,
+        target=(target + p).masked_fill(dropped, -1),
+        mass=torch.ones_like(unit[..., 0]).scatter(1, gone, share),
+    )
+
+
+def _rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def macs(n: int, protected: int, dim: int, remove: int, options: Any) -> int:
+    """Every removed token against every unprotected one that stays."""
+    return remove * max(n - remove - protected, 0) * dim
+
+
+def kept(options: DiffrateOptions) -> Sequence[int] | None:
+    """Tokens each layer keeps, if the options say so."""
+    return options.prune_kept if options.merge_kept is None else options.merge_kept
+
+
+def _listed(tokens: Tokens, options: DiffrateOptions) -> int | None:
+    """Tokens that this layer prunes by the lists; None without lists."""
+    if options.prune_kept is None:
+        return None if options.merge_kept is None else 0
+    return max(tokens.x.shape[1] - options.prune_kept[tokens.layer], 0)
+
+
+def _read(options: Any) -> Any:
+    if options.schedule_file is None:
+        return options
+    return replace(options, schedule_file=None, **read_schedule(options.schedule_file))
+
+
+@register(
+    "diffrate",
+    options=DiffrateOptions,
+    guarantees=Guarantees(conserves_mass=False, equivariant=True, needs_class_token=True),
+    source="arXiv 2305.17997; OpenGVLab/DiffRate 91ae3e3, DiffRate/merge.py and DiffRate/patch/deit.py",
+    needs_cls_attention=True,
+    macs=macs,
+    resolve=lambda options, family, depth: _read(options),
+    kept=kept,
+)
+def diffrate(tokens: Tokens, remove: int, options: DiffrateOptions) -> Plan:
+    """DiffRate with given rates (its learned ones are a schedule: `prune_kept`, `merge_kept`).
+
+    From a uniform ratio it removes by merging only. One change to the authors' code: a negative
+    similarity counts as 0 in the size that is handed on, so no size falls below the destination's
+    own and the logarithm in the attention stays finite.
+    """
+    if remove == 0:
+        return keep_all(tokens)
+    return rank_plan(tokens, remove, min(_listed(tokens, options) or 0, remove), clamp=True)
+
+
+@dataclass(frozen=True)
+class DiffrateRepoOptions(DiffrateOptions):
+    """Options of `diffrate_repo`, as those of `diffrate`; None: the family's own.
+
+    prune_each: tokens every layer prunes under a ratio; the first layer prunes one more.
+    """
+
+    prop_attn: bool | None = None  # type: ignore[assignment]
+    metric: Literal["keys", "hidden"] | None = None  # type: ignore[assignment]
+    position: Literal["before_mlp", "after_block"] | None = None  # type: ignore[assignment]
+    prune_each: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prune_each is not None and self.prune_each < 0:
+            raise UsageError(f"prune_each={self.prune_each} is negative; give a number of tokens")
+
+
+def count_repo(n: int, protected: int, ratio: float, layer: int) -> int:
+    """Removals that the PiToMe repository derives from a ratio (DiffRate/patch/deit.py:64).
+
+    The first layer takes the number of patches, n - 1, for the number of tokens, and so removes one
+    more than the ratio says.
+    """
+    base = n - 1 if layer == 0 else n
+    return min(n - base + math.floor(base - base * ratio), max(n - protected, 0))
+
+
+_COMMON = {"prop_attn": True, "metric": "hidden", "position": "before_mlp", "protected": 1, "prune_each": 0}
+FAMILIES = {"deit": _COMMON, "mae": {**_COMMON, "prune_each": 1}, "blip": _COMMON, "eva": _COMMON}
+
+
+@register(
+    "diffrate_repo",
+    options=DiffrateRepoOptions,
+    guarantees=Guarantees(
+        conserves_mass=False, prunes=True, proportional=False, equivariant=True, needs_class_token=True
+    ),
+    source="hchautran/PiToMe 550b5de, algo/DiffRate/",
+    needs_cls_attention=True,
+    count=count_repo,
+    macs=macs,
+    resolve=lambda options, family, depth: _read(fill("diffrate_repo", options, family, FAMILIES)),
+    kept=kept,
+)
+def diffrate_repo(tokens: Tokens, remove: int, options: DiffrateRepoOptions) -> Plan:
+    """What the PiToMe repository runs as DiffRate: uniform rates instead of learned ones. Its
+    particulars:
+
+    - the first layer prunes a token at any ratio below 1, because it starts from the number of
+      patches (patch/deit.py:64); MAE prunes one more in every layer (patch/mae.py:111);
+    - sizes may shrink by a negative similarity (patch/timm.py:104-108).
+
+    A layer with nothing to remove returns its tokens as they are; the authors' code sorts them by
+    class attention, which no later result shows. It has no row for CLIP and LLaVA: there the
+    numbers start elsewhere or are built in.
+    """
+    if remove == 0:
+        return keep_all(tokens)
+    prune = _listed(tokens, options)
+    if prune is None:
+        prune = (tokens.layer == 0) + options.prune_each
+    return rank_plan(tokens, remove, min(prune, remove), clamp=False)

@@ -1,0 +1,64 @@
+"""Random merging: what remains of a method's gain when the choice of tokens means nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pitome.merge.plan import Plan, Tokens, keep_all, rank
+from pitome.merge.registry import MethodOptions, register
+
+_MASK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class RandomOptions(MethodOptions):
+    """Options of `random`.
+
+    seed: of the draw; the same seed gives the same tokens in every run.
+    """
+
+    seed: int = 0
+
+
+@register("random", options=RandomOptions, source="a baseline of this project")
+def random(tokens: Tokens, remove: int, options: RandomOptions) -> Plan:
+    """Draw `remove` unprotected tokens uniformly and add each to a random one of the others.
+
+    The draw is a function of (seed, layer, N) and holds no state, so a repeated layer (gradient
+    checkpointing), a compiled model and another device draw the same. It is one draw for the
+    whole batch: the result of an image does not depend on its batch. Groups are averaged by size.
+    """
+    if remove == 0:
+        return keep_all(tokens)
+    x, p = tokens.x, tokens.protected
+    batch, n = x.shape[:2]
+    positions = torch.arange(n - p, device=x.device)
+    order = rank(_mix(positions + _key(options.seed, tokens.layer, 0)))
+    source, rest = order[:remove], order[remove:].sort().values
+    target = _mix(source + _key(options.seed, tokens.layer, 1)) % (n - p - remove)
+    kept = torch.cat([torch.arange(p, device=x.device), rest + p])
+    return Plan(
+        kept=kept.expand(batch, -1),
+        source=(source + p).expand(batch, -1),
+        target=(target + p).expand(batch, -1),
+        weight=tokens.size,
+    )
+
+
+def _key(seed: int, layer: int, use: int) -> int:
+    """A 32-bit key for one draw."""
+    return _mix((_mix(seed & _MASK) + 2 * layer + use) & _MASK)
+
+
+def _mix(value: Any) -> Any:
+    """MurmurHash3's 32-bit finaliser, a bijection of 32-bit integers, on an int or int64 tensor.
+
+    Products may exceed 64 bits; the lower 32 are right all the same.
+    """
+    value = value & _MASK
+    value = ((value ^ (value >> 16)) * 0x85EBCA6B) & _MASK
+    value = ((value ^ (value >> 13)) * 0xC2B2AE35) & _MASK
+    return value ^ (value >> 16)
