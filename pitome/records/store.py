@@ -93,23 +93,27 @@ class Store:
         record = self.load(run_id)
         if record is None or not record.done:
             return None
-        if record.outcomes is not None and self.outcomes(run_id) is None:
+        if record.outcomes is not None and self.outcomes(record) is None:
             return None
         return record
 
-    def outcomes(self, run_id: str) -> dict[str, np.ndarray] | None:
-        """The per-sample outcomes of a run, column -> [n]; None if there are none to be read."""
-        record = self.load(run_id)
+    def outcomes(self, run: str | Record) -> dict[str, np.ndarray] | None:
+        """The per-sample outcomes of a run, column -> [n]; None if there are none to be read.
+
+        run: a run id, or a record for the outcomes it was written with, even if another process
+        has replaced the record since.
+        """
+        record = self.load(run) if isinstance(run, str) else run
         if record is None or record.outcomes is None:
             return None
         path = self.folder / Path(record.outcomes.file).name
         try:
             content = path.read_bytes()
         except OSError as problem:
-            log.warning("outcomes of run %s cannot be read: %s", run_id, one_line(problem))
+            log.warning("outcomes of run %s cannot be read: %s", record.run_id, one_line(problem))
             return None
         if hashlib.sha256(content).hexdigest() != record.outcomes.sha256:
-            log.warning("outcomes of run %s are damaged: %s is not what was written", run_id, path)
+            log.warning("outcomes of run %s are damaged: %s is not as written", record.run_id, path)
             return None
         import pyarrow.parquet  # a slow import that most commands do not need
 

@@ -1,0 +1,128 @@
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+
+from pitome.records.schema import RecordError
+from pitome.records.statistics import paired_difference, proportion
+
+
+def test_bootstrap_agrees_with_the_normal_approximation():
+    generator = np.random.default_rng(1)
+    n = 20_000
+    base = (generator.random(n) < 0.88).astype(float)
+    other = np.where(generator.random(n) < 0.05, 1 - base, base)
+    got = paired_difference(range(n), other, range(n), base)
+    d = other - base
+    half = 1.959964 * d.std() / math.sqrt(n)
+    assert got.value == pytest.approx(d.mean(), abs=1e-12)
+    assert got.n == n
+    # the bounds come from 10,000 resamples: their own standard error is about 2 % of `half`
+    assert got.low == pytest.approx(d.mean() - half, abs=0.06 * half)
+    assert got.high == pytest.approx(d.mean() + half, abs=0.06 * half)
+
+
+def test_bootstrap_agrees_with_every_resample_of_a_small_case():
+    a, b = [1, 0, 1, 1, 0.5], [0, 0, 1, 0, 1]
+    d = [x - y for x, y in zip(a, b, strict=True)]
+    means = sorted(sum(draw) / 5 for draw in itertools.product(d, repeat=5))  # all 3,125
+    got = paired_difference(range(5), a, range(5), b, resamples=200_000)
+    low, high = (means[int(q * (len(means) - 1))] for q in (0.025, 0.975))
+    assert (got.low, got.high) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_bootstrap_agrees_with_a_loop_over_indices():
+    generator = random.Random(3)
+    a = [generator.random() for _ in range(40)]
+    b = [generator.random() for _ in range(40)]
+    means = []
+    for _ in range(20_000):
+        draw = [generator.randrange(40) for _ in range(40)]
+        means.append(sum(a[i] - b[i] for i in draw) / 40)
+    low, high = np.quantile(means, [0.025, 0.975])
+    got = paired_difference(range(40), a, range(40), b, resamples=20_000)
+    assert got.low == pytest.approx(low, abs=0.006)  # three Monte Carlo standard errors
+    assert got.high == pytest.approx(high, abs=0.006)
+
+
+def test_pairing_is_by_id_and_uses_common_samples_only():
+    got = paired_difference([3, 1, 2], [1, 0, 1], [2, 3, 9], [1, 0, 1])
+    assert got.n == 2 and got.value == 0.5  # id 3: 1 - 0, id 2: 1 - 1
+    names = paired_difference(["b", "a"], [1, 0], ["a", "b"], [0, 1])
+    assert (names.value, names.low, names.high) == (0, 0, 0)
+    assert paired_difference([1], [1], [2], [1]) is None
+
+
+def test_pairing_narrows_the_interval():
+    generator = np.random.default_rng(5)
+    base = (generator.random(2000) < 0.8).astype(float)
+    other = base.copy()
+    other[np.flatnonzero(base)[:10]] = 0
+    paired = paired_difference(range(2000), other, range(2000), base)
+    unpaired = 1.96 * math.sqrt(base.var() / 2000 + other.var() / 2000)
+    assert paired.high < 0  # resolved
+    assert paired.high - paired.low < unpaired / 3
+
+
+def test_bootstrap_is_repeatable_and_seeded():
+    a, b = outcomes_pair()
+    assert paired_difference(range(50), a, range(50), b) == paired_difference(range(50), a, range(50), b)
+    assert paired_difference(range(50), a, range(50), b) != paired_difference(
+        range(50), a, range(50), b, seed=1
+    )
+
+
+def test_the_order_of_samples_does_not_matter():
+    a, b = outcomes_pair()
+    shuffled = np.random.default_rng(0).permutation(50)
+    assert paired_difference(range(50), a, range(50), b) == paired_difference(
+        shuffled, a[shuffled], range(50), b
+    )
+
+
+def outcomes_pair():
+    generator = np.random.default_rng(8)
+    return generator.random(50), generator.random(50)
+
+
+def test_an_id_that_stands_twice_is_an_error():
+    with pytest.raises(RecordError, match="an id twice"):
+        paired_difference([1, 1], [0, 1], [1, 2], [0, 1])
+
+
+def test_chunks_do_not_change_what_is_drawn(monkeypatch):
+    a, b = outcomes_pair()
+    whole = paired_difference(range(50), a, range(50), b)
+    monkeypatch.setattr("pitome.records.statistics._CELLS", 50 * 77)
+    assert paired_difference(range(50), a, range(50), b) == whole
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "low", "high"),
+    [  # roots of |p - share| = z sqrt(p (1 - p) / n), solved by bisection
+        (0.88, 1000, 0.8583909, 0.8987007),
+        (0.5, 10, 0.2365931, 0.7634069),
+        (0.0, 20, 0.0, 0.1611252),
+        (1.0, 20, 0.8388748, 1.0),
+    ],
+)
+def test_wilson(share, n, low, high):
+    got = proportion(share, n)
+    assert (got.low, got.high) == pytest.approx((low, high), abs=2e-6)
+    assert got.low <= share <= got.high
+
+
+@pytest.mark.parametrize(("share", "n"), [(1.1, 10), (-0.1, 10), (0.5, 0), (float("nan"), 10)])
+def test_wilson_refuses_what_is_no_proportion(share, n):
+    with pytest.raises(ValueError, match="not a proportion"):
+        proportion(share, n)
+
+
+def test_wilson_bounds_solve_their_defining_equation():
+    got = proportion(0.913, 640)
+    for bound in (got.low, got.high):
+        assert abs(bound - 0.913) == pytest.approx(
+            1.959963984540054 * math.sqrt(bound * (1 - bound) / 640), rel=1e-9
+        )
