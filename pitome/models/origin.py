@@ -1,0 +1,82 @@
+"""Where a model's weights come from: `pretrained`, `random` or a file. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pitome.errors import CheckpointError
+from pitome.hub import fetch_folder
+from pitome.models.checkpoints import check_checkpoint
+
+SHIPPED = Path(__file__).parent / "weights"  # <model>.safetensors beside its card <model>.md
+_FILE = "model.safetensors"  # what timm's repositories on the hub hold
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights a run asks for.
+
+    source: random, shipped, hub or file; name: the file's name, or the hub's repository; path: the
+    file, None if there is none (yet); revision: of the hub's repository, a commit once fetched.
+    """
+
+    source: str
+    name: str
+    path: Path | None = None
+    revision: str | None = None
+
+    def record(self, sha256: str | None) -> dict[str, Any]:
+        """The entries of a record; the path stays out of it."""
+        name = f"{self.name}@{self.revision}" if self.revision else self.name
+        return {"name": name, "source": self.source, "sha256": sha256, "random": self.source == "random"}
+
+
+def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
+    """Check what can be checked of `weights` for the model `name`, without torch and network.
+
+    weights: pretrained, random or a path; checkpoint: what pretrained means, one of `shipped`,
+    `hub:<repository>@<revision>` and a URL (a file that the user downloads). Raises
+    CheckpointError for a missing or damaged file, and for pretrained where only a URL is known.
+    """
+    if weights == "random":
+        return Weights("random", "random")
+    if weights != "pretrained":
+        path = Path(weights).expanduser()
+        check_checkpoint(path)
+        return Weights("file", path.name, path)
+    if checkpoint == "shipped":
+        path = SHIPPED / f"{name}.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{name} has no shipped weights yet: train it (python run.py mode=train model={name}), "
+                "give weights=PATH, or use weights=random"
+            )
+        check_checkpoint(path)
+        return Weights("shipped", path.name, path)
+    if checkpoint.startswith("hub:"):
+        repo, _, revision = checkpoint.removeprefix("hub:").partition("@")
+        return Weights("hub", repo, revision=revision or "main")
+    raise CheckpointError(
+        f"{name}'s classifier is not on the hub: download {checkpoint} and give weights=PATH, "
+        "or use weights=random"
+    )
+
+
+def fetch_weights(weights: Weights) -> Weights:
+    """Bring hub weights into the hub's cache; the revision becomes the commit. Others stay as they are.
+
+    Raises CheckpointError, one line with the three ways to provide the file, when it cannot be had.
+    """
+    if weights.source != "hub":
+        return weights
+    assert weights.revision is not None
+    folder = fetch_folder(
+        weights.name,
+        _FILE,
+        revision=weights.revision,
+        error=CheckpointError,
+        otherwise="give the file with weights=PATH, or use weights=random",
+    )
+    return Weights("hub", weights.name, folder / _FILE, folder.name)

@@ -1,0 +1,92 @@
+"""Vision transformers from timm: a configuration becomes a model with weights and preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pitome.data.base import Preprocess
+from pitome.models.checkpoints import load_checkpoint, load_into
+from pitome.models.origin import Weights, fetch_weights, find_weights
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model in eval mode, the images it expects, and its weights with their sha256 (None if random)."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    weights: Weights
+    sha256: str | None
+
+
+def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
+    """Build the model of a file of conf/model: images [B, C, H, W] -> logits [B, classes].
+
+    config: name, arch, args, preprocess, checkpoint; weights: pretrained, random (drawn from
+    torch's global generator) or a path. Raises CheckpointError when weights are missing, damaged,
+    unsafe or of other shapes.
+    """
+    found = fetch_weights(find_weights(config["name"], config["checkpoint"], weights))
+    model = build_timm(config["arch"], dict(config["args"] or {})).eval()
+    digest = None
+    if found.path is not None:
+        checkpoint = load_checkpoint(found.path)
+        load_into(model, checkpoint)
+        digest = checkpoint.sha256
+    return Built(model, preprocess_of(model, config["preprocess"]), found, digest)
+
+
+def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:
+    """A timm model with random weights. `arch` is a timm name, or `vision_transformer` for a
+    VisionTransformer made from `args` alone."""
+    import timm
+    from timm.models.vision_transformer import VisionTransformer
+
+    if arch == "vision_transformer":
+        return VisionTransformer(**args)
+    return timm.create_model(arch, pretrained=False, **args)
+
+
+def preprocess_of(model: nn.Module, given: Mapping[str, Any] | None) -> Preprocess:
+    """The input a model was made for: `given` in its configuration, or timm's own record of it."""
+    if given:
+        own: dict[str, Any] = {**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])}
+        return Preprocess(**own)
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(model)
+    channels, size, _ = config["input_size"]
+    return Preprocess(
+        size=size,
+        channels=channels,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        crop_pct=config["crop_pct"],
+        interpolation=config["interpolation"],
+    )
+
+
+def fit_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Resize patch and position embeddings of `state` to those of `model` (timm's resampling)."""
+    from timm.layers import resample_abs_pos_embed, resample_patch_embed
+    from timm.models.vision_transformer import VisionTransformer
+
+    assert isinstance(model, VisionTransformer)
+    own = model.state_dict()
+    out = dict(state)
+    weight = out.get("patch_embed.proj.weight")
+    if weight is not None and weight.shape != own["patch_embed.proj.weight"].shape:
+        out["patch_embed.proj.weight"] = resample_patch_embed(
+            weight, list(own["patch_embed.proj.weight"].shape[-2:])
+        )
+    position = out.get("pos_embed")
+    if position is not None and position.shape != own["pos_embed"].shape:
+        grid = list(model.patch_embed.grid_size)
+        out["pos_embed"] = resample_abs_pos_embed(
+            position, new_size=grid, num_prefix_tokens=model.num_prefix_tokens
+        )
+    return out
