@@ -1,0 +1,79 @@
+"""What every data set tells about itself, and what a model expects of images. Imports no torch."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class DataInfo:
+    """Where the samples of one split came from; stands in every record.
+
+    source: hub, local or package (what was taken, not what was asked for); revision: a commit or
+    checksum of the data; classes: number of labels; n_selected: samples asked for; limit,
+    selection: how many and how they were chosen; skipped: (sample id, reason) of those that could
+    not be read, filled while the samples are read.
+    """
+
+    name: str
+    revision: str
+    split: str
+    source: str
+    classes: int
+    n_selected: int
+    limit: int | None = None
+    selection: str = "all"
+    skipped: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def n_skipped(self) -> int:
+        return len(self.skipped)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples that can be evaluated; final once all have been read."""
+        return self.n_selected - self.n_skipped
+
+    def record(self, most: int = 20) -> dict[str, Any]:
+        """The entries of a record; names at most `most` of the skipped samples."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "split": self.split,
+            "source": self.source,
+            "limit": self.limit,
+            "selection": self.selection,
+            "n_samples": self.n_samples,
+            "n_skipped": self.n_skipped,
+            "skipped": [{"id": str(id), "reason": why} for id, why in sorted(self.skipped.items())[:most]],
+        }
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes a model's input: resize, crop, normalise.
+
+    size: height and width in pixels; channels: 1 or 3; mean, std: per channel, of values in
+    [0, 1]; crop_pct: share of the resized image that the centre crop keeps.
+    """
+
+    size: int
+    channels: int = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_pct: float = 1.0
+    interpolation: str = "bicubic"
+
+
+def permuted_selection(name: str, total: int, limit: int) -> np.ndarray:
+    """`limit` of `total` sample indices, ascending: the first of a permutation seeded with `name`.
+
+    For files sorted by class, whose first samples would all be of one class. The same on every
+    machine (numpy freezes RandomState); a smaller limit chooses a subset of a larger one's samples.
+    """
+    order = np.random.RandomState(zlib.crc32(name.encode())).permutation(total)
+    return np.sort(order[:limit])

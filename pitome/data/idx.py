@@ -1,0 +1,54 @@
+"""IDX files of unsigned bytes, as MNIST's authors define them, gzip or plain. Imports no torch."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from pitome.errors import DataError
+
+_BYTES = 8  # the type code of unsigned bytes
+
+
+def read_idx(path: Path, dims: int) -> np.ndarray:
+    """Read an IDX file of `dims` dimensions (3: images [N, H, W]; 1: labels [N]) as uint8.
+
+    Raises DataError for an unreadable file, another magic number and another length than announced.
+    """
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except EOFError:
+        raise DataError(f"{path} is truncated; fetch it again") from None
+    except (OSError, zlib.error) as problem:
+        raise DataError(f"{path} cannot be read ({problem}); fetch it again") from None
+    header = 4 + 4 * dims
+    if raw[:4] != bytes((0, 0, _BYTES, dims)):
+        raise DataError(
+            f"{path} is no IDX file of bytes in {dims} dimension{'s' * (dims > 1)}: "
+            f"it begins with {raw[:4].hex() or 'nothing'}; fetch it again"
+        )
+    if len(raw) < header:
+        raise DataError(f"{path} is truncated: its header is incomplete; fetch it again")
+    shape = struct.unpack(f">{dims}I", raw[4:header])
+    expected = math.prod(shape)
+    if len(raw) - header != expected:
+        raise DataError(
+            f"{path} is {'truncated' if len(raw) - header < expected else 'damaged'}: "
+            f"{len(raw) - header} bytes of data, {expected} announced; fetch it again"
+        )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """The file `name` or `name`.gz in `folder`. Raises DataError, naming it, when neither is there."""
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise DataError(f"{folder} has no {name} or {name}.gz; give the folder that holds the four IDX files")

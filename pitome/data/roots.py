@@ -1,0 +1,39 @@
+"""Folders with data: looked at before a run starts. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pitome.errors import DataError
+
+
+def cache_folder() -> Path:
+    """Where this project keeps what it fetched: PITOME_CACHE, else ~/.cache/pitome."""
+    return Path(os.environ.get("PITOME_CACHE") or "~/.cache/pitome").expanduser()
+
+
+def check_root(root: str | Path) -> Path:
+    """The data folder as a path. Raises DataError when it is missing, no folder, empty or closed."""
+    path = Path(root).expanduser()
+    hint = "give the folder of the data set with data.root=FOLDER, or use source=auto without data.root"
+    if not path.exists():
+        raise DataError(f"data.root={root}: no such folder; {hint}")
+    if not path.is_dir():
+        raise DataError(f"data.root={root} is not a folder; {hint}")
+    try:
+        empty = next(path.iterdir(), None) is None
+    except OSError as problem:
+        raise DataError(f"data.root={root} cannot be read ({problem.strerror}); {hint}") from None
+    if empty:
+        raise DataError(f"data.root={root} is empty; {hint}")
+    return path
+
+
+def check_source(source: str, root: str | Path | None) -> Path | None:
+    """Check `source` against `data.root`, and the folder itself. Raises DataError when they disagree."""
+    if root is not None and source in ("hub", "package"):
+        raise DataError(f"source={source} and data.root={root} exclude each other; leave one out")
+    if source == "local" and root is None:
+        raise DataError("source=local needs the folder of the data set: data.root=FOLDER")
+    return None if root is None else check_root(root)

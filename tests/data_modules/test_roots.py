@@ -1,0 +1,48 @@
+import os
+
+import pytest
+
+from pitome.data.roots import cache_folder, check_root, check_source
+from pitome.errors import DataError
+
+
+def test_a_folder_with_something_in_it_is_fine(tmp_path):
+    (tmp_path / "a").touch()
+    assert check_root(str(tmp_path)) == tmp_path
+    assert check_source("auto", tmp_path) == tmp_path
+    assert check_source("local", tmp_path) == tmp_path
+
+
+def test_missing_empty_or_no_folder(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, says in (("missing", "no such folder"), ("file", "is not a folder"), ("empty", "is empty")):
+        with pytest.raises(DataError, match=says) as error:
+            check_root(tmp_path / name)
+        assert "\n" not in str(error.value) and "data.root=" in str(error.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_closed_folder(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    with pytest.raises(DataError, match="cannot be read"):
+        check_root(closed)
+
+
+def test_source_and_root_must_agree(tmp_path):
+    assert check_source("auto", None) is None
+    assert check_source("hub", None) is None
+    with pytest.raises(DataError, match="needs the folder"):
+        check_source("local", None)
+    for source in ("hub", "package"):
+        with pytest.raises(DataError, match="exclude each other"):
+            check_source(source, tmp_path)
+
+
+def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv("PITOME_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.setenv("PITOME_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home" / ".cache" / "pitome"
