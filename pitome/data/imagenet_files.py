@@ -1,0 +1,143 @@
+"""Files of ImageNet-1k: folders of encoded images, or parquet files, opened one sample at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from pitome.data.loading import Unreadable
+from pitome.errors import DataError
+
+CLASSES = 1000
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+FOLDERS = {"test": ("val", "validation"), "train": ("train",)}  # names of a split, the hub's last
+
+
+@lru_cache
+def synsets() -> dict[str, int]:
+    """WordNet ids of the 1,000 classes, sorted, which is their label: n01440764 is 0."""
+    from timm.data import ImageNetInfo
+
+    return {name: label for label, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+
+
+def decode(encoded: Path | bytes) -> Image.Image:
+    """Read an image whole, as RGB. Raises Unreadable when it is missing, truncated or no image."""
+    try:
+        with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded)) as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise Unreadable("not an image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
+        raise Unreadable(reason.splitlines()[0]) from None
+
+
+class Folder:
+    """Samples of a folder of class folders, sorted by class and name.
+
+    The name of a class folder is its WordNet id, and decides the label, so a folder with some of
+    the classes works. Raises DataError for folders of other names and when there are no images.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.base = next((root / name for name in FOLDERS[split] if (root / name).is_dir()), root)
+        known = synsets()
+        classes = sorted(entry.name for entry in self.base.iterdir() if entry.is_dir())
+        strange = [name for name in classes if name not in known]
+        wanted = f"{'|'.join(FOLDERS[split])}/<WordNet id>/*.JPEG (n01440764 ...)"
+        if strange:
+            raise DataError(
+                f"{self.base}/{strange[0]} is not named after an ImageNet-1k class"
+                f"{f' ({len(strange) - 1} more)' if len(strange) > 1 else ''}; expected {wanted} in data.root"
+            )
+        files = [
+            (path, known[name])
+            for name in classes
+            for path in sorted((self.base / name).iterdir())
+            if path.suffix.lower() in SUFFIXES
+        ]
+        if not files:
+            raise DataError(
+                f"{self.base} holds no images and no parquet files; expected {wanted} in data.root"
+            )
+        self.files = [str(path.relative_to(self.base)) for path, _ in files]
+        self.labels = [label for _, label in files]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return decode(self.base / self.files[index]), self.labels[index]
+
+    def revision(self) -> str:
+        """sha256 of names and sizes; the contents of 50,000 files would take minutes."""
+        return _listing((name, (self.base / name).stat().st_size) for name in self.files)
+
+
+def parquet_files(root: Path) -> list[Path]:
+    """Parquet files in `root` and its folders, sorted; not deeper, where a million images may lie."""
+    return sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet")])
+
+
+class Parquet:
+    """Samples of parquet files with a column `image` (struct with `bytes`) and a column `label`.
+
+    Files are those whose names begin with the split's (val, validation; train); for testing, all
+    of them if none does. Raises DataError for no files, damaged files and other columns.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        found = parquet_files(root)
+        of_split = [path for path in found if path.name.startswith(FOLDERS[split])]
+        others = [path for path in found if path.name.startswith(("train", "test", "val"))]
+        self.paths = of_split or ([] if others or split == "train" else found)
+        if not self.paths:
+            raise DataError(
+                f"{root} holds no parquet files of the split {split}; expected {FOLDERS[split][0]}*.parquet"
+            )
+        import datasets
+
+        try:
+            table = datasets.load_dataset(
+                "parquet", data_files=[str(path) for path in self.paths], split="train"
+            )
+        except Exception as problem:  # its errors wrap those of pyarrow and of its own cache
+            reason = str(problem.__cause__ or problem).splitlines()[0]
+            raise DataError(
+                f"the parquet files of {root} cannot be read ({reason}); fetch them again"
+            ) from None
+        if not {"image", "label"} <= set(table.column_names):
+            raise DataError(
+                f"the parquet files of {root} hold {', '.join(table.column_names)}; "
+                "expected the columns image and label"
+            )
+        self.table = table.select_columns(["image", "label"]).cast_column(
+            "image", datasets.Image(decode=False)
+        )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        row = self.table[index]
+        if row["image"] is None or not row["image"]["bytes"]:
+            raise Unreadable("no bytes")
+        label = row["label"]
+        if label is None or not 0 <= label < CLASSES:
+            raise Unreadable(f"label {label} is not one of {CLASSES}")
+        return decode(row["image"]["bytes"]), label
+
+    def revision(self) -> str:
+        """sha256 of names and sizes."""
+        return _listing((path.name, path.stat().st_size) for path in self.paths)
+
+
+def _listing(entries: Any) -> str:
+    text = "\n".join(f"{name} {size}" for name, size in entries)
+    return f"listing-sha256:{hashlib.sha256(text.encode()).hexdigest()}"
