@@ -22,6 +22,8 @@ from pitome.merge.schedule import Schedule, build_schedule, check_ratio, parse_l
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
 LIBRARIES = frozenset(m.name for m in pkgutil.iter_modules(pitome.adapters.__path__)) - {"core", "patch"}
 
+LEAST_RATIO = 0.5  # every source needs a destination
+
 _log = logging.getLogger("pitome")
 
 
@@ -111,7 +113,7 @@ def patch(
     """Make `model` merge tokens, in place, and return the handle that undoes it.
 
     Exactly one of these says how much: `ratio`, the share of tokens each layer keeps (a number,
-    or one per layer; below 0.5 a layer is clamped to one half); `r`, the number each layer
+    or one per layer; 0.5 is used for anything below it); `r`, the number each layer
     removes (a number, with ToMe's `inflection` in [-1, 1] if wanted, or one per layer); `flops`,
     a share of the unmerged cost: the largest ratio whose cost does not exceed it (with
     `input_size` where the model does not fix its own); or the options of a method that has a
@@ -161,8 +163,9 @@ def patch(
         schedule = _affordable(architecture, flops, entry, resolved, layers)
     else:
         schedule = build_schedule(adapter.depth, ratio=ratio, r=r, inflection=inflection, layers=layers)
-        if min(schedule.ratios or (1.0,)) < 0.5:
-            _log.warning("ratio below 0.5: a layer can give up at most half of its tokens, so it keeps half")
+        if min(schedule.ratios or (1.0,)) < LEAST_RATIO:
+            _log.warning("ratio below 0.5: a layer merges at most half of its tokens, so 0.5 is used there")
+            schedule = Schedule(ratios=tuple(max(value, LEAST_RATIO) for value in schedule.ratios or ()))
     chosen = parse_layers(layers, adapter.depth)
     state = State(
         method=entry,
@@ -253,13 +256,13 @@ def _affordable(
     def cost(ratio: float) -> int:
         return closed_form(architecture, at(ratio), method, options).macs
 
-    low, high = 0.5, 1.0  # below one half counts are clamped
+    low, high = LEAST_RATIO, 1.0
     if cost(high) <= budget:
         return at(high)
     if cost(low) > budget:
         least = cost(low) / closed_form(architecture).macs
         raise UsageError(
-            f"flops={share} cannot be reached with merge={method.name}; the least here is {least:.3f}"
+            f"flops={share} cannot be reached with merge={method.name}; the least is {least:.3f}"
         )
     while math.nextafter(low, high) < high:
         middle = (low + high) / 2

@@ -143,7 +143,9 @@ def _pool(self: VisionTransformer, x: Tensor, pool_type: str | None = None) -> T
         return type(self).pool(self, x, pool_type)
     start = 0 if self.pool_include_prefix else self.num_prefix_tokens
     weight = size[:, start:, None]
-    return ((x[:, start:] * weight).sum(dim=1) / weight.sum(dim=1)).to(x.dtype)
+    total = weight.sum(dim=1)
+    # A method without protection can leave no patch token at all: zeros then, not NaN.
+    return ((x[:, start:] * weight).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype)
 
 
 def _refuse_intermediates(self: VisionTransformer, *args: object, **kwargs: object) -> None:
