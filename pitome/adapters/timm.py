@@ -7,6 +7,7 @@ DeiT, AugReg ViT and models that pool the mean of their tokens (MAE). The keys a
 from __future__ import annotations
 
 import types
+from typing import Any
 
 from timm.layers import Attention, PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
@@ -38,7 +39,7 @@ def adapt(model: nn.Module) -> TimmAdapter:
             f"cannot patch {type(model).__name__}: looked for one timm VisionTransformer made of "
             f"vision_transformer.Block, found {what}; pass the part of the model that is one"
         )
-    host = found[0]
+    host: Any = found[0]
     _check_class(host, VisionTransformer)
     for block in host.blocks:
         _check_class(block, Block)
@@ -62,8 +63,10 @@ def adapt(model: nn.Module) -> TimmAdapter:
 class TimmAdapter(Adapter):
     """A timm `VisionTransformer`."""
 
+    host: Any  # torch types the attributes of a module as Tensor | Module
+
     def __init__(self, host: VisionTransformer) -> None:
-        self.host: VisionTransformer = host
+        self.host = host
         self.depth = len(host.blocks)
         self.protected = host.num_prefix_tokens
         self.has_class_token = host.has_class_token
@@ -119,7 +122,7 @@ class TimmAdapter(Adapter):
         )
 
 
-def _forward(self: Block, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+def _forward(self: Any, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
     """`Block.forward` with a merge between its two halves, or behind them."""
     if attn_mask is not None or is_causal:
         raise UsageError("a patched model takes no attn_mask: its tokens no longer match the mask's")
@@ -133,7 +136,7 @@ def _forward(self: Block, x: Tensor, attn_mask: Tensor | None = None, is_causal:
     return x if before_mlp else site.merge(x, self.attn.scale)
 
 
-def _pool(self: VisionTransformer, x: Tensor, pool_type: str | None = None) -> Tensor:
+def _pool(self: Any, x: Tensor, pool_type: str | None = None) -> Tensor:
     """`VisionTransformer.pool` on merged tokens: a mean counts every input token once."""
     size = self._pitome.state.size[-1]
     kind = self.global_pool if pool_type is None else pool_type
@@ -148,7 +151,7 @@ def _pool(self: VisionTransformer, x: Tensor, pool_type: str | None = None) -> T
     return ((x[:, start:] * weight).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype)
 
 
-def _refuse_intermediates(self: VisionTransformer, *args: object, **kwargs: object) -> None:
+def _refuse_intermediates(self: Any, *args: object, **kwargs: object) -> None:
     raise UsageError("a patched model has no map of features per position; call remove() on the patch first")
 
 
@@ -182,7 +185,7 @@ def _check_size(embed: PatchEmbed, input_size: int | tuple[int, int] | None) -> 
     return size
 
 
-def _layer_cost(block: Block) -> LayerCost:
+def _layer_cost(block: Any) -> LayerCost:
     attn = block.attn
     return LayerCost(
         attn_token=_linear(attn),

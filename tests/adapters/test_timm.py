@@ -163,7 +163,7 @@ def test_dense_outputs_are_refused_while_patched() -> None:
 @pytest.mark.parametrize(
     "build", [vit, mae, distilled, lambda: vit(reg_tokens=3, qk_norm=True), lambda: vit(mlp_ratio=3)]
 )
-@pytest.mark.parametrize("method", ["none", "tome"])
+@pytest.mark.parametrize("method", pitome.methods())
 def test_architecture_foretells_the_counted_flops(build: Any, method: str) -> None:
     model = build()
     handle = pitome.patch(model, method, ratio=0.7)
