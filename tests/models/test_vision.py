@@ -1,6 +1,7 @@
 import argparse
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 import yaml
@@ -151,7 +152,7 @@ def test_the_mean_pooled_classifier_loads_from_a_file_like_maes(tmp_path):
 
 
 def test_a_hub_out_of_reach_names_the_file_and_three_ways(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "cached_folder", lambda *args, **kwargs: None)
     with pytest.raises(CheckpointError) as error:
         vision.build(config("deit_s"))
