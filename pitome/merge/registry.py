@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
+import pkgutil
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pitome.merge
 from pitome.errors import UsageError, nearest
 from pitome.merge.checks import explain, fits
 from pitome.merge.plan import Plan, Tokens
@@ -138,6 +142,7 @@ def register(
 
 def get(name: str) -> Method:
     """The method registered as `name`. Raises UsageError with the nearest names."""
+    _load_package()
     if name not in _METHODS:
         raise UsageError(f"unknown merge method {name!r}; {nearest(name, _METHODS)}")
     return _METHODS[name]
@@ -145,7 +150,16 @@ def get(name: str) -> Method:
 
 def names() -> list[str]:
     """All registered names, sorted."""
+    _load_package()
     return sorted(_METHODS)
+
+
+@functools.cache
+def _load_package() -> None:
+    """Import the modules of this package, which register their methods: not before a name is
+    looked up, so that schedules can be checked without torch."""
+    for module in pkgutil.iter_modules(pitome.merge.__path__):
+        importlib.import_module(f"pitome.merge.{module.name}")
 
 
 def one_of(what: str, value: object, choices: tuple[object, ...]) -> None:

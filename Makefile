@@ -1,0 +1,35 @@
+# Everything runs from a fresh clone: each target sets up what it needs.
+PYTHON := .venv/bin/python
+LIMIT ?= 1000
+METHODS := none,pitome,tome,tofu,diffrate,random
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench report nightly clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## virtual environment with all dependencies, in .venv
+	@bash scripts/setup.sh
+
+demo: setup ## merge tokens in a trained ViT, all methods, on 1,000 test images (LIMIT=n for others)
+	@$(PYTHON) run.py -m merge=$(METHODS) ratio=0.95,0.9,0.85 limit=$(LIMIT)
+
+test: setup ## the test suite
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "not nightly"
+
+lint: setup ## formatter, linter, types
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(PYTHON) -m mypy pitome run.py
+
+bench: setup ## speed of every method beside the unmerged model, timed alternately
+	@$(PYTHON) run.py -m merge=$(METHODS) ratio=0.95,0.9,0.85 limit=$(LIMIT) measure=full
+
+report: setup ## tables and plots of all recorded runs
+	@$(PYTHON) scripts/report.py
+
+nightly: setup ## the tests that take minutes as well
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2
+
+clean: ## remove the environment and caches; results stay
+	rm -rf .venv build *.egg-info outputs multirun .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

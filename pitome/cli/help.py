@@ -1,0 +1,50 @@
+"""The text of --help, read from conf/ without importing Hydra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+GROUPS = ("task", "model", "merge", "data", "trainer", "logger", "experiment")
+
+_INTRO = """\
+Token merging in transformers: reproduced, compared and used.
+
+usage: python run.py [GROUP=CHOICE ...] [KEY=VALUE ...]
+       python run.py -m KEY=VALUE,VALUE ...          a sweep over all combinations
+"""
+
+_EXAMPLES = """\
+examples:
+  python run.py                                      the offline default
+  python run.py merge=tome r=16 measure=full         with throughput
+  python run.py -m merge=none,pitome,tome ratio=0.9,0.95 limit=500
+  python run.py model=deit_s data=imagenet data.root=/path/to/imagenet merge=pitome ratio=0.925
+  python run.py merge=pitome merge.options.alpha=0.5 an option of the method
+  python run.py mode=train model=vit_fmnist          trains, evaluates, writes weights and a card
+  python run.py --cfg job                            shows the configuration and stops
+"""
+
+
+def help_text(conf: Path) -> str:
+    """Every group with one line per choice, every key, examples."""
+    lines = [_INTRO]
+    for group in GROUPS:
+        files = sorted((conf / group).glob("*.yaml"))
+        if files:
+            lines.append(f"{group}=")
+            lines += [f"  {path.stem:<18} {first_comment(path)}" for path in files]
+            lines.append("")
+    lines.append("keys:")
+    for line in (conf / "config.yaml").read_text().split("\nhydra:")[0].splitlines():
+        key, colon, rest = line.partition(":")
+        if colon and key.isidentifier() and key != "defaults":
+            value, _, comment = rest.partition("#")
+            lines.append(f"  {key + '=' + value.strip():<18} {comment.strip()}".rstrip())
+    return "\n".join([*lines, "", _EXAMPLES])
+
+
+def first_comment(path: Path) -> str:
+    """The comment that opens a YAML file."""
+    with path.open(encoding="utf-8") as file:
+        line = file.readline()
+    return line.removeprefix("#").strip() if line.startswith("#") else ""

@@ -1,0 +1,258 @@
+"""The configuration behind conf/: typed, and checked before anything slow is imported.
+
+Imports no torch: what text and paths decide is said within a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+
+from pitome.data.roots import check_source
+from pitome.errors import UsageError, nearest
+from pitome.merge.schedule import check_ratio, check_removal, parse_layers
+from pitome.models.origin import find_weights
+
+CONF = Path(__file__).parent.parent / "conf"
+DEFAULT_RATIO = 0.925
+
+SOURCES = ("auto", "hub", "local", "package")
+MODES = ("test", "train")
+MEASURES = ("none", "flops", "full")
+PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
+
+
+@dataclass
+class TaskConfig:
+    name: str = MISSING
+
+
+@dataclass
+class ModelConfig:
+    """arch, args: what timm builds; preprocess: None takes timm's record of the model;
+    checkpoint: what weights=pretrained means."""
+
+    name: str = MISSING
+    task: str = MISSING
+    arch: str = MISSING
+    args: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any] | None = None
+    checkpoint: str = MISSING
+
+
+@dataclass
+class DataConfig:
+    """root: a local folder; repository, revision: on the hub."""
+
+    name: str = MISSING
+    task: str = MISSING
+    root: str | None = None
+    repository: str = MISSING
+    revision: str = "main"
+
+
+@dataclass
+class MergeConfig:
+    """options: all of the method's options; tasks: those it can be used for, None for every task."""
+
+    name: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+    tasks: list[str] | None = None
+
+
+@dataclass
+class StageConfig:
+    """patch_size: None keeps the model's own."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    min_lr: float = 0.0
+    warmup: float = 0.0
+    patch_size: int | None = None
+
+
+@dataclass
+class TrainerConfig:
+    stages: list[StageConfig] = field(default_factory=list)
+    weight_decay: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    smoothing: float = 0.0
+    clip: float = 1.0
+    drop_path: float = 0.0
+    workers: int = 0
+
+
+@dataclass
+class LoggerConfig:
+    """name: wandb, csv or none; project: of W&B."""
+
+    name: str = MISSING
+    project: str = "pitome"
+
+
+@dataclass
+class Config:
+    """One run. The numbers that the user types are checked by `validate`, for better messages."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    merge: MergeConfig = field(default_factory=MergeConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    ratio: Any = None
+    r: Any = None
+    inflection: Any = None
+    flops: Any = None
+    layers: Any = None
+    source: str = "auto"
+    weights: str | None = None
+    mode: str = "test"
+    measure: str = "flops"
+    limit: Any = None
+    batch_size: Any = 100
+    precision: str = "32"
+    device: str = "auto"
+    seed: int = 0
+    rerun: bool = False
+    imports: list[str] = field(default_factory=list)
+    results: str = "results/runs"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much a run merges: exactly one of ratio, r and flops, or none of them where the method
+    has a schedule of its own or nothing merges."""
+
+    ratio: Any = None
+    r: Any = None
+    inflection: float | None = None
+    flops: float | None = None
+    layers: Any = None
+
+    def asked(self) -> dict[str, Any]:
+        """Those that were given."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+def validate(config: Config) -> Amount:
+    """Check all that text and paths decide and say how much to merge.
+
+    Raises PitomeError (UsageError, DataError, CheckpointError), one line.
+    """
+    _one_of("source", config.source, SOURCES)
+    _one_of("mode", config.mode, MODES)
+    _one_of("measure", config.measure, MEASURES)
+    _one_of("precision", str(config.precision), PRECISIONS)
+    _check_device(config.device)
+    _whole("batch_size", config.batch_size, 1)
+    if config.limit is not None:
+        _whole("limit", config.limit, 1)
+    _whole("seed", config.seed, 0)
+    _check_fit(config)
+    _check_options(config.merge)
+    amount = _amount(config)
+    check_source(config.source, config.data.root)
+    if config.weights is not None or config.mode == "test":
+        find_weights(config.model.name, config.model.checkpoint, config.weights or "pretrained")
+    if config.mode == "train" and not config.trainer.stages:
+        raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
+    return amount
+
+
+def choices(group: str) -> list[str]:
+    """The names in a group of conf/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _one_of(key: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{key}={value} is not known; {nearest(str(value), allowed)}")
+
+
+def _whole(key: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{key}={value} is not a whole number >= {least}")
+
+
+def _check_device(device: str) -> None:
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (
+        ":" in device and (kind != "cuda" or not number.isdigit())
+    ):
+        raise UsageError(f"device={device} is not known; give auto, cpu, cuda, cuda:0 or mps")
+
+
+def _check_fit(config: Config) -> None:
+    task = config.task.name
+    for key, part in (("model", config.model), ("data", config.data)):
+        if part.task != task:
+            raise UsageError(f"{key}={part.name} is for task={part.task}, not for task={task}")
+    if config.merge.tasks is not None and task not in config.merge.tasks:
+        allowed = ", ".join(config.merge.tasks)
+        raise UsageError(f"merge={config.merge.name} does not fit task={task}; it is for: {allowed}")
+
+
+def _check_options(merge: MergeConfig) -> None:
+    """Unknown options of a method that conf/merge knows; the values are the method's to check."""
+    path = CONF / "merge" / f"{merge.name}.yaml"
+    if not path.is_file():
+        return  # a method of the user's own: checked by its options class
+    known = OmegaConf.load(path).get("options") or {}
+    for key in merge.options:
+        if key not in known:
+            raise UsageError(
+                f"merge={merge.name} has no option {key!r}; {nearest(str(key), map(str, known))}"
+            )
+
+
+def _amount(config: Config) -> Amount:
+    given = [key for key in ("ratio", "r", "flops") if getattr(config, key) is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other: give exactly one of ratio, r and flops")
+    layers = plain(config.layers)
+    parse_layers(layers, 10_000)  # its form; the model knows its depth
+    if config.inflection is not None and given != ["r"]:
+        raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
+    if not given:
+        own = any(
+            config.merge.options.get(key) is not None for key in ("merge_kept", "prune_kept", "schedule_file")
+        )
+        if own:
+            return Amount(layers=layers)
+        # Merging while training has to be asked for.
+        return Amount(ratio=1.0 if config.mode == "train" else DEFAULT_RATIO, layers=layers)
+    if config.ratio is not None:
+        ratio = plain(config.ratio)
+        for value in ratio if isinstance(ratio, list) else [ratio]:
+            check_ratio(value)
+        return Amount(ratio=ratio, layers=layers)
+    if config.flops is not None:
+        share = config.flops
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise UsageError(
+                f"flops={share} is outside (0, 1]; give a share of the unmerged cost, e.g. flops=0.7"
+            )
+        return Amount(flops=float(share), layers=layers)
+    r = plain(config.r)
+    for value in r if isinstance(r, list) else [r]:
+        check_removal(value)
+    inflection = config.inflection
+    if inflection is not None and (
+        isinstance(inflection, bool) or not isinstance(inflection, int | float) or not -1 <= inflection <= 1
+    ):
+        raise UsageError(f"inflection={inflection} is outside [-1, 1]")
+    return Amount(r=r, inflection=inflection, layers=layers)
+
+
+def plain(value: Any) -> Any:
+    """OmegaConf containers as lists and dictionaries; everything else as it is."""
+    return (
+        OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig | DictConfig) else value
+    )

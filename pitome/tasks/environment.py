@@ -1,0 +1,61 @@
+"""Where a run runs: device, versions, git revision."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+from pathlib import Path
+
+import torch
+
+from pitome.errors import UsageError
+from pitome.records.schema import Environment
+
+_PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy")
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is cuda, else mps, else cpu. Raises UsageError for a device this machine lacks."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= count[device.type]:
+        have = ", ".join(f"{count[kind]} {kind}" for kind in count if count[kind]) or "none"
+        raise UsageError(f"device={name} does not exist here (found: {have}); use device=auto or device=cpu")
+    return device
+
+
+def describe_environment(device: torch.device, precision: str, attention: str) -> Environment:
+    """What a record keeps of this machine."""
+    revision, dirty = _git()
+    return Environment(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        dtype=precision,
+        threads=torch.get_num_threads(),
+        attention=attention,
+        git_revision=revision,
+        git_dirty=dirty,
+        versions={"python": _python()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+    )
+
+
+def _python() -> str:
+    import platform
+
+    return platform.python_version()
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """Revision of this project's checkout and whether it was changed; None outside of one."""
+    folder = Path(__file__).parent
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

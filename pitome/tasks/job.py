@@ -1,0 +1,329 @@
+"""One run: build, patch, evaluate or train, measure, record. An error never ends the sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from omegaconf import DictConfig, OmegaConf
+from pitome.measure.flops import count_flops
+from torch import nn
+
+import pitome
+from pitome.adapters.patch import Patched
+from pitome.config import Amount, Config, validate
+from pitome.data.build import build as build_data
+from pitome.errors import PitomeError
+from pitome.measure.costs import Architecture
+from pitome.models.vision import Built, build
+from pitome.records.identity import RESULT_VERSION, UNMERGED, build_identity, run_id
+from pitome.records.schema import (
+    DataInfo,
+    Headline,
+    MethodInfo,
+    ModelInfo,
+    Record,
+    Skipped,
+    WeightsInfo,
+    one_line,
+)
+from pitome.records.store import Store
+from pitome.tasks import measuring
+from pitome.tasks.classification import Classification
+from pitome.tasks.environment import describe_environment, resolve_device
+from pitome.tasks.loggers import close_logger, open_logger
+from pitome.tasks.training import train_from_config, write_card
+
+HEADLINE = Headline(name="top1", outcome="correct")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves for the end of the sweep.
+
+    repeated: False where the record was there already; exit_code: 0, 2 for a user's error, 1 for
+    any other.
+    """
+
+    record: Record
+    store: Store
+    repeated: bool = True
+    exit_code: int = 0
+
+
+def run(raw: DictConfig) -> Finished:
+    """Run one configuration. Errors become a failed record; only ctrl-C passes through."""
+    _quiet()
+    config: Config = OmegaConf.to_object(raw)  # type: ignore[assignment]
+    job = Job(config)
+    try:
+        return job.run()
+    except PitomeError as problem:
+        return Finished(job.failed(problem), job.store, exit_code=2)
+    except Exception as problem:
+        traceback.print_exc()
+        return Finished(job.failed(problem), job.store, exit_code=1)
+
+
+class Job:
+    """The steps of one run, and what is known of it so far in case it fails."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.store = Store(Path(config.results))
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.clock = time.monotonic()
+        # What stands in the record of a run that fails before its data and weights are known.
+        self.data = DataInfo(name=config.data.name, source=config.source)
+        self.weights = WeightsInfo(name=config.weights or "pretrained", source="unknown")
+        self.model = ModelInfo(name=config.model.name)
+        self.method = MethodInfo(name=config.merge.name)
+        self.identified = False
+
+    def run(self) -> Finished:
+        amount = validate(self.config)
+        self.store.prepare()
+        device = resolve_device(self.config.device)
+        lightning.seed_everything(self.config.seed, workers=True, verbose=False)
+        folder = None
+        if self.config.mode == "train":
+            self.config, folder = train_from_config(self.config, amount, device)
+        config = self.config
+        built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
+        data = build_data(
+            dataclasses.asdict(config.data),
+            built.preprocess,
+            batch_size=int(config.batch_size),
+            source=config.source,
+            limit=config.limit,
+        )
+        random = built.weights.source == "random"
+        classes = built.model.num_classes
+        measuring.check_classes(
+            classes, data.info.classes, random=random, model=config.model.name, data=config.data.name
+        )
+        architecture = measuring.architecture_of(built.model)
+        shape = (1, built.preprocess.channels, built.preprocess.size, built.preprocess.size)
+        counted = count_flops(built.model, torch.zeros(shape)).macs if config.measure != "none" else 0
+        patched = patch_model(built.model, config, amount)
+        tokens = measuring.tokens_per_layer(architecture, patched)
+        self._identify(built, data, architecture, patched, amount, tokens)
+        known = None if config.rerun else self.store.finished(run_id(self._identity()))
+        if known is not None:
+            return Finished(known, self.store, repeated=False)
+
+        model = built.model.to(device)
+        name = " ".join(
+            [config.model.name, config.merge.name, *(f"{k}={v}" for k, v in self.method.asked.items())]
+        )
+        logger = open_logger(config.logger, name, dataclasses.asdict(config), self.store.folder.parent)
+        module = Classification(model, classes)
+        trainer = lightning.Trainer(
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=config.precision,  # type: ignore[arg-type]
+            logger=logger or False,
+            callbacks=[Progress(name)],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+        result = trainer.test(module, data, verbose=False)[0]
+        cost, timing = None, None
+        if config.measure != "none":
+            cost = measuring.measure_cost(
+                model, architecture, patched, counted, torch.zeros(shape, device=device)
+            )
+        if config.measure == "full":
+            images = next(iter(data.test_dataloader()))[0].to(device)
+            timing = measuring.measure_throughput(patched, model, images)
+        self._know_data(data)
+        record = dataclasses.replace(
+            self._record("done"),
+            metrics={key: None if random else float(result[key]) for key in ("top1", "top5")},
+            cost=cost,
+            throughput=timing,
+            tokens=[float(n) for n in tokens],
+            peak_memory_bytes=measuring.peak_memory(device),
+            environment=describe_environment(device, config.precision, attention_kernel(model)),
+        )
+        record = self.store.save(record, module.outcomes())
+        close_logger(logger, numbers(record))
+        if folder is not None:
+            write_card(folder, config.model.name, command_line(), facts(record))
+        return Finished(record, self.store)
+
+    def failed(self, problem: Exception) -> Record:
+        """The record of this run with the reason it failed; kept once the run has an identity."""
+        reason = one_line(problem) or type(problem).__name__
+        if not isinstance(problem, PitomeError):
+            reason = f"{type(problem).__name__}: {reason}"
+        record = dataclasses.replace(self._record("failed"), error=reason)
+        if self.identified:
+            try:
+                return self.store.save(record)
+            except PitomeError:
+                pass  # the folder cannot be written, which may be the very reason
+        return record
+
+    def _identify(
+        self,
+        built: Built,
+        data: Any,
+        architecture: Architecture,
+        patched: Patched | None,
+        amount: Amount,
+        tokens: list[int],
+    ) -> None:
+        config = self.config
+        self.weights = WeightsInfo(**built.weights.record(built.sha256))
+        self.model = ModelInfo(
+            name=config.model.name,
+            family=architecture.family,
+            params=sum(p.numel() for p in built.model.parameters()),
+        )
+        if patched is not None:
+            ratios = patched.schedule.ratios
+            merging = {ratio for ratio in ratios or () if ratio != 1.0}
+            self.method = MethodInfo(
+                name=patched.method.name,
+                options=dataclasses.asdict(patched.options),
+                asked=amount.asked(),
+                ratio=merging.pop() if len(merging) == 1 else None,
+                schedule=[before - after for before, after in itertools.pairwise(tokens)],
+            )
+        self._know_data(data)
+        self.identified = True
+
+    def _know_data(self, data: Any) -> None:
+        values = data.info.record()
+        self.data = DataInfo(**{**values, "skipped": [Skipped(**one) for one in values["skipped"]]})
+
+    def _identity(self) -> dict[str, Any]:
+        config = self.config
+        return build_identity(
+            task=config.task.name,
+            model=config.model.name,
+            weights_sha256=self.weights.sha256,
+            data=self.data.name,
+            revision=self.data.revision,
+            split=self.data.split,
+            limit=self.data.limit,
+            method=self.method.name,
+            options=self.method.options,
+            schedule=self.method.schedule,
+            precision=config.precision,
+            seed=config.seed,
+            measure=config.measure,
+        )
+
+    def _record(self, status: str) -> Record:
+        config, identity = self.config, self._identity()
+        return Record(
+            run_id=run_id(identity),
+            status=status,
+            error=None if status == "done" else "",
+            task=config.task.name,
+            mode=config.mode,
+            seed=config.seed,
+            precision=config.precision,
+            measure=config.measure,
+            result_version=RESULT_VERSION,
+            started=self.started,
+            seconds=round(time.monotonic() - self.clock, 3),
+            identity=identity,
+            config=dataclasses.asdict(config),
+            data=self.data,
+            weights=self.weights,
+            model=self.model,
+            method=self.method,
+            headline=HEADLINE,
+        )
+
+
+def patch_model(model: nn.Module, config: Config, amount: Amount) -> Patched | None:
+    """Merge as the configuration says; None for the unmerged model, which stays untouched."""
+    if config.merge.name == UNMERGED:
+        return None
+    return pitome.patch(
+        model,
+        config.merge.name,
+        ratio=amount.ratio,
+        r=amount.r,
+        inflection=amount.inflection,
+        flops=amount.flops,
+        layers=amount.layers,
+        **config.merge.options,
+    )
+
+
+def attention_kernel(model: nn.Module) -> str:
+    """How the model computes attention: `sdpa` (torch chooses the kernel) or `eager`."""
+    return "sdpa" if any(getattr(module, "fused_attn", False) for module in model.modules()) else "eager"
+
+
+def numbers(record: Record) -> dict[str, float | None]:
+    """The record's numbers by name, for loggers."""
+    out = dict(record.metrics)
+    for prefix, part in (("cost", record.cost), ("throughput", record.throughput)):
+        values = dataclasses.asdict(part) if part is not None else {}
+        out |= {f"{prefix}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
+    out |= {"n_samples": record.data.n_samples, "n_skipped": record.data.n_skipped}
+    return out
+
+
+def command_line() -> str:
+    """The command of this run, as it would be typed again."""
+    from hydra.core.hydra_config import HydraConfig
+
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return " ".join(["python run.py", *words])
+
+
+def facts(record: Record) -> dict[str, object]:
+    """What a card says of trained weights."""
+    score = "null" if record.score is None else f"{record.score:.4f}"
+    method = record.method.name + "".join(f" {k}={v}" for k, v in record.method.asked.items())
+    return {
+        "data": f"{record.data.name}, revision {record.data.revision} (of the {record.data.split} split)",
+        "test top-1": f"{score} on {record.data.n_samples} images of the {record.data.split} split",
+        "merging": method,
+        "seed": record.seed,
+        "precision": record.precision,
+        "parameters": record.model.params,
+        "sha256": record.weights.sha256,
+        "device": record.environment.device if record.environment else "unknown",
+        "versions": ", ".join(
+            f"{k} {v}" for k, v in (record.environment.versions if record.environment else {}).items()
+        ),
+    }
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar with an estimate, named after the run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(refresh_rate=1)
+        self.name = name
+
+    @property
+    def test_description(self) -> str:
+        return self.name
+
+
+def _quiet() -> None:
+    """Lightning's advice on devices, workers and its own features."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -1,0 +1,56 @@
+"""The logger of a run: Weights & Biases (offline unless logged in), CSV or none."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from pitome.config import LoggerConfig
+
+
+def open_logger(config: LoggerConfig, name: str, settings: dict[str, Any], folder: Path) -> Logger | None:
+    """A logger for one run that holds `settings` as its configuration; None for logger=none."""
+    if config.name == "none":
+        return None
+    if config.name == "csv":
+        logger: Logger = CSVLogger(folder / "csv", name=name)
+        logger.log_hyperparams(settings)
+        return logger
+    os.environ.setdefault("WANDB_SILENT", "true")
+    folder.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        name=name,
+        project=config.project,
+        save_dir=folder,
+        offline=_offline(),
+        config=settings,
+        reinit="finish_previous",
+    )
+
+
+def close_logger(logger: Logger | None, metrics: dict[str, float | None]) -> None:
+    """Log the run's final numbers and end it, so that the next run is one of its own."""
+    if logger is None:
+        return
+    logger.log_metrics({key: value for key, value in metrics.items() if value is not None})
+    logger.finalize("success")
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        wandb.finish()
+
+
+def _offline() -> bool:
+    """Offline unless WANDB_MODE says otherwise or the user is logged in."""
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode != "online"
+    if os.environ.get("WANDB_API_KEY"):
+        return False
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is None
+    except (OSError, netrc.NetrcParseError):
+        return True

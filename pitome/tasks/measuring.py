@@ -1,0 +1,85 @@
+"""What a run costs, put together for its record."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any
+
+import torch
+from pitome.measure.flops import count_flops
+from pitome.measure.throughput import throughput
+from torch import nn
+
+import pitome
+from pitome.adapters.patch import Patched
+from pitome.errors import UsageError
+from pitome.measure.costs import Architecture, authors_macs, closed_form
+from pitome.records.schema import Cost, Throughput
+
+
+def architecture_of(model: nn.Module) -> Architecture:
+    """The description behind the closed form, of a model that is not patched."""
+    with pitome.patch(model, "none", ratio=1.0) as handle:
+        return handle.architecture()
+
+
+def tokens_per_layer(architecture: Architecture, patched: Patched | None) -> list[int]:
+    """Tokens entering each block, then the final count; from the schedule."""
+    if patched is None:
+        return list(closed_form(architecture).tokens)
+    return list(closed_form(architecture, patched.schedule, patched.method, patched.options).tokens)
+
+
+def measure_cost(
+    model: nn.Module, architecture: Architecture, patched: Patched | None, unmerged: int, image: torch.Tensor
+) -> Cost:
+    """Cost of one image [1, C, H, W]: counted on the model as it is, and by the closed forms.
+
+    unmerged: MACs counted before the model was patched.
+    """
+    counted = count_flops(model, image)
+    form = closed_form(architecture)
+    if patched is not None:
+        form = closed_form(architecture, patched.schedule, patched.method, patched.options)
+    name = patched.method.name if patched is not None else "none"
+    plain = closed_form(architecture)
+    return Cost(
+        macs=counted.macs,
+        flops=counted.flops,
+        unmerged_macs=unmerged,
+        unmerged_flops=2 * unmerged,
+        share=counted.macs / unmerged,
+        macs_closed_form=form.macs,
+        plan_macs=form.plan_macs,
+        authors_macs=authors_macs(architecture, form.tokens, name),
+        unmerged_authors_macs=authors_macs(architecture, plain.tokens, name),
+    )
+
+
+def measure_throughput(patched: Patched | None, model: nn.Module, images: torch.Tensor) -> Throughput | None:
+    """Merged against unmerged, timed alternately on `images` [B, C, H, W]; None if nothing merges."""
+    if patched is None:
+        return None
+    return to_record(throughput(model, images))
+
+
+def to_record(timing: Any) -> Throughput:
+    return Throughput(**{name: getattr(timing, name) for name in Throughput.__dataclass_fields__})
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the device where it counts them, else the process's largest resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def check_classes(model_classes: int, data_classes: int, *, random: bool, model: str, data: str) -> None:
+    """Raise UsageError where trained classes cannot be those of the data."""
+    if model_classes != data_classes and not random:
+        raise UsageError(
+            f"model={model} knows {model_classes} classes, data={data} has {data_classes}; "
+            "choose data it was trained on, weights=PATH of a classifier for it, or weights=random"
+        )

@@ -1,0 +1,53 @@
+"""The end of a sweep: tables in the terminal and as Markdown, the plot as PNG."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from pitome.errors import PitomeError
+from pitome.records import plots, tables
+from pitome.records.groups import group
+from pitome.records.identity import UNMERGED
+from pitome.records.schema import Record
+from pitome.records.store import Store
+from pitome.tasks.job import Finished
+
+
+def show(finished: Sequence[Finished]) -> None:
+    """Print the tables of these runs and write them, with the plot, to results/sweeps/<time>/."""
+    store = finished[0].store
+    records = with_baselines([one.record for one in finished], store)
+    built = tables.build(records, store.outcomes)
+    tables.show(built)
+    known = sum(not one.repeated for one in finished)
+    if known:
+        print(f"{known} of {len(finished)} runs were recorded before (rerun=true repeats them)")
+    folder = store.folder.parent / "sweeps" / datetime.now().strftime("%Y%m%d-%H%M%S")
+    try:
+        tables.write_markdown(folder / "table.md", built)
+        print(f"table: {shown(folder / 'table.md')}")
+        for path in plots.write(records, folder):
+            print(f"plot:  {shown(path)}")
+    except PitomeError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+
+
+def with_baselines(records: Sequence[Record], store: Store) -> list[Record]:
+    """These runs, each once, and the recorded unmerged runs that they can be compared with."""
+    wanted = {record.run_id: record for record in records}
+    unmerged = [record for record in store.all() if record.method.name == UNMERGED and record.done]
+    for members in group([*records, *(one for one in unmerged if one.run_id not in wanted)]):
+        if any(member.run_id in wanted for member in members):
+            wanted |= {member.run_id: member for member in members}
+    return list(wanted.values())
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be read from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,239 @@
+"""Training in stages, each resumable: what is finished is not repeated, what was cut off goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pitome.config import Amount, Config, StageConfig, TrainerConfig
+from pitome.data.build import build as build_data
+from pitome.models.vision import build, build_timm, fit_state
+from pitome.records.files import write_atomically
+from pitome.records.identity import UNMERGED
+from pitome.tasks.classification import Classification, Recipe
+from pitome.tasks.loggers import open_logger
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: `patch_size` None keeps the model's own."""
+
+    recipe: Recipe
+    batch_size: int
+    patch_size: int | None = None
+
+
+def train(
+    stages: list[Stage],
+    build: Callable[[int | None], nn.Module],
+    datamodule: Callable[[int], lightning.LightningDataModule],
+    classes: int,
+    folder: Path,
+    *,
+    accelerator: str,
+    precision: str,
+    logger: Logger | bool,
+    prepare: Callable[[nn.Module], object] = lambda model: None,
+) -> nn.Module:
+    """Run `stages` one after another; each starts from the weights of the one before.
+
+    `build(patch_size)` gives a fresh model; `prepare(model)` patches it for training with merging
+    on. In `folder`, stage i keeps `stage<i>.ckpt` while it runs and `stage<i>.safetensors` once it
+    is done, and every epoch adds a line to `epochs.jsonl`. Returns the trained model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    previous: Path | None = None
+    model: nn.Module | None = None
+    for number, stage in enumerate(stages):
+        done = folder / f"stage{number}.safetensors"
+        model = build(stage.patch_size)
+        if done.exists():
+            model.load_state_dict(load_file(done))
+            previous = done
+            continue
+        if previous is not None:
+            model.load_state_dict(fit_state(load_file(previous), model))
+        prepare(model)
+        last = folder / f"stage{number}.ckpt"
+        trainer = lightning.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=precision,  # type: ignore[arg-type]
+            max_epochs=stage.recipe.epochs,
+            gradient_clip_val=stage.recipe.clip,
+            logger=logger,
+            callbacks=[
+                ModelCheckpoint(folder, filename=f"stage{number}", enable_version_counter=False),
+                TQDMProgressBar(refresh_rate=20),
+                EpochLog(folder / "epochs.jsonl", number),
+            ],
+            enable_model_summary=False,
+            log_every_n_steps=20,
+        )
+        trainer.fit(
+            Classification(model, classes, stage.recipe),
+            datamodule(stage.batch_size),
+            ckpt_path=str(last) if last.exists() else None,
+            weights_only=False if last.exists() else None,  # a checkpoint of our own, with optimizer state
+        )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        partial = done.with_suffix(".partial")
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, partial)
+        partial.replace(done)
+        last.unlink(missing_ok=True)
+        previous = done
+    assert model is not None, "training needs at least one stage"
+    return model
+
+
+class EpochLog(Callback):
+    """A line for each epoch: stage, epoch, seconds, validation accuracy."""
+
+    def __init__(self, path: Path, stage: int) -> None:
+        self.path, self.stage, self.clock = path, stage, 0.0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.clock = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        line = {
+            "stage": self.stage,
+            "epoch": trainer.current_epoch,
+            "seconds": round(time.monotonic() - self.clock, 1),
+            "val_top1": float(trainer.callback_metrics["val_top1"]),
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def train_from_config(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    """Train what `config` describes; return the configuration that tests the result, and the folder.
+
+    The folder is results/train/<model>-<key>, its key a hash of all that the weights depend on: the
+    same command goes on where it was cut off.
+    """
+    folder = Path(config.results).parent / "train" / f"{config.model.name}-{_key(config, amount)}"
+    weights = config.weights or "random"
+    model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
+    preprocess = build(model_config, "random").preprocess
+
+    def data(batch_size: int) -> Any:
+        return build_data(
+            data_config,
+            preprocess,
+            batch_size=batch_size,
+            source=config.source,
+            workers=config.trainer.workers,
+        )
+
+    classes = data(1).train_info.classes
+
+    def make(patch_size: int | None) -> nn.Module:
+        args = dict(config.model.args) | {"num_classes": classes}
+        if config.trainer.drop_path:
+            args["drop_path_rate"] = config.trainer.drop_path
+        if patch_size is not None:
+            args["patch_size"] = patch_size
+        model = build_timm(config.model.arch, args)
+        if weights != "random":
+            start = fit_state(build(model_config, weights).model.state_dict(), model)
+            own = model.state_dict()
+            # A head for other classes starts afresh.
+            model.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in start.items()})
+        return model
+
+    def prepare(model: nn.Module) -> None:
+        from pitome.tasks.job import patch_model
+
+        if config.merge.name != UNMERGED and amount.ratio != 1.0:
+            patch_model(model, config, amount)
+
+    logger = open_logger(
+        config.logger, f"train {config.model.name}", dataclasses.asdict(config), folder.parent.parent
+    )
+    model = train(
+        [_stage(stage, config.trainer) for stage in config.trainer.stages],
+        make,
+        data,
+        classes,
+        folder,
+        accelerator=device.type,
+        precision=config.precision,
+        logger=logger or False,
+        prepare=prepare,
+    )
+    path = folder / f"{config.model.name}.safetensors"
+    partial = path.with_suffix(".partial")
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, partial, {"format": "pt"}
+    )
+    partial.replace(path)
+    args = dict(config.model.args) | {"num_classes": classes}
+    return dataclasses.replace(
+        config, weights=str(path), model=dataclasses.replace(config.model, args=args)
+    ), folder
+
+
+def write_card(folder: Path, name: str, command: str, facts: dict[str, Any]) -> Path:
+    """A card beside the weights: data, command, time, seed and score, as they were."""
+    lines = (folder / "epochs.jsonl").read_text().splitlines() if (folder / "epochs.jsonl").exists() else []
+    epochs = [json.loads(line) for line in lines]
+    stages = sorted({epoch["stage"] for epoch in epochs})
+    rows = [f"# {name}", "", f"Trained with `{command}`.", "", "| | |", "| --- | --- |"]
+    rows += [f"| {key} | {value} |" for key, value in facts.items()]
+    for stage in stages:
+        own = [epoch for epoch in epochs if epoch["stage"] == stage]
+        minutes = sum(epoch["seconds"] for epoch in own) / 60
+        rows.append(
+            f"| stage {stage} | {len(own)} epochs, {minutes:.0f} minutes, "
+            f"validation top-1 {own[-1]['val_top1']:.4f} at its end |"
+        )
+    path = folder / f"{name}.md"
+    write_atomically(path, ("\n".join(rows) + "\n").encode())
+    return path
+
+
+def _stage(stage: StageConfig, trainer: TrainerConfig) -> Stage:
+    recipe = Recipe(
+        epochs=stage.epochs,
+        lr=stage.lr,
+        min_lr=stage.min_lr,
+        weight_decay=trainer.weight_decay,
+        warmup=stage.warmup,
+        mixup=trainer.mixup,
+        cutmix=trainer.cutmix,
+        smoothing=trainer.smoothing,
+        clip=trainer.clip,
+    )
+    return Stage(recipe, stage.batch_size, stage.patch_size)
+
+
+def _key(config: Config, amount: Amount) -> str:
+    """8 hexadecimal digits of everything the trained weights depend on."""
+    trainer = dataclasses.asdict(config.trainer)
+    del trainer["workers"]
+    merge = dataclasses.asdict(config.merge) if amount.ratio != 1.0 else None
+    parts = {
+        "model": dataclasses.asdict(config.model),
+        "data": config.data.name,
+        "merge": merge and [merge, amount.asked()],
+        "trainer": trainer,
+        "weights": config.weights,
+        "precision": config.precision,
+        "seed": config.seed,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]

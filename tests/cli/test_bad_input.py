@@ -1,0 +1,111 @@
+"""Bad input: one line that says what to do, exit code 2, no traceback; torch is never imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+CASES = {
+    "ratio=0": "outside (0, 1]",
+    "ratio=1.5": "outside (0, 1]",
+    "ratio=nan": "outside (0, 1]",
+    "ratio=-1": "outside (0, 1]",
+    "ratio=abc": "is not a number",
+    "ratio=[0.9,2]": "outside (0, 1]",
+    "r=-3": "whole number",
+    "r=1.5": "whole number",
+    "flops=0": "outside (0, 1]",
+    "flops=abc": "outside (0, 1]",
+    "ratio=0.9 r=4": "ratio and r exclude each other",
+    "ratio=0.9 flops=0.5": "ratio and flops exclude each other",
+    "ratio=0.9 inflection=1": "goes with a single r",
+    "r=4 inflection=2": "outside [-1, 1]",
+    "layers=1:3": "first3",
+    "task=clasification": "did you mean classification",
+    "model=deit": "did you mean deit_",
+    "merge=pitom": "did you mean pitome",
+    "data=fashon_mnist": "did you mean fashion_mnist",
+    "rato=0.9": "did you mean ratio",
+    "merge.options.alfa=1": "did you mean merge.options.alpha",
+    "+merge.options.alfa=1": "did you mean alpha",
+    "merge.tasks=[text]": "merge=pitome does not fit task=classification",
+    "model.task=text": "is for task=text",
+    "merge=none,tome": "add -m",
+    "-m merge=none,tom": "did you mean tome",
+    "-m ratio=0.9,1.1": "outside (0, 1]",
+    "data.root=/no/such/folder": "no such folder",
+    "data.root={empty}": "is empty",
+    "source=local": "data.root=FOLDER",
+    "source=hub data.root={empty}": "exclude each other",
+    "source=web": "available: auto, hub, local, package",
+    "batch_size=0": "whole number >= 1",
+    "batch_size=ten": "whole number >= 1",
+    "limit=0": "whole number >= 1",
+    "seed=abc": "seed",
+    "device=gpu": "device=gpu is not known",
+    "mode=tset": "did you mean test",
+    "measure=flop": "did you mean flops",
+    "precision=8": "available: 16-mixed",
+    "weights={text}": "neither a safetensors file nor a torch zip",
+    "weights={truncated}": "truncated",
+    "weights={empty}/none.pth": "no such file",
+    "imports=[no_such_module]": "no_such_module cannot be imported",
+    "ratio=[0.9": "input",
+    "=": "",
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "empty").mkdir()
+    (folder / "text").write_text("not a checkpoint, only some text")
+    (folder / "truncated").write_bytes(b"\x40\x00\x00\x00\x00\x00\x00\x00{" + b" " * 10)
+    (folder / "fake" / "torch").mkdir(parents=True)
+    (folder / "fake" / "torch" / "__init__.py").write_text("raise SystemExit('torch was imported')")
+    return {name: folder / name for name in ("empty", "text", "truncated", "fake")}
+
+
+def run(words: list[str], fake: Path) -> subprocess.CompletedProcess[str]:
+    """run.py with a torch in front of the real one that ends the process when imported."""
+    code = f"import sys; sys.path.insert(0, {str(fake)!r}); sys.path.insert(0, {str(ROOT)!r})\n"
+    code += "from pitome.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_one_line_exit_2_without_torch(words: str, places: dict[str, Path]) -> None:
+    arguments = [word.format(**places) for word in words.split()]
+    if not any(word.startswith("weights=") for word in arguments):
+        arguments.append("weights=random")
+    done = run(arguments, places["fake"])
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert CASES[words] in lines[0]
+
+
+def test_the_fake_torch_is_seen(places: dict[str, Path]) -> None:
+    """A valid command does reach torch, so the cases above could fail."""
+    assert "torch was imported" in run(["weights=random"], places["fake"]).stderr
+
+
+def test_help_needs_neither_torch_nor_hydra(places: dict[str, Path]) -> None:
+    (places["fake"] / "hydra").mkdir(exist_ok=True)
+    (places["fake"] / "hydra" / "__init__.py").write_text("raise SystemExit('hydra was imported')")
+    try:
+        done = run(["--help"], places["fake"])
+    finally:
+        (places["fake"] / "hydra" / "__init__.py").unlink()
+        (places["fake"] / "hydra").rmdir()
+    assert done.returncode == 0, done.stderr
+    for group in ("task", "model", "merge", "data", "trainer", "logger"):
+        for path in (ROOT / "conf" / group).glob("*.yaml"):
+            line = next(line for line in done.stdout.splitlines() if line.split()[:1] == [path.stem])
+            assert len(line.split()) > 3, f"{path} opens with no comment that describes it"
+    assert "examples:" in done.stdout
