@@ -85,7 +85,7 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
     batch = tokens.x.shape[0]
     unit = cosine(tokens.metric[:, p:].detach())
     similarity = unit @ unit.transpose(1, 2)
-    margin = options.margin - options.margin_slope * layer / depth
+    margin = options.margin - options.margin_slope * (layer / depth)
     order = rank(energy(similarity, options.energy, margin, options.alpha))
 
     protects = _protects(options.protect, layer, depth)
