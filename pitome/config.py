@@ -46,13 +46,14 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """root: a local folder; repository, revision: on the hub."""
+    """root: a local folder; repository, revision: on the hub; sources: where it can be had."""
 
     name: str = MISSING
     task: str = MISSING
     root: str | None = None
     repository: str = MISSING
     revision: str = "main"
+    sources: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -158,6 +159,11 @@ def validate(config: Config) -> Amount:
     _check_fit(config)
     _check_options(config.merge)
     amount = _amount(config)
+    if config.source != "auto" and config.source not in config.data.sources:
+        raise UsageError(
+            f"data={config.data.name} cannot be had from source={config.source}; "
+            f"available: auto, {', '.join(config.data.sources)}"
+        )
     check_source(config.source, config.data.root)
     if config.weights is not None or config.mode == "test":
         find_weights(config.model.name, config.model.checkpoint, config.weights or "pretrained")
@@ -204,7 +210,7 @@ def _check_options(merge: MergeConfig) -> None:
     path = CONF / "merge" / f"{merge.name}.yaml"
     if not path.is_file():
         return  # a method of the user's own: checked by its options class
-    known = OmegaConf.load(path).get("options") or {}
+    known = OmegaConf.to_container(OmegaConf.load(path))["options"]  # type: ignore[index,call-overload]
     for key in merge.options:
         if key not in known:
             raise UsageError(

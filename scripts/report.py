@@ -28,7 +28,7 @@ def main(folders: list[str]) -> int:
             built = tables.build(records, store.outcomes)
             tables.show(built)
             tables.write_markdown(folder / "report.md", built)
-            print(*[folder / "report.md", *plots.write(records, folder)], sep="\n")
+            print(*[folder / "report.md", *plots.plot(records, folder)], sep="\n")
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2

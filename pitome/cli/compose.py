@@ -33,7 +33,7 @@ def check_command_line(overrides: list[str], multirun: bool) -> None:
     except OverrideParseException as problem:
         raise UsageError(one_line(problem)) from None
     import_modules(parsed)
-    points = [[o.input_line for o in parsed if not o.is_hydra_override()]]
+    points = [[str(o.input_line) for o in parsed if not o.is_hydra_override()]]
     if multirun:
         points = _points(parsed)
     elif swept := [o.get_key_element() for o in parsed if o.is_sweep_override()]:
@@ -41,7 +41,7 @@ def check_command_line(overrides: list[str], multirun: bool) -> None:
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         for point in points:
             try:
-                config = compose("config", overrides=[str(part) for part in point])
+                config = compose("config", overrides=point)
                 validate(OmegaConf.to_object(config))  # type: ignore[arg-type]
             except (HydraException, OmegaConfBaseException) as problem:
                 raise UsageError(explain(problem, point)) from None

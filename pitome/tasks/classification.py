@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import param_groups_weight_decay
@@ -96,7 +97,7 @@ class Classification(lightning.LightningModule):
         self.val_top1.update(self(images).float(), labels)
         self.log("val_top1", self.val_top1, prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self.recipe is not None, "training needs a recipe"
         recipe = self.recipe
         groups = param_groups_weight_decay(self.model, recipe.weight_decay)

@@ -109,7 +109,7 @@ class Job:
             limit=config.limit,
         )
         random = built.weights.source == "random"
-        classes = built.model.num_classes
+        classes = int(built.model.num_classes)  # type: ignore[arg-type]
         measuring.check_classes(
             classes, data.info.classes, random=random, model=config.model.name, data=config.data.name
         )

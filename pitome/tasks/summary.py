@@ -29,7 +29,7 @@ def show(finished: Sequence[Finished]) -> None:
     try:
         tables.write_markdown(folder / "table.md", built)
         print(f"table: {shown(folder / 'table.md')}")
-        for path in plots.write(records, folder):
+        for path in plots.plot(records, folder):
             print(f"plot:  {shown(path)}")
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)

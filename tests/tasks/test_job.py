@@ -1,0 +1,229 @@
+"""Runs from the command line to the record, on small data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pitome.records.schema import Record
+from pitome.records.store import Store
+
+Run = Callable[..., int]
+Records = Callable[[], dict[str, Record]]
+
+
+def test_a_record_says_what_it_measured(run: Run, records: Records, tmp_path: Path) -> None:
+    assert run("merge=pitome", "ratio=0.9", "limit=30") == 0
+    record = records()["pitome 0.9"]
+    assert (record.data.name, record.data.split, record.data.n_samples) == ("fashion_mnist", "test", 30)
+    assert (record.data.source, record.data.n_skipped) == ("local", 0)
+    assert record.weights.random and record.metrics == {"top1": None, "top5": None}
+    assert record.tokens == [197, 178, 161, 145, 131]  # floor(T - T q) of 196, 177, 160, 144
+    assert record.method.schedule == [19, 17, 16, 14]
+    assert record.cost is not None and 0 < record.cost.share < 1
+    assert record.cost.macs == pytest.approx(record.cost.macs_closed_form, rel=1e-3)
+    assert record.environment is not None and record.environment.device == "cpu"
+    outcomes = Store(tmp_path / "results" / "runs").outcomes(record)
+    assert outcomes is not None and list(outcomes["id"]) == list(range(30))
+
+
+def test_a_recorded_run_is_skipped_and_rerun_repeats_it(
+    run: Run, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("merge=tome", "ratio=0.9") == 0
+    first = records()["tome 0.9"]
+    capsys.readouterr()
+    assert run("merge=tome", "ratio=0.9", "logger=csv") == 0  # the logger is not part of the identity
+    assert "1 of 1 runs were recorded before" in capsys.readouterr().out
+    assert records()["tome 0.9"] == first
+    assert run("merge=tome", "ratio=0.9", "rerun=true") == 0
+    again = records()["tome 0.9"]
+    assert (again.run_id, again.tokens) == (first.run_id, first.tokens)
+    assert again.started >= first.started and again.seconds != first.seconds
+
+
+def test_a_sweep_runs_the_unmerged_model_once_and_ends_in_table_and_plot(
+    run: Run, records: Records, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-m", "merge=none,tome", "ratio=0.95,0.9") == 0
+    assert sorted(records()) == ["none", "tome 0.9", "tome 0.95"]
+    shown = capsys.readouterr().out
+    assert "Method" in shown and "tome" in shown
+    (sweep,) = (tmp_path / "results" / "sweeps").iterdir()
+    text = (sweep / "table.md").read_text()
+    assert "| tome |" in text and "random" in text
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in sweep.glob("*.png"))
+
+
+def test_a_failing_run_does_not_stop_the_others(
+    run: Run, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """diffrate needs a class token; the model here has none."""
+    words = ("model.args.class_token=false", "model.args.global_pool=avg")
+    assert run("-m", "merge=tome,diffrate,tofu", "ratio=0.9", *words) == 2
+    assert {name for name, record in records().items() if record.done} == {"tome 0.9", "tofu 0.9"}
+    assert "class token" in capsys.readouterr().out
+
+
+def test_trained_weights_give_an_accuracy(run: Run, records: Records, tmp_path: Path) -> None:
+    """Weights that always answer class 3: accuracy is the share of that class."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(
+        img_size=28, patch_size=2, in_chans=1, num_classes=10, embed_dim=16, depth=4, num_heads=2
+    )
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.eye(10)[3]
+    save_file(model.state_dict(), tmp_path / "constant.safetensors")
+    assert run(f"weights={tmp_path}/constant.safetensors", "merge=none") == 0
+    record = records()["none"]
+    outcomes = Store(tmp_path / "results" / "runs").outcomes(record)
+    assert outcomes is not None
+    share = sum(label == 3 for label in outcomes["label"]) / 40
+    assert share > 0 and record.metrics["top1"] == pytest.approx(share)
+    assert record.metrics["top5"] is not None and record.metrics["top5"] >= share
+    assert set(outcomes["prediction"]) == {3}
+    assert record.weights.name == "constant.safetensors" and len(record.weights.sha256 or "") == 64
+
+
+def test_weights_of_another_shape_are_one_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"cls_token": torch.zeros(1, 1, 3)}, tmp_path / "other.safetensors")
+    assert run(f"weights={tmp_path}/other.safetensors") == 2
+    assert "does not fit this model" in capsys.readouterr().out
+
+
+def test_a_device_that_does_not_exist(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("device=cuda:7") == 2
+    assert "device=cuda:7 does not exist here" in capsys.readouterr().out
+
+
+def test_results_that_cannot_be_written(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(f"results={tmp_path}/file/runs") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    real, folder = os.fsync, tmp_path / "results" / "runs"
+    assert run("merge=none") == 0
+
+    def full(descriptor: int) -> None:
+        if b"probe" not in os.readlink(f"/proc/self/fd/{descriptor}").encode():
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert run("merge=tome", "ratio=0.9") == 2
+    monkeypatch.undo()
+    assert [record.method.name for record in Store(folder).all()] == ["none"]
+
+
+def test_the_sum_of_the_data_is_in_the_identity(run: Run, records: Records) -> None:
+    assert run("merge=none", "limit=10") == 0
+    record = records()["none"]
+    assert record.identity["data"]["revision"] == record.data.revision
+    assert record.identity["data"]["limit"] == 10
+    text = json.dumps(record.identity)
+    assert "results" not in text and "logger" not in text
+
+
+def test_several_ways_to_say_how_much(run: Run, records: Records) -> None:
+    assert run("merge=tome", "r=8") == 0
+    assert run("merge=pitome", "flops=0.8", "layers=first3") == 0
+    assert run("merge=tofu", "ratio=[1.0,0.9,0.8,0.7]") == 0
+    assert run("merge=diffrate", "merge.options.merge_kept=[150,120,90,60]") == 0
+    found = {record.method.name: record for record in records().values()}
+    assert found["tome"].method.schedule == [8, 8, 8, 8]
+    assert found["pitome"].cost is not None and found["pitome"].cost.share <= 0.8
+    assert found["pitome"].method.schedule is not None and found["pitome"].method.schedule[-1] == 0
+    assert found["tofu"].method.schedule == [0, math.floor(196 - 196 * 0.9), 35, 42]
+    assert found["diffrate"].tokens == [197, 150, 120, 90, 60]
+
+
+def test_throughput_is_measured_against_the_unmerged_model(run: Run, records: Records) -> None:
+    assert run("merge=tome", "ratio=0.7", "measure=full", "batch_size=4") == 0
+    timing = records()["tome 0.7"].throughput
+    assert timing is not None and timing.pairs >= 20 and timing.batch == 4
+    assert timing.speedup_low <= timing.speedup <= timing.speedup_high
+
+
+def test_the_authors_convention_of_deit_s(run: Run, records: Records) -> None:
+    """3.06 and 4.54 GMACs: what the authors' code prints for DeiT-S with and without ToMe at 0.925."""
+    words = ("model=deit_s", "~model.args.depth", "~model.args.embed_dim", "limit=1", "merge=tome_repo")
+    assert run(*words, "ratio=0.925") == 0
+    cost = records()["tome_repo 0.925"].cost
+    assert cost is not None and cost.authors_macs is not None and cost.unmerged_authors_macs is not None
+    assert f"{cost.authors_macs / 1e9:.2f}" == "3.06"
+    assert f"{cost.unmerged_authors_macs / 1e9:.2f}" == "4.54"
+    assert records()["tome_repo 0.925"].metrics["top1"] is None
+
+
+def test_training_ends_in_weights_a_card_and_a_record_and_resumes(
+    run: Run, records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = "trainer.stages=[{epochs:1,patch_size:7,batch_size:60,lr:1e-3},{epochs:1,batch_size:60,lr:1e-3}]"
+    words = ("mode=train", "model.args.depth=1", "model.args.patch_size=4", stages)
+    assert run(*words) == 0
+    (folder,) = (tmp_path / "results" / "train").iterdir()
+    assert {"stage0.safetensors", "stage1.safetensors", "vit_fmnist.safetensors", "vit_fmnist.md"} <= {
+        path.name for path in folder.iterdir()
+    }
+    card = (folder / "vit_fmnist.md").read_text()
+    assert "test top-1" in card and "seed" in card and "stage 1" in card
+    (record,) = records().values()
+    assert record.metrics["top1"] is not None and record.cost is not None and record.cost.share == 1
+    before = (folder / "stage1.safetensors").read_bytes()
+    assert run(*words, "rerun=true") == 0  # both stages are done: nothing is trained again
+    assert (folder / "stage1.safetensors").read_bytes() == before
+    assert len((folder / "epochs.jsonl").read_text().splitlines()) == 2
+
+
+def test_wandb_offline_run_can_be_read_back(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("merge=tome", "ratio=0.9", "logger=wandb") == 0
+    (log,) = (tmp_path / "results" / "wandb").glob("offline-run-*/*.wandb")
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store = DataStore()
+    store.open_for_scan(str(log))
+    config, summary = {}, {}
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for item in [*record.run.config.update, *record.config.update]:
+            config[item.key] = json.loads(item.value_json)
+        for item in record.history.item:
+            summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+    assert config["merge"]["name"] == "tome" and config["ratio"] == 0.9
+    assert summary["cost/macs"] > 0 and summary["n_samples"] == 40
+
+
+def test_damaged_data_is_one_line(
+    run: Run, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in images.iterdir():
+        content = gzip.decompress(path.read_bytes())
+        (broken / path.name).write_bytes(gzip.compress(content[: len(content) // 2]))
+    assert run(f"data.root={broken}") == 2
+    assert "Traceback" not in capsys.readouterr().err
