@@ -1,0 +1,151 @@
+"""Accuracy against computation, one figure for each group of comparable runs."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pitome.records.files import write_atomically
+from pitome.records.groups import baseline, digest, group, labels
+from pitome.records.identity import UNMERGED
+from pitome.records.schema import Record
+from pitome.records.statistics import proportion
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, told apart with every kind of colour blindness; yellow left out (too pale on
+# white). The marker distinguishes what the colour cannot: neighbours in a crowd, grey prints.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "<", ">", "h", "p", "*")
+_NAMES = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy"}
+_MOST_BARS = 2  # lines; with more, the bars hide one another
+_BAR_GAP = 4 / 72  # inches between the bars of two methods at equal cost
+
+
+def plot(records: Sequence[Record], folder: Path) -> list[Path]:
+    """Write one PNG per group of comparable runs that has points; returns what was written.
+
+    Raises RecordError if the folder cannot be written.
+    """
+    written = []
+    for members in group(records):
+        figure = draw(members)
+        if figure is None:
+            continue
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=150)
+        path = folder / f"{_file_name(members[0])}.png"
+        write_atomically(path, content.getvalue())
+        written.append(path)
+    return written
+
+
+def draw(members: Sequence[Record]) -> Figure | None:
+    """The figure of one group of runs; None if no merged run has both a score and a cost.
+
+    x: FLOPs as a share of the unmerged model's, y: the headline metric, both in percent. A line
+    per method; bars and band are Wilson's 95 % intervals of each point alone (differences between
+    methods are tighter: the samples are the same).
+    """
+    lines = _lines(members)
+    if not lines:
+        return None
+    # Figure itself, not pyplot: no display is looked for and no figure is kept in memory.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = Figure(figsize=(8.4, 5.0), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for i, (label, runs) in enumerate(lines.items()):
+        x = [100 * share for share, _, _ in runs]
+        y = [100 * score for _, score, _ in runs]
+        axes.plot(
+            x,
+            y,
+            label=label,
+            color=_COLOURS[i % len(_COLOURS)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            markersize=6,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            linewidth=1.6,
+            zorder=3,
+        )
+        if len(lines) <= _MOST_BARS:
+            bars = [_bar(score, n) for _, score, n in runs]
+            # shifted bars do not count for the axis limits by themselves
+            for sign, side in ((-1, 0), (1, 1)):
+                ends = [(a, b + sign * bar[side]) for a, b, bar in zip(x, y, bars, strict=True)]
+                axes.update_datalim(ends)
+            axes.errorbar(
+                x,
+                y,
+                yerr=list(zip(*bars, strict=True)),
+                fmt="none",
+                ecolor=_COLOURS[i % len(_COLOURS)],
+                elinewidth=0.9,
+                capsize=2.5,
+                alpha=0.7,
+                transform=axes.transData
+                + ScaledTranslation((i - (len(lines) - 1) / 2) * _BAR_GAP, 0, figure.dpi_scale_trans),
+            )
+    first = next(m for m in members if m.done and m.score is not None)
+    unmerged = baseline(first, members)
+    if unmerged is not None and unmerged.score is not None:
+        score = 100 * unmerged.score
+        below, above = _bar(unmerged.score, unmerged.data.n_samples)
+        axes.axhline(score, color="0.25", linestyle="--", linewidth=1.2, label="unmerged", zorder=2)
+        if above > 0:
+            axes.axhspan(
+                score - below,
+                score + above,
+                color="0.5",
+                alpha=0.12,
+                linewidth=0,
+                zorder=1,
+                label="95 % interval",
+            )
+    axes.set_xlabel("FLOPs, % of the unmerged model")
+    axes.set_ylabel(f"{_NAMES.get(first.headline.name, first.headline.name)}, %")
+    n = f", n = {first.data.n_samples:,}" if first.data.n_samples is not None else ""
+    split = f" {first.data.split}" if first.data.split else ""
+    axes.set_title(f"{first.model.name} on {first.data.name}{split}{n}", fontsize=12)
+    axes.grid(True, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.legend(loc="outside right center", frameon=False)
+    return figure
+
+
+def _lines(members: Sequence[Record]) -> dict[str, list[tuple[float, float, int | None]]]:
+    """Label -> (share of FLOPs, score, samples) of its runs, from cheap to dear."""
+    names = labels(members)
+    lines: dict[str, list[tuple[float, float, int | None]]] = defaultdict(list)
+    for m in members:
+        if m.done and m.score is not None and m.cost is not None and m.method.name != UNMERGED:
+            lines[names[m.run_id]].append((m.cost.share, m.score, m.data.n_samples))
+    return {label: sorted(points, key=lambda point: point[:2]) for label, points in sorted(lines.items())}
+
+
+def _bar(score: float, n: int | None) -> tuple[float, float]:
+    """Length of Wilson's interval below and above, in percentage points; 0 where unknown."""
+    if not n or not 0 <= score <= 1:
+        return 0.0, 0.0
+    interval = proportion(score, n)
+    return 100 * (score - interval.low), 100 * (interval.high - score)
+
+
+def _file_name(record: Record) -> str:
+    """One per group of runs: the digest stands for weights, revision, precision and version."""
+    limit = "" if record.data.limit is None else str(record.data.limit)
+    parts = [record.task, record.model.name, record.data.name, limit, digest(record)]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(part for part in parts if part))
