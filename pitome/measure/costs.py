@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pitome.errors import UsageError
 from pitome.merge.registry import Method
-from pitome.merge.schedule import Schedule
+from pitome.merge.schedule import Schedule, parse_layers
+
+# Below one half the published methods find no partner for every token.
+LEAST_RATIO = 0.5
 
 
 @dataclass(frozen=True)
@@ -84,46 +91,124 @@ def closed_form(
     schedule: Schedule | None = None,
     method: Method | None = None,
     options: Any = None,
+    active: Sequence[bool] | None = None,
 ) -> Cost:
     """Cost of one image from the schedule alone, without running the model.
 
     Attention is paid at the tokens that enter a block, the MLP at those the merge leaves; with
     `options.position == "after_block"` both at those that enter. `options` are resolved for the
-    model's family (`Method.resolve`). Without a schedule: the unmerged model. Only matrix
-    products count, as in torch's FlopCounterMode.
+    model's family (`Method.resolve`). `active` says which layers may merge (None: all); it
+    matters for methods that plan even where they remove nothing. Without a schedule: the
+    unmerged model. Only matrix products and convolutions count, as in torch's FlopCounterMode.
     """
     n = architecture.tokens
     tokens, attention, mlp, plan = [n], 0, 0, 0
     for index, layer in enumerate(architecture.layers):
         attention += n * layer.attn_token + n * n * layer.attn_pair
-        left = n
+        entering = n
         if schedule is not None and method is not None:
-            remove = _removed(architecture, schedule, method, options, index, n)
-            plan += _plan_macs(architecture, layer, method, options, n, remove)
-            left = n - remove
+            protected = architecture.protected if options.protected is None else options.protected
+            remove = schedule.remove(index, n, protected, method.count, method.limit)
+            always = not method.guarantees.identity_at_1 and (active is None or active[index])
+            if remove > 0 or always:
+                dim = layer.metric_dim if options.metric == "keys" else layer.hidden_dim
+                plan += method.macs(n, protected, dim, remove, options)
+                if method.needs_cls_attention:  # the class query against all keys, in every head
+                    plan += layer.heads * layer.metric_dim * n
+            n -= remove
         after_block = schedule is not None and options.position == "after_block"
-        mlp += (n if after_block else left) * layer.mlp_token
-        n = left
+        mlp += (entering if after_block else n) * layer.mlp_token
         tokens.append(n)
     return Cost(tuple(tokens), architecture.stem, attention, mlp, plan, architecture.head)
 
 
-def _protected(architecture: Architecture, options: Any) -> int:
-    return architecture.protected if options.protected is None else options.protected
+def ratio_for_share(
+    architecture: Architecture,
+    share: float,
+    method: Method,
+    options: Any,
+    layers: str | Sequence[int] | None = None,
+) -> float:
+    """The largest ratio whose closed-form cost is at most `share` of the unmerged cost.
+
+    Without the plan's own cost, the cost is a step function that never falls as the ratio grows,
+    so the last float within the budget is found by bisection. The plan's cost does not follow
+    the ratio (a layer that removes one token pays nearly as much for it as one that removes
+    fifty), so from there the steps are walked down until the whole cost fits.
+
+    Raises UsageError for a share outside (0, 1], and for one that ratio 0.5, where every token
+    finds a partner, does not reach; the message names the least share that can be had.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise UsageError(f"flops={share!r} is not in (0, 1]; give a share of the unmerged cost, e.g. 0.7")
+    depth = len(architecture.layers)
+    chosen = parse_layers(layers, depth)
+    active = [layer in chosen for layer in range(depth)]
+
+    def cost(ratio: float) -> Cost:
+        ratios = tuple(ratio if on else 1.0 for on in active)
+        return closed_form(architecture, Schedule(ratios=ratios), method, options, active)
+
+    unmerged = closed_form(architecture).macs
+    budget, least = share * unmerged, cost(LEAST_RATIO)
+    if least.macs > budget:
+        # Rounded up, so that the share the message names is itself accepted.
+        reachable = math.ceil(1e4 * least.macs / unmerged) / 1e4
+        raise UsageError(
+            f"flops={share} cannot be reached with merge={method.name}: ratio {LEAST_RATIO} leaves "
+            f"{reachable:.4f} of the unmerged cost; give at least that, or merge in more layers"
+        )
+    ratio = _last(lambda q: cost(q).model_macs <= budget, 1.0)
+    while (current := cost(ratio)).macs > budget:
+        # The next lower ratio at which any layer removes another number of tokens.
+        tokens = current.tokens
+        ratio = _last(lambda q, tokens=tokens: cost(q).tokens != tokens, ratio)
+    return ratio
 
 
-def _removed(
-    architecture: Architecture, schedule: Schedule, method: Method, options: Any, layer: int, n: int
-) -> int:
-    return schedule.remove(layer, n, _protected(architecture, options), method.count, method.limit)
+def _last(holds: Callable[[float], bool], high: float) -> float:
+    """The last float in [LEAST_RATIO, high] at which `holds`, true at first and then false, is true."""
+    if holds(high):
+        return high
+    low = LEAST_RATIO
+    while low < (middle := low + (high - low) / 2) < high:
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
-def _plan_macs(
-    architecture: Architecture, layer: LayerCost, method: Method, options: Any, n: int, remove: int
-) -> int:
-    if remove == 0:
-        return 0
-    dim = layer.metric_dim if options.metric == "keys" else layer.hidden_dim
-    macs = method.macs(n, _protected(architecture, options), dim, remove, options)
-    # The class query against all keys, every head.
-    return macs + (layer.heads * layer.metric_dim * n if method.needs_cls_attention else 0)
+# (family, method) -> at which tokens the attention and the MLP of a block are counted, and
+# whether patch embedding and classifier are added, where that is not _ENTERING.
+_ENTERING = ("in", "in", False)
+_LEAVING = ("out", "out", False)
+_AUTHORS = {
+    ("deit", "dct"): _LEAVING,
+    ("deit", "diffrate"): ("in", "out", True),
+    ("mae", "diffrate"): ("in", "out", True),
+    ("mae", "tome"): ("in", "in", True),
+    ("mae", "tofu"): ("in", "in", True),
+    ("distilbert", "dct"): _ENTERING,
+}
+_AUTHORS_FAMILY = {"eva": _LEAVING, "bert": _LEAVING, "distilbert": _LEAVING}
+
+
+def authors_macs(architecture: Architecture, tokens: Sequence[int], method_name: str) -> int:
+    """MACs of one image as the PiToMe repository reports them (hchautran/PiToMe at 550b5de).
+
+    Per block 12 N C^2 + 2 N^2 C, whatever the real width of the MLP; which N, and whether patch
+    embedding and classifier are added, depends on the model's family and the method. `tokens`
+    are those entering each block, then the final count. A published method (`tome`) is counted
+    as the repository's method of that name (`tome_repo`); what the repository does not have
+    (`none`, `random`, a user's own method) as its PiToMe, an unknown family as DeiT.
+    """
+    name = method_name.removesuffix("_repo")
+    family_row = _AUTHORS_FAMILY.get(architecture.family, _ENTERING)
+    attention_at, mlp_at, whole = _AUTHORS.get((architecture.family, name), family_row)
+    width, total = architecture.layers[0].hidden_dim, 0
+    for entering, leaving in itertools.pairwise(tokens):
+        a = entering if attention_at == "in" else leaving
+        m = entering if mlp_at == "in" else leaving
+        total += 4 * a * width**2 + 2 * a**2 * width + 8 * m * width**2
+    if whole:
+        # The authors embed the class token as if it were one more patch.
+        total += (architecture.patches + 1) * width * architecture.patch_inputs + width * architecture.classes
+    return total
