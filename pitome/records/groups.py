@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pitome.records.identity import UNMERGED, canonical
-from pitome.records.schema import Record
+from pitome.records.schema import MEASURES, Record
 
 
 def group(records: Iterable[Record]) -> list[list[Record]]:
@@ -116,9 +116,8 @@ def _text(item: tuple[tuple[Any, ...], Any]) -> tuple[str, ...]:
 
 def _newest(members: Sequence[Record]) -> list[Record]:
     """One run per question: the best measured, then the newest; no failure that was made good."""
-    thorough = ("none", "flops", "full")
     best: dict[tuple[bool, str], Record] = {}
-    for record in sorted(members, key=lambda r: (thorough.index(r.measure), r.started)):
+    for record in sorted(members, key=lambda r: (MEASURES.index(r.measure), r.started)):
         question = {name: value for name, value in record.identity.items() if name != "measure"}
         best[record.done, _word_of(question)] = record
     done = [r for r in best.values() if r.done]

@@ -82,8 +82,8 @@ def draw(members: Sequence[Record]) -> Figure | None:
         if len(lines) <= _MOST_BARS:
             bars = [_bar(score, n) for _, score, n in runs]
             # shifted bars do not count for the axis limits by themselves
-            for sign, side in ((-1, 0), (1, 1)):
-                ends = [(a, b + sign * bar[side]) for a, b, bar in zip(x, y, bars, strict=True)]
+            for sign, end in ((-1, 0), (1, 1)):
+                ends = [(a, b + sign * bar[end]) for a, b, bar in zip(x, y, bars, strict=True)]
                 axes.update_datalim(ends)
             axes.errorbar(
                 x,
@@ -120,8 +120,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
     axes.set_title(f"{first.model.name} on {first.data.name}{split}{n}", fontsize=12)
     axes.grid(True, color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right center", frameon=False)
     return figure
 

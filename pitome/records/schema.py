@@ -15,6 +15,9 @@ SCHEMA_VERSION = 1
 """Raised when a field is added, removed or changes its meaning. Older records stay readable:
 a field they lack takes its default."""
 
+MEASURES = ("none", "flops", "full")
+"""What a run may measure of its cost, from least to most."""
+
 
 class RecordError(PitomeError):
     """A record that cannot be written, or is damaged, or comes from a newer version."""
@@ -244,6 +247,8 @@ def _check(record: Record) -> None:
     """What the types cannot say. Raises ValueError."""
     if record.status not in ("done", "failed"):
         raise ValueError(f"status is {record.status!r}, expected done or failed")
+    if record.measure not in MEASURES:
+        raise ValueError(f"measure is {record.measure!r}, expected one of {', '.join(MEASURES)}")
     if (record.error is None) is not record.done:
         raise ValueError(f"status is {record.status} but error is {record.error!r}")
     if record.error is not None and record.error != one_line(record.error):

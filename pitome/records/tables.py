@@ -138,10 +138,12 @@ def show(tables: Sequence[Table], console: Console | None = None) -> None:
         for j, name in enumerate(table.header):
             cells = [row[j] for row in table.rows]
             words = name.split() + (" ".join(cells).split() if j in table.text else cells)
+            narrowest = max(map(len, words))  # break text between words, numbers never
             printed.add_column(
                 rich.text.Text(name),  # in a plain string rich would take brackets for markup
                 justify="left" if j in table.text else "right",
-                min_width=max(map(len, words)),  # break text between words, numbers never
+                min_width=narrowest,
+                max_width=None if j in table.text else narrowest,
                 overflow="fold",
                 vertical="bottom",
             )

@@ -83,6 +83,7 @@ def test_a_newer_version_is_recognised_whatever_else_it_holds():
         ("colour", "red", "unknown field colour"),
         ("data.colour", "red", "unknown field data.colour"),
         ("status", "running", "status is 'running'"),
+        ("measure", "all", "measure is 'all', expected one of none, flops, full"),
         ("error", "oops", "status is done but error is 'oops'"),
         ("identity.seed", 9, "not that of its identity"),
         ("run_id", "0" * 16, "not that of its identity"),
