@@ -17,7 +17,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
-from pitome.measure.flops import count_flops
 from torch import nn
 
 import pitome
@@ -26,6 +25,7 @@ from pitome.config import Amount, Config, validate
 from pitome.data.build import build as build_data
 from pitome.errors import PitomeError
 from pitome.measure.costs import Architecture
+from pitome.measure.flops import count_flops
 from pitome.models.vision import Built, build
 from pitome.records.identity import RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
@@ -146,7 +146,7 @@ class Job:
             )
         if config.measure == "full":
             images = next(iter(data.test_dataloader()))[0].to(device)
-            timing = measuring.measure_throughput(patched, model, images)
+            timing = measuring.measure_throughput(patched, model, images, config.precision)
         self._know_data(data)
         record = dataclasses.replace(
             self._record("done"),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import sys
-from typing import Any
 
 import torch
-from pitome.measure.flops import count_flops
-from pitome.measure.throughput import throughput
 from torch import nn
 
 import pitome
 from pitome.adapters.patch import Patched
 from pitome.errors import UsageError
 from pitome.measure.costs import Architecture, authors_macs, closed_form
+from pitome.measure.costs import Cost as ClosedForm
+from pitome.measure.flops import count_flops
+from pitome.measure.throughput import throughput
 from pitome.records.schema import Cost, Throughput
 
 
@@ -28,7 +29,11 @@ def tokens_per_layer(architecture: Architecture, patched: Patched | None) -> lis
     """Tokens entering each block, then the final count; from the schedule."""
     if patched is None:
         return list(closed_form(architecture).tokens)
-    return list(closed_form(architecture, patched.schedule, patched.method, patched.options).tokens)
+    return list(_form(architecture, patched).tokens)
+
+
+def _form(architecture: Architecture, patched: Patched) -> ClosedForm:
+    return closed_form(architecture, patched.schedule, patched.method, patched.options, patched.state.active)
 
 
 def measure_cost(
@@ -41,7 +46,7 @@ def measure_cost(
     counted = count_flops(model, image)
     form = closed_form(architecture)
     if patched is not None:
-        form = closed_form(architecture, patched.schedule, patched.method, patched.options)
+        form = _form(architecture, patched)
     name = patched.method.name if patched is not None else "none"
     plain = closed_form(architecture)
     return Cost(
@@ -57,15 +62,13 @@ def measure_cost(
     )
 
 
-def measure_throughput(patched: Patched | None, model: nn.Module, images: torch.Tensor) -> Throughput | None:
+def measure_throughput(
+    patched: Patched | None, model: nn.Module, images: torch.Tensor, precision: str
+) -> Throughput | None:
     """Merged against unmerged, timed alternately on `images` [B, C, H, W]; None if nothing merges."""
     if patched is None:
         return None
-    return to_record(throughput(model, images))
-
-
-def to_record(timing: Any) -> Throughput:
-    return Throughput(**{name: getattr(timing, name) for name in Throughput.__dataclass_fields__})
+    return Throughput(**dataclasses.asdict(throughput(model, images, precision=precision)))
 
 
 def peak_memory(device: torch.device) -> int:
