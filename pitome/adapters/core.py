@@ -200,6 +200,10 @@ class Adapter(ABC):
     def architecture(self, input_size: int | tuple[int, int] | None) -> Architecture:
         """What the closed form of the cost needs, at `input_size` (height, width)."""
 
+    @abstractmethod
+    def example(self, input_size: int | tuple[int, int] | None) -> Tensor:
+        """A blank input for one sample, of the type and on the device of the weights."""
+
 
 def class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """Attention of the class token alone, averaged over heads: [B, N].

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
-import math
 import pkgutil
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,13 @@ from torch import Tensor, nn
 import pitome.adapters
 from pitome.adapters.core import Adapter, State
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import Architecture, closed_form
+from pitome.measure.costs import LEAST_RATIO, Architecture, ratio_for_share
 from pitome.merge import registry
 from pitome.merge.registry import Method, MethodOptions, one_of
-from pitome.merge.schedule import Schedule, build_schedule, check_ratio, parse_layers
+from pitome.merge.schedule import Schedule, build_schedule, parse_layers
 
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
 LIBRARIES = frozenset(m.name for m in pkgutil.iter_modules(pitome.adapters.__path__)) - {"core", "patch"}
-
-LEAST_RATIO = 0.5  # every source needs a destination
 
 _log = logging.getLogger("pitome")
 
@@ -75,7 +73,7 @@ class Patched:
     def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
         """What the closed form of the cost needs to know of the model at `input_size` (height,
         width); by default at the size the model was built for."""
-        return self._adapter.architecture(input_size)
+        return dataclasses.replace(self._adapter.architecture(input_size), family=self.family)
 
     def remove(self) -> None:
         """Undo the patch: the model computes bit for bit what it did before. A second call does
@@ -159,8 +157,8 @@ def patch(
     elif flops is not None:
         if inflection is not None:
             raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
-        architecture = adapter.architecture(input_size)
-        schedule = _affordable(architecture, flops, entry, resolved, layers)
+        largest = ratio_for_share(adapter.architecture(input_size), flops, entry, resolved, layers)
+        schedule = build_schedule(adapter.depth, ratio=largest, layers=layers)
     else:
         schedule = build_schedule(adapter.depth, ratio=ratio, r=r, inflection=inflection, layers=layers)
         if min(schedule.ratios or (1.0,)) < LEAST_RATIO:
@@ -232,39 +230,3 @@ def _own_schedule(
             f"the schedule has {len(kept)} entries, the model has {depth} layers; give one per layer"
         )
     return Schedule(kept=tuple(kept))
-
-
-def _affordable(
-    architecture: Architecture,
-    share: float,
-    method: Method,
-    options: MethodOptions,
-    layers: str | Sequence[int] | None,
-) -> Schedule:
-    """The schedule of the largest ratio that costs at most `share` of the unmerged model.
-
-    The cost is a step function of the ratio and does not fall as the ratio rises, so bisection
-    down to neighbouring doubles finds the last ratio of a step.
-    """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise UsageError(f"flops={share!r} is not a share in (0, 1] of the unmerged cost, e.g. flops=0.66")
-    budget = share * closed_form(architecture).macs
-
-    def at(ratio: float) -> Schedule:
-        return build_schedule(len(architecture.layers), ratio=ratio, layers=layers)
-
-    def cost(ratio: float) -> int:
-        return closed_form(architecture, at(ratio), method, options).macs
-
-    low, high = LEAST_RATIO, 1.0
-    if cost(high) <= budget:
-        return at(high)
-    if cost(low) > budget:
-        least = cost(low) / closed_form(architecture).macs
-        raise UsageError(
-            f"flops={share} cannot be reached with merge={method.name}; the least is {least:.3f}"
-        )
-    while math.nextafter(low, high) < high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost(middle) <= budget else (low, middle)
-    return at(check_ratio(low))

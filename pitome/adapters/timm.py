@@ -121,6 +121,11 @@ class TimmAdapter(Adapter):
             family=self.family,
         )
 
+    def example(self, input_size: int | tuple[int, int] | None = None) -> Tensor:
+        """A blank image [1, C, H, W]. Raises UsageError for a size the model does not take."""
+        embed = self.host.patch_embed
+        return embed.proj.weight.new_zeros(1, embed.proj.in_channels, *_check_size(embed, input_size))
+
 
 def _forward(self: Any, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
     """`Block.forward` with a merge between its two halves, or behind them."""

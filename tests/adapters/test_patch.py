@@ -161,7 +161,9 @@ def test_handle_says_what_was_resolved() -> None:
 def test_family_is_overridden_by_name() -> None:
     derived = pitome.patch(vit(), "pitome_repo", ratio=0.9).options
     assert pitome.patch(vit(), "pitome_repo", ratio=0.9, family="deit").options == derived
-    assert pitome.patch(vit(), "pitome_repo", ratio=0.9, family="mae").options != derived
+    handle = pitome.patch(vit(), "pitome_repo", ratio=0.9, family="mae")
+    assert handle.options != derived
+    assert handle.family == handle.architecture().family == "mae"
 
 
 def test_sources_follow_tokens_through_all_layers() -> None:
