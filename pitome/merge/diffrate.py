@@ -197,5 +197,6 @@ def diffrate_repo(tokens: Tokens, remove: int, options: DiffrateRepoOptions) -> 
         return keep_all(tokens)
     prune = _listed(tokens, options)
     if prune is None:
+        assert options.prune_each is not None  # filled in by resolve
         prune = (tokens.layer == 0) + options.prune_each
     return rank_plan(tokens, remove, min(prune, remove), clamp=False)

@@ -151,6 +151,7 @@ def tofu_repo(tokens: Tokens, remove: int, options: TofuRepoOptions) -> Plan:
     ones = torch.ones_like(tokens.size)
     without_sources = ones.scatter(1, plan.source, 0)
     plan = replace(plan, mass=without_sources)
+    assert options.prune_layers is not None  # filled in by resolve
     if tokens.layer < options.prune_layers:
         return replace(plan, weight=without_sources)
     return plan if options.fuse == "mean" else replace(plan, scale=_scale(plan, tokens.x))
