@@ -5,6 +5,7 @@ Imports no torch: what text and paths decide is said within a second.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,6 +171,16 @@ def validate(config: Config) -> Amount:
     if config.mode == "train" and not config.trainer.stages:
         raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
     return amount
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import a user's own modules. Raises UsageError for one that does not exist or raises."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as problem:  # whatever a user's module does, it is one line
+            reason = " ".join(str(problem).split()) or type(problem).__name__
+            raise UsageError(f"imports: {name} cannot be imported ({reason})") from None
 
 
 def choices(group: str) -> list[str]:

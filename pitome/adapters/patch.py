@@ -75,6 +75,10 @@ class Patched:
         width); by default at the size the model was built for."""
         return dataclasses.replace(self._adapter.architecture(input_size), family=self.family)
 
+    def example(self, input_size: int | tuple[int, int] | None = None) -> Tensor:
+        """A blank image [1, C, H, W] for the model, of the type and on the device of its weights."""
+        return self._adapter.example(input_size)
+
     def remove(self) -> None:
         """Undo the patch: the model computes bit for bit what it did before. A second call does
         nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 
 from hydra import compose, initialize_config_dir
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pitome.cli.help import GROUPS
-from pitome.config import CONF, Config, choices, validate
+from pitome.config import CONF, Config, choices, import_modules, validate
 from pitome.errors import UsageError, nearest
 
 
@@ -32,7 +31,7 @@ def check_command_line(overrides: list[str], multirun: bool) -> None:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as problem:
         raise UsageError(one_line(problem)) from None
-    import_modules(parsed)
+    offer_own_methods(parsed)
     points = [[str(o.input_line) for o in parsed if not o.is_hydra_override()]]
     if multirun:
         points = _points(parsed)
@@ -47,27 +46,16 @@ def check_command_line(overrides: list[str], multirun: bool) -> None:
                 raise UsageError(explain(problem, point)) from None
 
 
-def import_modules(parsed: list[Override]) -> None:
-    """Import what `imports=[...]` names, then offer the merge methods registered by it.
-
-    Raises UsageError for a module that does not exist or raises.
-    """
+def offer_own_methods(parsed: list[Override]) -> None:
+    """Import what `imports=[...]` names, and let merge= choose the methods registered by it."""
     names = [o.value() for o in parsed if o.get_key_element() == "imports"]
     if not names:
         return
-    modules = names[-1] if isinstance(names[-1], list) else [names[-1]]
-    for name in map(str, modules):
-        try:
-            importlib.import_module(name)
-        except Exception as problem:  # whatever a user's module does, it is one line
-            raise UsageError(f"imports: {name} cannot be imported ({one_line(problem)})") from None
+    import_modules([str(name) for name in (names[-1] if isinstance(names[-1], list) else [names[-1]])])
     from pitome.merge import registry
 
     for name in set(registry.names()) - set(choices("merge")):
-        options = {
-            f.name: None if f.default is dataclasses.MISSING else f.default
-            for f in dataclasses.fields(registry.get(name).options)
-        }
+        options = dataclasses.asdict(registry.get(name).options())
         ConfigStore.instance().store(group="merge", name=name, node={"name": name, "options": options})
 
 

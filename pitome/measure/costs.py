@@ -149,6 +149,10 @@ def ratio_for_share(
         ratios = tuple(ratio if on else 1.0 for on in active)
         return closed_form(architecture, Schedule(ratios=ratios), method, options, active)
 
+    def step_down(ratio: float, tokens: tuple[int, ...]) -> float:
+        """The next lower ratio at which any layer removes another number of tokens."""
+        return _last(lambda q: cost(q).tokens != tokens, ratio)
+
     unmerged = closed_form(architecture).macs
     budget, least = share * unmerged, cost(LEAST_RATIO)
     if least.macs > budget:
@@ -160,9 +164,7 @@ def ratio_for_share(
         )
     ratio = _last(lambda q: cost(q).model_macs <= budget, 1.0)
     while (current := cost(ratio)).macs > budget:
-        # The next lower ratio at which any layer removes another number of tokens.
-        tokens = current.tokens
-        ratio = _last(lambda q, tokens=tokens: cost(q).tokens != tokens, ratio)
+        ratio = step_down(ratio, current.tokens)
     return ratio
 
 

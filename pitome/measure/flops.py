@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pitome.errors import UnsupportedModelError
+from pitome.adapters.patch import patch, patched
+from pitome.measure.costs import closed_form
+from pitome.measure.twin import evaluating, meta_twin
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Flops:
     """What a model costs per image. FLOPs are two per MAC.
 
     macs: counted on the model as it is; macs_closed_form: from its schedule; plan_macs: the part
-    that decides what merges; unmerged_macs: closed form of the same model without merging; share:
+    that decides what merges (closed form); unmerged_macs: counted without merging; share:
     macs / unmerged_macs.
     """
 
@@ -49,25 +51,25 @@ class Flops:
 def count_flops(model: nn.Module, images: Tensor) -> Counted:
     """Count one forward of `model` on `images` [B, C, H, W]; per image. Works on the meta device.
 
-    Matrix products, convolutions and attention count. The model's mode and torch's settings are as
-    before afterwards.
+    Matrix products, convolutions and attention count, nothing else. The images are taken in the
+    type of the model's weights. The model's mode and torch's settings are as before afterwards.
     """
-    was_training, fast_path = model.training, torch.backends.mha.get_fastpath_enabled()
-    model.eval()
-    # The counter does not see nn.MultiheadAttention's native path, nor every fused kernel.
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    # The counter sees neither nn.MultiheadAttention's native path nor, before torch 2.7 or so,
+    # the fused attention of CPUs.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model(images)
+        with evaluating(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(images.to(next(model.parameters()).dtype))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        model.train(was_training)
     return Counted(macs=round(counter.get_total_flops() / 2 / images.shape[0]))
 
 
 def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> Flops:
     """Cost of a model, patched or not, at `input_size` (height and width; the model's own if None).
 
+    Counted on a copy without weights, so it takes no memory and leaves `Patched.tokens` as it was.
     Raises UnsupportedModelError for a model that `pitome.patch` does not know.
 
     >>> import pitome, timm
@@ -77,31 +79,15 @@ def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> 
     >>> f"{cost.macs / 1e9:.2f} GMACs, {cost.share:.0%} of the unmerged model"
     '3.01 GMACs, 65% of the unmerged model'
     """
-    from pitome.adapters.patch import patch, patched
-    from pitome.measure.costs import closed_form
-
-    handle = patched(model)
-    if handle is not None:
-        architecture = handle.architecture(input_size)
-        form = closed_form(architecture, handle.schedule, handle.method, handle.options, handle.state.active)
-    else:
-        with patch(model, "none", ratio=1.0) as unmerged:
-            architecture = unmerged.architecture(input_size)
-        form = closed_form(architecture)
+    twin = meta_twin(getattr(model, "_orig_mod", model))  # what torch.compile wraps
+    handle = patched(twin) or patch(twin, "none", ratio=1.0)
+    architecture, images = handle.architecture(input_size), handle.example(input_size)
+    form = closed_form(architecture, handle.schedule, handle.method, handle.options, handle.state.active)
+    merged = count_flops(twin, images)
+    handle.remove()
     return Flops(
-        macs=count_flops(model, _images(model, input_size)).macs,
+        macs=merged.macs,
         macs_closed_form=form.macs,
         plan_macs=form.plan_macs,
-        unmerged_macs=closed_form(architecture).macs,
+        unmerged_macs=count_flops(twin, images).macs,
     )
-
-
-def _images(model: nn.Module, input_size: int | tuple[int, int] | None) -> Tensor:
-    """One blank image [1, C, H, W] for the model's patch embedding."""
-    embed = getattr(model, "patch_embed", None)
-    if embed is None:
-        raise UnsupportedModelError(f"cannot make an input for {type(model).__name__}: it has no patch_embed")
-    size = input_size or embed.img_size
-    height, width = (size, size) if isinstance(size, int) else size
-    weight = next(model.parameters())
-    return torch.zeros(1, embed.proj.in_channels, height, width, device=weight.device, dtype=weight.dtype)

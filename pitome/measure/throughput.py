@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -14,11 +14,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pitome.errors import UsageError
+from pitome.measure.memory import peak_memory
+from pitome.measure.twin import evaluating, unmerged_twin
+
+LEAST_PAIRS = 6
+"""The fewest values whose median has a 95 % interval: minimum to maximum covers 1 - 2 / 2**6."""
+
+_AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Images per second of both sides, and the median of the pairs' ratios with its 95 % interval."""
+    """Images per second of both sides, and the median of the pairs' ratios with its 95 % interval.
+
+    dtype: of the arithmetic. peak_memory: bytes on the device during a forward of the merged
+    model, weights included, and peak_memory_unmerged likewise; where the device does not count
+    them (CPU), the largest resident size of the process so far, and None.
+    """
 
     images_per_s: float
     images_per_s_unmerged: float
@@ -29,71 +41,65 @@ class Timing:
     batch: int
     device: str
     threads: int
+    dtype: str
+    peak_memory: int
+    peak_memory_unmerged: int | None
 
 
 def throughput(
     model: nn.Module,
     images: Tensor,
     *,
+    unmerged: nn.Module | None = None,
     pairs: int = 20,
+    seconds: float | None = None,
     warmup: int = 3,
     precision: str = "32",
     progress: bool = True,
 ) -> Timing:
-    """Time the patched `model` against its unmerged twin on `images` [B, C, H, W].
+    """Time the patched `model` against `unmerged` on `images` [B, C, H, W], a whole batch a call.
 
-    The twin shares the weights. The two run in turn, and who goes first changes from pair to pair,
-    so that a machine that drifts slows down both. `precision` with `-mixed` times under autocast.
-    Raises UsageError for a model that is not patched.
+    By default `unmerged` is the model's twin, which shares its weights. The two run in turn, and
+    who goes first changes from pair to pair, so that a machine that drifts slows down both.
+    `seconds` ends the timing early, after 6 pairs or more. `precision` `16-mixed` or `bf16-mixed`
+    times under autocast, any other in the type of the weights.
+
+    Raises UsageError for a model that is not patched or compiled, without `unmerged`, and for
+    fewer than 6 pairs.
+
+    >>> import pitome, timm, torch
+    >>> model = timm.create_model("deit_tiny_patch16_224")
+    >>> with pitome.patch(model, "pitome", ratio=0.9):
+    ...     timing = pitome.throughput(model, torch.randn(8, 3, 224, 224))
+    >>> print(f"{timing.speedup:.2f} times as fast")  # doctest: +SKIP
     """
-    twin = unmerged_twin(model)
-    merged_run, unmerged_run = (_runner(net, images, precision) for net in (model, twin))
-    was_training = model.training
-    model.eval(), twin.eval()
-    try:
-        with torch.no_grad():
-            merged, unmerged = alternate(
-                merged_run,
-                unmerged_run,
-                pairs=pairs,
-                warmup=warmup,
-                clock=_clock(images.device),
-                progress=progress,
-            )
-    finally:
-        model.train(was_training)
-    ratios = unmerged / merged
+    if pairs < LEAST_PAIRS:
+        raise UsageError(f"pairs={pairs} is too few for an interval; give {LEAST_PAIRS} or more")
+    other = unmerged_twin(model) if unmerged is None else unmerged
+    merged_run, other_run = (_runner(net, images, precision) for net in (model, other))
+    device = images.device
+    with evaluating(model, other):
+        memory = [_warm_up(run, device, warmup) for run in (merged_run, other_run)]
+        merged, plain = alternate(
+            merged_run, other_run, pairs=pairs, seconds=seconds, timer=_timer(device), progress=progress
+        )
+    ratios = plain / merged
     low, high = median_interval(ratios)
     batch = images.shape[0]
-    device = images.device
     return Timing(
         images_per_s=batch / float(np.median(merged)),
-        images_per_s_unmerged=batch / float(np.median(unmerged)),
+        images_per_s_unmerged=batch / float(np.median(plain)),
         speedup=float(np.median(ratios)),
         speedup_low=low,
         speedup_high=high,
-        pairs=pairs,
+        pairs=len(ratios),
         batch=batch,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
+        dtype=str(_AUTOCAST.get(precision, _dtype(model))).removeprefix("torch."),
+        peak_memory=memory[0],
+        peak_memory_unmerged=memory[1] if device.type == "cuda" else None,
     )
-
-
-def unmerged_twin(model: nn.Module) -> nn.Module:
-    """A copy of the patched `model` without the patch; parameters and buffers are shared.
-
-    Raises UsageError for a model that is not patched.
-    """
-    from pitome.adapters.patch import patched, remove
-
-    if patched(model) is None:
-        raise UsageError(
-            f"this {type(model).__name__} is not patched; throughput compares merged with unmerged"
-        )
-    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    twin = copy.deepcopy(model, shared)
-    remove(twin)
-    return twin
 
 
 def alternate(
@@ -101,54 +107,85 @@ def alternate(
     second: Callable[[], object],
     *,
     pairs: int,
-    warmup: int,
-    clock: Callable[[], float],
+    seconds: float | None = None,
+    timer: Callable[[Callable[[], object]], float],
     progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of each call, [pairs] for both; A B, then B A, and so on, after `warmup` of both."""
-    for _ in range(warmup):
-        first(), second()
-    seconds = np.empty((2, pairs))
+    """Seconds of each call by `timer`, [pairs] for both; A B, then B A, and so on.
+
+    Once `seconds` of measured time are spent, it ends after the pair at hand, the sixth at the
+    earliest.
+    """
+    taken: tuple[list[float], list[float]] = ([], [])
+    order = [(0, first), (1, second)]
     for pair in tqdm(range(pairs), desc="timing", leave=False, disable=not progress):
-        order = ((0, first), (1, second))
-        for side, call in order if pair % 2 == 0 else order[::-1]:
-            start = clock()
-            call()
-            seconds[side, pair] = clock() - start
-    return seconds[0], seconds[1]
+        if seconds is not None and pair >= LEAST_PAIRS and sum(map(sum, taken)) >= seconds:
+            break
+        for side, call in order:
+            taken[side].append(timer(call))
+        order.reverse()
+    return np.array(taken[0]), np.array(taken[1])
 
 
 def median_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the median of `values` [n] from order statistics: no assumption on their
-    distribution. The widest one, minimum to maximum, for fewer than six values."""
+    """95 % interval of the median of `values` [n], n >= 6, from order statistics: no assumption on
+    their distribution."""
     ordered = np.sort(values)
     n = len(ordered)
-    # Number of values below the median: binomial(n, 1/2).
-    tail = np.cumsum([math.comb(n, k) / 2.0**n for k in range(n + 1)])
-    rank = max(int(np.searchsorted(tail, 0.025, side="right")) - 1, 0)
+    # How many values lie below the median is binomial(n, 1/2): leave out what has 2.5 % a side.
+    tail = np.cumsum([math.comb(n, k) / 2**n for k in range(n + 1)])
+    rank = int(np.searchsorted(tail, 0.025, side="right")) - 1
     return float(ordered[rank]), float(ordered[n - 1 - rank])
 
 
 def _runner(model: nn.Module, images: Tensor, precision: str) -> Callable[[], object]:
-    kinds = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-    if precision not in kinds:
-        return lambda: model(images)
+    context: contextlib.AbstractContextManager[object]
+    if precision in _AUTOCAST:
+        context = torch.autocast(images.device.type, _AUTOCAST[precision])
+    else:
+        context, images = contextlib.nullcontext(), images.to(_dtype(model))
 
     def run() -> object:
-        with torch.autocast(images.device.type, kinds[precision]):
+        with context:
             return model(images)
 
     return run
 
 
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds; on an accelerator after the work that was submitted is done."""
-    if device.type == "cpu":
-        return time.perf_counter
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else torch.mps.synchronize
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
 
-    def read() -> float:
-        synchronize()
-        return time.perf_counter()
 
-    return read
+def _warm_up(run: Callable[[], object], device: torch.device, times: int) -> int:
+    """Run a few times; the peak memory of it, in bytes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(times):
+        run()
+    return peak_memory(device)
+
+
+def _timer(device: torch.device) -> Callable[[Callable[[], object]], float]:
+    """Seconds of one call; on an accelerator until the work it submitted is done."""
+    if device.type == "cuda":
+        return _cuda_seconds
+
+    def seconds(call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        call()
+        if device.type == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def _cuda_seconds(call: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3

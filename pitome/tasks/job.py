@@ -21,11 +21,12 @@ from torch import nn
 
 import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config, validate
+from pitome.config import Amount, Config, import_modules, validate
 from pitome.data.build import build as build_data
 from pitome.errors import PitomeError
 from pitome.measure.costs import Architecture
 from pitome.measure.flops import count_flops
+from pitome.measure.memory import peak_memory
 from pitome.models.vision import Built, build
 from pitome.records.identity import RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
@@ -92,6 +93,7 @@ class Job:
         self.identified = False
 
     def run(self) -> Finished:
+        import_modules(self.config.imports)
         amount = validate(self.config)
         self.store.prepare()
         device = resolve_device(self.config.device)
@@ -139,7 +141,7 @@ class Job:
             enable_model_summary=False,
         )
         result = trainer.test(module, data, verbose=False)[0]
-        cost, timing = None, None
+        cost, timing, memory = None, None, peak_memory(device)
         if config.measure != "none":
             cost = measuring.measure_cost(
                 model, architecture, patched, counted, torch.zeros(shape, device=device)
@@ -154,7 +156,7 @@ class Job:
             cost=cost,
             throughput=timing,
             tokens=[float(n) for n in tokens],
-            peak_memory_bytes=measuring.peak_memory(device),
+            peak_memory_bytes=memory,
             environment=describe_environment(device, config.precision, attention_kernel(model)),
         )
         record = self.store.save(record, module.outcomes())

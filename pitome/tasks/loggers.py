@@ -20,16 +20,19 @@ def open_logger(config: LoggerConfig, name: str, settings: dict[str, Any], folde
         logger: Logger = CSVLogger(folder / "csv", name=name)
         logger.log_hyperparams(settings)
         return logger
-    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
     folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
-        name=name,
+    run = wandb.init(
         project=config.project,
-        save_dir=folder,
-        offline=_offline(),
+        name=name,
         config=settings,
+        dir=folder,
+        mode="offline" if _offline() else None,
         reinit="finish_previous",
+        settings=wandb.Settings(silent=True),
     )
+    return WandbLogger(experiment=run)
 
 
 def close_logger(logger: Logger | None, metrics: dict[str, float | None]) -> None:
@@ -45,10 +48,8 @@ def close_logger(logger: Logger | None, metrics: dict[str, float | None]) -> Non
 
 
 def _offline() -> bool:
-    """Offline unless WANDB_MODE says otherwise or the user is logged in."""
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode != "online"
-    if os.environ.get("WANDB_API_KEY"):
+    """Offline unless the user is logged in or WANDB_MODE decides."""
+    if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):
         return False
     try:
         return netrc.netrc().authenticators("api.wandb.ai") is None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 
 import torch
 from torch import nn
@@ -68,15 +66,8 @@ def measure_throughput(
     """Merged against unmerged, timed alternately on `images` [B, C, H, W]; None if nothing merges."""
     if patched is None:
         return None
-    return Throughput(**dataclasses.asdict(throughput(model, images, precision=precision)))
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of the device where it counts them, else the process's largest resident size."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    timing = throughput(model, images, precision=precision)
+    return Throughput(**{f.name: getattr(timing, f.name) for f in dataclasses.fields(Throughput)})
 
 
 def check_classes(model_classes: int, data_classes: int, *, random: bool, model: str, data: str) -> None:

@@ -87,7 +87,7 @@ def train(
             Classification(model, classes, stage.recipe),
             datamodule(stage.batch_size),
             ckpt_path=str(last) if last.exists() else None,
-            weights_only=False if last.exists() else None,  # a checkpoint of our own, with optimizer state
+            weights_only=True,
         )
         if trainer.interrupted:
             raise KeyboardInterrupt

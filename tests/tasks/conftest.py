@@ -33,18 +33,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SMALL = ("model.args.depth=4", "model.args.embed_dim=16")
+
+
 @pytest.fixture
 def run(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """run(words) -> exit code of run.py on the small data, with a model of four blocks."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["run.py"])
 
-    def call(*words: str) -> int:
+    def call(*words: str, small: tuple[str, ...] = SMALL) -> int:
         return main(
             [
                 *(word for word in words if word.startswith("-")),
-                "model.args.depth=4",
-                "model.args.embed_dim=16",
+                *small,
                 f"data.root={images}",
                 "weights=random",
                 "logger=none",

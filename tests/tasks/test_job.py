@@ -5,15 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from lightning import LightningModule, Trainer
+from PIL import Image
 from safetensors.torch import save_file
 
+from pitome.merge import registry
 from pitome.records.schema import Record
 from pitome.records.store import Store
+from pitome.tasks.training import EpochLog
 
 Run = Callable[..., int]
 Records = Callable[[], dict[str, Record]]
@@ -66,7 +71,7 @@ def test_a_failing_run_does_not_stop_the_others(
     run: Run, records: Records, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """diffrate needs a class token; the model here has none."""
-    words = ("model.args.class_token=false", "model.args.global_pool=avg")
+    words = ("+model.args.class_token=false", "+model.args.global_pool=avg")
     assert run("-m", "merge=tome,diffrate,tofu", "ratio=0.9", *words) == 2
     assert {name for name, record in records().items() if record.done} == {"tome 0.9", "tofu 0.9"}
     assert "class token" in capsys.readouterr().out
@@ -162,8 +167,7 @@ def test_throughput_is_measured_against_the_unmerged_model(run: Run, records: Re
 
 def test_the_authors_convention_of_deit_s(run: Run, records: Records) -> None:
     """3.06 and 4.54 GMACs: what the authors' code prints for DeiT-S with and without ToMe at 0.925."""
-    words = ("model=deit_s", "~model.args.depth", "~model.args.embed_dim", "limit=1", "merge=tome_repo")
-    assert run(*words, "ratio=0.925") == 0
+    assert run("model=deit_s", "limit=1", "merge=tome_repo", "ratio=0.925", small=()) == 0
     cost = records()["tome_repo 0.925"].cost
     assert cost is not None and cost.authors_macs is not None and cost.unmerged_authors_macs is not None
     assert f"{cost.authors_macs / 1e9:.2f}" == "3.06"
@@ -191,6 +195,89 @@ def test_training_ends_in_weights_a_card_and_a_record_and_resumes(
     assert len((folder / "epochs.jsonl").read_text().splitlines()) == 2
 
 
+def test_training_goes_on_where_it_was_cut_off(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = "trainer.stages=[{epochs:2,batch_size:60,lr:1e-3}]"
+    words = ("mode=train", "model.args.depth=1", "model.args.patch_size=7", stages)
+    whole = EpochLog.on_train_epoch_start
+
+    def cut(self: EpochLog, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise RuntimeError("power failure")
+        whole(self, trainer, module)
+
+    monkeypatch.setattr(EpochLog, "on_train_epoch_start", cut)
+    assert run(*words) == 1
+    (folder,) = (tmp_path / "results" / "train").iterdir()
+    assert (folder / "stage0.ckpt").exists() and not (folder / "stage0.safetensors").exists()
+    monkeypatch.setattr(EpochLog, "on_train_epoch_start", whole)
+    assert run(*words) == 0
+    epochs = [json.loads(line)["epoch"] for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    assert epochs == [0, 1]
+    assert not (folder / "stage0.ckpt").exists()
+
+
+def test_a_truncated_image_is_counted_and_the_run_completes(
+    run: Run, records: Records, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "imagenet" / "val" / "n01440764"
+    folder.mkdir(parents=True)
+    for index in range(4):
+        Image.new("RGB", (300, 260), (index * 60, 90, 30)).save(folder / f"{index}.JPEG")
+    content = (folder / "2.JPEG").read_bytes()
+    (folder / "2.JPEG").write_bytes(content[: len(content) // 2])
+    words = ("model=deit_t", "data=imagenet", f"data.root={tmp_path}/imagenet", "merge=tome", "ratio=0.9")
+    assert run(*words, "+model.args.depth=2", small=()) == 0
+    data = records()["tome 0.9"].data
+    assert (data.n_samples, data.n_skipped) == (3, 1)
+    assert "2.JPEG" in data.skipped[0].id + data.skipped[0].reason
+    assert "1 skipped" in capsys.readouterr().out
+
+
+def test_a_method_of_ones_own(
+    run: Run, records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_method.py").write_text(
+        """
+from dataclasses import dataclass
+
+import torch
+
+import pitome
+
+@dataclass(frozen=True)
+class Options(pitome.MethodOptions):
+    offset: int = 0
+
+@pitome.register("last_into_first", options=Options)
+def last_into_first(tokens, remove, options):
+    n = tokens.x.shape[1]
+    position = torch.arange(n, device=tokens.x.device).expand(tokens.x.shape[0], -1)
+    return pitome.Plan(
+        kept=position[:, : n - remove],
+        source=position[:, n - remove :],
+        target=torch.full_like(position[:, :remove], tokens.protected + options.offset),
+        weight=tokens.size,
+    )
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    words = ("imports=[my_method]", "merge=last_into_first", "merge.options.offset=3", "ratio=0.9")
+    assert run(*words) == 0
+    method = records()["last_into_first 0.9"].method
+    assert method.options["offset"] == 3 and method.schedule == [19, 17, 16, 14]
+
+
+def test_a_ratio_below_one_half_is_clamped_with_one_warning(
+    run: Run, records: Records, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run("merge=tome", "ratio=0.3") == 0
+    assert records()["tome 0.3"].tokens == [197, 99, 50, 26, 14]
+    assert sum("below 0.5" in message for message in caplog.messages) == 1
+
+
 def test_wandb_offline_run_can_be_read_back(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,12 +288,9 @@ def test_wandb_offline_run_can_be_read_back(
     assert run("merge=tome", "ratio=0.9", "logger=wandb") == 0
     (log,) = (tmp_path / "results" / "wandb").glob("offline-run-*/*.wandb")
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(log))
     config, summary = {}, {}
-    while (data := store.scan_data()) is not None:
+    for data in leveldb_records(log.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         for item in [*record.run.config.update, *record.config.update]:
@@ -215,6 +299,21 @@ def test_wandb_offline_run_can_be_read_back(
             summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
     assert config["merge"]["name"] == "tome" and config["ratio"] == 0.9
     assert summary["cost/macs"] > 0 and summary["n_samples"] == 40
+
+
+def leveldb_records(content: bytes) -> Iterator[bytes]:
+    """Records of a W&B log: LevelDB's log format (blocks of 32 KiB, records cut at their ends)."""
+    position, parts = 7, b""  # behind the file's own header
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:  # too little for a header: padding
+            position += 32768 - position % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        parts += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield parts
+            parts = b""
 
 
 def test_damaged_data_is_one_line(
