@@ -73,7 +73,10 @@ class Folder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return decode(self.base / self.files[index]), self.labels[index]
+        try:
+            return decode(self.base / self.files[index]), self.labels[index]
+        except Unreadable as problem:
+            raise Unreadable(f"{self.files[index]}: {problem}") from None
 
     def revision(self) -> str:
         """sha256 of names and sizes; the contents of 50,000 files would take minutes."""

@@ -21,7 +21,7 @@ from torch import nn
 
 import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config, import_modules, validate
+from pitome.config import Amount, Config, MergeConfig, import_modules, validate
 from pitome.data.build import build as build_data
 from pitome.errors import PitomeError
 from pitome.measure.costs import Architecture
@@ -101,6 +101,8 @@ class Job:
         folder = None
         if self.config.mode == "train":
             self.config, folder = train_from_config(self.config, amount, device)
+            if amount.ratio == 1.0:  # trained without merging, so tested without
+                self.config = dataclasses.replace(self.config, merge=MergeConfig(name=UNMERGED))
         config = self.config
         built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
         data = build_data(
@@ -194,6 +196,7 @@ class Job:
             family=architecture.family,
             params=sum(p.numel() for p in built.model.parameters()),
         )
+        self.method = MethodInfo(name=config.merge.name)
         if patched is not None:
             ratios = patched.schedule.ratios
             merging = {ratio for ratio in ratios or () if ratio != 1.0}

@@ -132,7 +132,7 @@ def test_a_file_that_vanishes_is_skipped(folder, colour):
     loader = data.test_dataloader()
     (folder / "val" / "n01440764" / "3.JPEG").unlink()
     assert 1 not in read(loader)[2].tolist()
-    assert data.info.skipped == {1: "No such file or directory"}
+    assert data.info.skipped == {1: "n01440764/3.JPEG: No such file or directory"}
 
 
 def test_nothing_readable_is_an_error(folder, colour):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import timm
 import torch
@@ -73,13 +75,8 @@ def architecture(model):
         return handle.architecture()
 
 
-def meta(name):
-    with torch.device("meta"):
-        return timm.create_model(name).eval()
-
-
 @pytest.mark.parametrize("build", [vit, mae])
-@pytest.mark.parametrize("ratio", [1.0, 0.9, 0.6, 0.5])
+@pytest.mark.parametrize("ratio", [1.0, 0.8, 0.5])
 @pytest.mark.parametrize("method", pitome.methods())
 def test_counted_and_closed_form_agree_on_tiny_models(method, ratio, build):
     model = build()
@@ -90,15 +87,25 @@ def test_counted_and_closed_form_agree_on_tiny_models(method, ratio, build):
     assert cost.unmerged_macs == closed_form(architecture(build())).macs
 
 
-@pytest.mark.parametrize("name", ["deit_small_patch16_224", "deit_base_patch16_224"])
-@pytest.mark.parametrize("method", pitome.methods())
-def test_counted_and_closed_form_agree_on_deit(method, name):
-    model = meta(name)
-    handle = pitome.patch(model, method, ratio=0.925)
-    counted = count_flops(model, handle.example())
-    form = closed_form(handle.architecture(), handle.schedule, handle.method, handle.options)
-    assert form.macs == pytest.approx(counted.macs, rel=AGREE)
-    assert list(form.tokens) == handle.tokens
+@functools.cache
+def meta(name):
+    """A timm model without memory for weights."""
+    with torch.device("meta"):
+        return timm.create_model(name).eval()
+
+
+# On the larger model one method of each way to plan.
+DEIT = [("deit_small_patch16_224", method) for method in pitome.methods()]
+DEIT += [("deit_base_patch16_224", method) for method in ("pitome", "tome_repo", "diffrate")]
+
+
+@pytest.mark.parametrize(("name", "method"), DEIT)
+def test_counted_and_closed_form_agree_on_deit(name, method):
+    with pitome.patch(meta(name), method, ratio=0.925) as handle:
+        counted = count_flops(meta(name), handle.example())
+        form = closed_form(handle.architecture(), handle.schedule, handle.method, handle.options)
+        assert form.macs == pytest.approx(counted.macs, rel=AGREE)
+        assert list(form.tokens) == handle.tokens
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,7 @@ def test_flops_touches_nothing():
 
 
 def test_flops_at_another_size():
-    model = vit(dynamic_img_size=True, strict_img_size=False)
+    model = vit(dynamic_img_size=True)
     pitome.patch(model, "tome", ratio=0.8)
     small, large = flops(model), flops(model, (20, 40))
     assert large.macs > small.macs
