@@ -300,8 +300,8 @@ def facts(record: Record) -> dict[str, object]:
     score = "null" if record.score is None else f"{record.score:.4f}"
     method = record.method.name + "".join(f" {k}={v}" for k, v in record.method.asked.items())
     return {
-        "data": f"{record.data.name}, revision {record.data.revision} (checksum of the {record.data.split} split)",
-        "test top-1": f"{score} on {record.data.n_samples} images of the {record.data.split} split",
+        "data": f"{record.data.name}, {record.data.split} split, revision {record.data.revision}",
+        "test top-1": f"{score} on {record.data.n_samples} images",
         "merging": method,
         "seed": record.seed,
         "precision": record.precision,

@@ -94,12 +94,8 @@ def meta(name):
         return timm.create_model(name).eval()
 
 
-# On the larger model one method of each way to plan.
-DEIT = [("deit_small_patch16_224", method) for method in pitome.methods()]
-DEIT += [("deit_base_patch16_224", method) for method in ("pitome", "tome_repo", "diffrate")]
-
-
-@pytest.mark.parametrize(("name", "method"), DEIT)
+@pytest.mark.parametrize("name", ["deit_small_patch16_224", "deit_base_patch16_224"])
+@pytest.mark.parametrize("method", pitome.methods())
 def test_counted_and_closed_form_agree_on_deit(name, method):
     with pitome.patch(meta(name), method, ratio=0.925) as handle:
         counted = count_flops(meta(name), handle.example())
