@@ -248,6 +248,12 @@ def test_cost_of_planning_can_exceed_what_a_single_token_saves():
     assert ratio < 12 / 13 and cost(ratio) <= 0.999 * unmerged
 
 
+def test_bisection_on_the_whole_cost_would_miss_the_largest_ratio():
+    ratio, cost, unmerged = shares("pitome", 0.979, vit(16, 3, 1, 14, patch=2, classes=3), "last2")
+    assert cost(11 / 13) <= 0.979 * unmerged < cost(0.9)  # the cost falls again above 0.9
+    assert ratio == pytest.approx(12 / 13, abs=1e-12) and cost(ratio) <= 0.979 * unmerged
+
+
 def test_a_method_that_removes_nothing_reaches_no_share():
     with pytest.raises(UsageError, match=r"merge=none: ratio 0.5 leaves 1.0000"):
         shares("none", 0.9)
