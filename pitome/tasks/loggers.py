@@ -5,7 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
@@ -28,7 +28,7 @@ def open_logger(config: LoggerConfig, name: str, settings: dict[str, Any], folde
         name=name,
         config=settings,
         dir=folder,
-        mode="offline" if _offline() else None,
+        mode=_mode(),
         reinit="finish_previous",
         settings=wandb.Settings(silent=True),
     )
@@ -47,11 +47,14 @@ def close_logger(logger: Logger | None, metrics: dict[str, float | None]) -> Non
         wandb.finish()
 
 
-def _offline() -> bool:
-    """Offline unless the user is logged in or WANDB_MODE decides."""
-    if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):
-        return False
+def _mode() -> Literal["online", "offline", "disabled", "shared"] | None:
+    """What WANDB_MODE says, else offline unless the user is logged in. Said at every start: wandb
+    reads its environment only once per process."""
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode  # type: ignore[return-value]
+    if os.environ.get("WANDB_API_KEY"):
+        return None
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is None
+        return None if netrc.netrc().authenticators("api.wandb.ai") else "offline"
     except (OSError, netrc.NetrcParseError):
-        return True
+        return "offline"

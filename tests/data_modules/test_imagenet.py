@@ -138,7 +138,9 @@ def test_a_file_that_vanishes_is_skipped(folder, colour):
 def test_nothing_readable_is_an_error(folder, colour):
     for path in folder.rglob("*.JPEG"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 8 images of imagenet can be read: 0: not an image"):
+    with pytest.raises(
+        DataError, match="none of the 8 images of imagenet can be read: 0: n01440764/0.JPEG: not an image"
+    ):
         read(ImageNet(str(folder), colour, batch_size=4, workers=0).test_dataloader())
 
 
