@@ -55,8 +55,8 @@ def count_flops(model: nn.Module, images: Tensor) -> Counted:
     type of the model's weights. The model's mode and torch's settings are as before afterwards.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    # The counter sees neither nn.MultiheadAttention's native path nor, before torch 2.7 or so,
-    # the fused attention of CPUs.
+    # The counter does not see nn.MultiheadAttention's native path, nor every fused attention kernel
+    # of every torch version: products of matrices it always sees.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with evaluating(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

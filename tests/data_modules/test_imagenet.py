@@ -139,7 +139,7 @@ def test_nothing_readable_is_an_error(folder, colour):
     for path in folder.rglob("*.JPEG"):
         path.write_bytes(b"")
     with pytest.raises(
-        DataError, match="none of the 8 images of imagenet can be read: 0: n01440764/0.JPEG: not an image"
+        DataError, match=r"none of the 8 images of imagenet can be read: 0: n01440764/0.JPEG: not an image"
     ):
         read(ImageNet(str(folder), colour, batch_size=4, workers=0).test_dataloader())
 
