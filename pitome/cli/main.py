@@ -60,9 +60,13 @@ def _run(argv: list[str]) -> int:
     hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(job)()
     if not finished:  # --cfg, --info and the like
         return 0
-    from pitome.tasks.summary import show
+    for one in finished:
+        if one.exit_code:
+            _say(one.record.error or "failed")
+    if any(one.record.done for one in finished):
+        from pitome.tasks.summary import show
 
-    show(finished)
+        show(finished)
     return max((one.exit_code for one in finished), default=0)
 
 

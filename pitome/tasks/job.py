@@ -95,6 +95,7 @@ class Job:
     def run(self) -> Finished:
         import_modules(self.config.imports)
         amount = validate(self.config)
+        self.method = MethodInfo(name=self.config.merge.name, asked=amount.asked())
         self.store.prepare()
         device = resolve_device(self.config.device)
         lightning.seed_everything(self.config.seed, workers=True, verbose=False)

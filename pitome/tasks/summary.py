@@ -22,9 +22,10 @@ def show(finished: Sequence[Finished]) -> None:
     records = with_baselines([one.record for one in finished], store)
     built = tables.build(records, store.outcomes)
     tables.show(built)
-    known = sum(not one.repeated for one in finished)
+    every = {one.record.run_id for one in finished}
+    known = every - {one.record.run_id for one in finished if one.repeated}
     if known:
-        print(f"{known} of {len(finished)} runs were recorded before (rerun=true repeats them)")
+        print(f"{len(known)} of {len(every)} runs were recorded before (rerun=true repeats them)")
     folder = store.folder.parent / "sweeps" / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
         tables.write_markdown(folder / "table.md", built)

@@ -103,18 +103,20 @@ def test_weights_of_another_shape_are_one_line(
 ) -> None:
     save_file({"cls_token": torch.zeros(1, 1, 3)}, tmp_path / "other.safetensors")
     assert run(f"weights={tmp_path}/other.safetensors") == 2
-    assert "does not fit this model" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert shown.err.count("error: ") == 1 and "does not fit this model" in shown.err
+    assert "Method" not in shown.out
 
 
 def test_a_device_that_does_not_exist(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("device=cuda:7") == 2
-    assert "device=cuda:7 does not exist here" in capsys.readouterr().out
+    assert "error: device=cuda:7 does not exist here" in capsys.readouterr().err
 
 
 def test_results_that_cannot_be_written(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert run(f"results={tmp_path}/file/runs") == 2
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 
 
 def test_a_full_disk_leaves_nothing_half_written(
@@ -325,4 +327,5 @@ def test_damaged_data_is_one_line(
         content = gzip.decompress(path.read_bytes())
         (broken / path.name).write_bytes(gzip.compress(content[: len(content) // 2]))
     assert run(f"data.root={broken}") == 2
-    assert "Traceback" not in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "is truncated" in shown and shown.splitlines()[-1].endswith("fetch it again")
