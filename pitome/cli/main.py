@@ -24,8 +24,11 @@ def main(argv: list[str]) -> int:
         return 0
     # Hydra then raises its errors instead of printing them over many lines and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    try:
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+    except ModuleNotFoundError as problem:
+        return _say(f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py")
 
     from pitome.cli.compose import check_command_line, explain, register_schema
 
