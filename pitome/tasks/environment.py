@@ -56,6 +56,8 @@ def _git() -> tuple[str | None, bool | None]:
         ).stdout.strip()
 
     try:
-        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
+        return ask("rev-parse", "HEAD"), bool(
+            ask("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)results")
+        )
     except (OSError, subprocess.SubprocessError):
         return None, None
