@@ -183,6 +183,27 @@ def import_modules(names: Sequence[str]) -> None:
             raise UsageError(f"imports: {name} cannot be imported ({reason})") from None
 
 
+def model_label(model: ModelConfig) -> str:
+    """The model's name, and every setting that differs from its file: another model, another run."""
+    path = CONF / "model" / f"{model.name}.yaml"
+    if not path.is_file():
+        return model.name
+    file = _leaves(
+        OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(path)))
+    )
+    own = _leaves(model)
+    changed = [f"{key}={own.get(key)}" for key in sorted(file | own) if own.get(key) != file.get(key)]
+    return f"{model.name} ({', '.join(changed)})" if changed else model.name
+
+
+def _leaves(model: Any) -> dict[str, Any]:
+    """Dotted name -> value of everything in a model's configuration."""
+    out: dict[str, Any] = {"arch": model.arch}
+    for part in ("args", "preprocess"):
+        out |= {f"{part}.{key}": value for key, value in (getattr(model, part) or {}).items()}
+    return out
+
+
 def choices(group: str) -> list[str]:
     """The names in a group of conf/."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

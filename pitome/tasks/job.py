@@ -21,7 +21,7 @@ from torch import nn
 
 import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config, MergeConfig, import_modules, validate
+from pitome.config import Amount, Config, MergeConfig, import_modules, model_label, validate
 from pitome.data.build import build as build_data
 from pitome.errors import PitomeError
 from pitome.measure.costs import Architecture
@@ -88,7 +88,7 @@ class Job:
         # What stands in the record of a run that fails before its data and weights are known.
         self.data = DataInfo(name=config.data.name, source=config.source)
         self.weights = WeightsInfo(name=config.weights or "pretrained", source="unknown")
-        self.model = ModelInfo(name=config.model.name)
+        self.model = ModelInfo(name=model_label(config.model))
         self.method = MethodInfo(name=config.merge.name)
         self.identified = False
 
@@ -193,7 +193,7 @@ class Job:
         config = self.config
         self.weights = WeightsInfo(**built.weights.record(built.sha256))
         self.model = ModelInfo(
-            name=config.model.name,
+            name=model_label(config.model),
             family=architecture.family,
             params=sum(p.numel() for p in built.model.parameters()),
         )
@@ -219,7 +219,7 @@ class Job:
         config = self.config
         return build_identity(
             task=config.task.name,
-            model=config.model.name,
+            model=self.model.name,
             weights_sha256=self.weights.sha256,
             data=self.data.name,
             revision=self.data.revision,

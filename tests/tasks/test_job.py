@@ -15,6 +15,7 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 from safetensors.torch import save_file
 
+from pitome.config import model_label
 from pitome.merge import registry
 from pitome.records.schema import Record
 from pitome.records.store import Store
@@ -145,6 +146,24 @@ def test_the_sum_of_the_data_is_in_the_identity(run: Run, records: Records) -> N
     assert record.identity["data"]["limit"] == 10
     text = json.dumps(record.identity)
     assert "results" not in text and "logger" not in text
+
+
+def test_another_architecture_is_another_run(run: Run, tmp_path: Path) -> None:
+    """Random weights have no checksum and heads leave no trace in one: the settings tell them apart."""
+    assert run("merge=none") == 0
+    assert run("merge=none", "model.args.num_heads=4") == 0
+    names = sorted(record.model.name for record in Store(tmp_path / "results" / "runs").all())
+    assert names == [
+        "vit_fmnist (args.depth=4, args.embed_dim=16)",
+        "vit_fmnist (args.depth=4, args.embed_dim=16, args.num_heads=4)",
+    ]
+
+
+def test_the_default_model_keeps_its_name() -> None:
+    from tests.test_conf import config_of
+
+    assert model_label(config_of().model) == "vit_fmnist"
+    assert model_label(config_of("model=mae_l").model) == "mae_l"
 
 
 def test_several_ways_to_say_how_much(run: Run, records: Records) -> None:
