@@ -31,6 +31,8 @@ if ! [ -x .venv/bin/python ]; then
 fi
 uv=$(command -v uv || true)
 if [ -z "$uv" ]; then
+  # An environment made by uv has no pip.
+  .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
   .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
   uv=.venv/bin/uv
 fi
