@@ -29,15 +29,18 @@ def build_identity(
     precision: str,
     seed: int,
     measure: str,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything a result depends on, and nothing else (no logger, path, device or worker count).
 
     weights_sha256: None for random weights, which the seed fixes. limit: None for the whole split.
     options: the method's options, all of them, resolved. schedule: what each layer does (ratios,
     removals or token counts), so that two ways to ask for the same layers are one run.
+    settings: what a task's result depends on besides; left out where there is nothing to say.
     The unmerged model has no options and no schedule: it is one run whatever ratio was asked.
     """
     merges = method != UNMERGED
+    extra = {"settings": dict(settings)} if settings else {}
     return {
         "task": task,
         "model": model,
@@ -52,7 +55,7 @@ def build_identity(
         "seed": seed,
         "measure": measure,
         "result_version": RESULT_VERSION,
-    }
+    } | extra
 
 
 def run_id(identity: Mapping[str, Any]) -> str:

@@ -1,116 +1,85 @@
-"""Image classification: top-1, top-5, per-sample outcomes; training with merging on or off."""
+"""task=classification: images and their classes, top-1 and top-5."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import ClassVar
 
 import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from timm.data import Mixup
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import param_groups_weight_decay
-from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
+
+from pitome.adapters.patch import Patched
+from pitome.config import Amount, Config
+from pitome.data.base import DataInfo
+from pitome.data.build import build as build_data
+from pitome.measure.flops import count_flops
+from pitome.models.vision import build
+from pitome.records.schema import Cost, Headline, Throughput
+from pitome.tasks import measuring
+from pitome.tasks.base import Evaluation, Layers, Task
+from pitome.tasks.classifier import Classification
+from pitome.tasks.training import train_from_config
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one stage of training runs.
+class ImageClassification(Task):
+    """A classifier on the test split: images [B, C, H, W] -> logits [B, classes]."""
 
-    epochs: passes over the training images; lr: peak learning rate of AdamW; warmup: epochs of
-    linear warm-up, then cosine to `min_lr`; mixup, cutmix: alpha of timm's Mixup, 0 is off;
-    smoothing: of the labels; clip: maximal norm of the gradient.
-    """
+    headline: ClassVar[Headline] = Headline(name="top1", outcome="correct")
 
-    epochs: int
-    lr: float
-    min_lr: float
-    weight_decay: float
-    warmup: float
-    mixup: float
-    cutmix: float
-    smoothing: float
-    clip: float
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
+        self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
+        self.data = build_data(
+            dataclasses.asdict(config.data),
+            built.preprocess,
+            batch_size=int(config.batch_size),
+            source=config.source,
+            limit=config.limit,
+        )
+        self.classes = int(built.model.num_classes)  # type: ignore[arg-type]
+        measuring.check_classes(
+            self.classes,
+            self.data.info.classes,
+            random=built.weights.source == "random",
+            model=config.model.name,
+            data=config.data.name,
+        )
+        self.architecture = measuring.architecture_of(built.model)
+        self.family = self.architecture.family
+        size = built.preprocess.size
+        self.shape = (1, built.preprocess.channels, size, size)
+        self.unmerged_macs = 0
+        if config.measure != "none":
+            self.unmerged_macs = count_flops(built.model, torch.zeros(self.shape)).macs
+
+    @staticmethod
+    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+        return train_from_config(config, amount, device)
+
+    @property
+    def info(self) -> DataInfo:
+        return self.data.info
+
+    def layers(self, patched: Patched | None) -> Layers:
+        tokens = measuring.tokens_per_layer(self.architecture, patched)
+        removed = [before - after for before, after in itertools.pairwise(tokens)]
+        return Layers([float(n) for n in tokens], removed if patched is not None else None)
+
+    def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
+        module = Classification(self.model, self.classes)
+        result = trainer.test(module, self.data, verbose=False)[0]
+        return Evaluation({key: float(result[key]) for key in ("top1", "top5")}, module.outcomes())
+
+    def cost(self, patched: Patched | None) -> Cost:
+        image = torch.zeros(self.shape, device=next(self.model.parameters()).device)
+        return measuring.measure_cost(self.model, self.architecture, patched, self.unmerged_macs, image)
+
+    def throughput(self, patched: Patched | None) -> Throughput | None:
+        images = next(iter(self.data.test_dataloader()))[0].to(next(self.model.parameters()).device)
+        return measuring.measure_throughput(patched, self.model, images, self.config.precision)
 
 
-class Classification(lightning.LightningModule):
-    """A classifier with images [B, C, H, W] -> logits [B, classes]."""
-
-    def __init__(self, model: nn.Module, classes: int, recipe: Recipe | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.recipe = recipe
-        self.top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
-        self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
-        self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
-        self._outcomes: list[dict[str, Tensor]] = []
-        self._mixup: Mixup | None = None
-        self._loss: nn.Module = nn.CrossEntropyLoss()
-        if recipe is not None:
-            if recipe.mixup > 0 or recipe.cutmix > 0:
-                self._mixup = Mixup(
-                    mixup_alpha=recipe.mixup,
-                    cutmix_alpha=recipe.cutmix,
-                    label_smoothing=recipe.smoothing,
-                    num_classes=classes,
-                )
-                self._loss = SoftTargetCrossEntropy()
-            else:
-                self._loss = LabelSmoothingCrossEntropy(recipe.smoothing)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
-
-    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
-        images, labels, ids = batch
-        logits = self(images).float()
-        self.top1.update(logits, labels)
-        self.top5.update(logits, labels)
-        self._outcomes.append({"id": ids.cpu(), "label": labels.cpu(), "prediction": logits.argmax(-1).cpu()})
-
-    def on_test_epoch_end(self) -> None:
-        self.log_dict({"top1": self.top1, "top5": self.top5})
-
-    def outcomes(self) -> dict[str, list[Any]]:
-        """Per-sample columns of the last test: id, label, prediction, correct."""
-        if not self._outcomes:
-            return {"id": [], "label": [], "prediction": [], "correct": []}
-        columns = {
-            key: torch.cat([part[key] for part in self._outcomes]).tolist() for key in self._outcomes[0]
-        }
-        columns["correct"] = [a == b for a, b in zip(columns["label"], columns["prediction"], strict=True)]
-        return columns
-
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
-        images, labels, _ = batch
-        if self._mixup is not None:
-            images, labels = self._mixup(images, labels)
-        loss = self._loss(self(images), labels)
-        self.log("train_loss", loss, prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
-        images, labels, _ = batch
-        self.val_top1.update(self(images).float(), labels)
-        self.log("val_top1", self.val_top1, prog_bar=True)
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        assert self.recipe is not None, "training needs a recipe"
-        recipe = self.recipe
-        groups = param_groups_weight_decay(self.model, recipe.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(int(steps * recipe.warmup / recipe.epochs), 1)
-        floor = recipe.min_lr / recipe.lr
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+TASK = ImageClassification

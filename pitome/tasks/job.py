@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import time
 import traceback
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -22,12 +20,8 @@ from torch import nn
 import pitome
 from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config, MergeConfig, import_modules, model_label, validate
-from pitome.data.build import build as build_data
 from pitome.errors import PitomeError
-from pitome.measure.costs import Architecture
-from pitome.measure.flops import count_flops
 from pitome.measure.memory import peak_memory
-from pitome.models.vision import Built, build
 from pitome.records.identity import RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
     DataInfo,
@@ -40,13 +34,10 @@ from pitome.records.schema import (
     one_line,
 )
 from pitome.records.store import Store
-from pitome.tasks import measuring
-from pitome.tasks.classification import Classification
+from pitome.tasks.base import Layers, Task, task_class
 from pitome.tasks.environment import describe_environment, resolve_device
 from pitome.tasks.loggers import close_logger, open_logger
-from pitome.tasks.training import train_from_config, write_card
-
-HEADLINE = Headline(name="top1", outcome="correct")
+from pitome.tasks.training import write_card
 
 
 @dataclass(frozen=True)
@@ -90,6 +81,8 @@ class Job:
         self.weights = WeightsInfo(name=config.weights or "pretrained", source="unknown")
         self.model = ModelInfo(name=model_label(config.model))
         self.method = MethodInfo(name=config.merge.name)
+        self.settings: dict[str, Any] = {}
+        self.headline = Headline(name="score")
         self.identified = False
 
     def run(self) -> Finished:
@@ -100,40 +93,26 @@ class Job:
         device = resolve_device(self.config.device)
         lightning.seed_everything(self.config.seed, workers=True, verbose=False)
         folder = None
+        kind = task_class(self.config.task.name)
+        self.headline = kind.headline
         if self.config.mode == "train":
-            self.config, folder = train_from_config(self.config, amount, device)
+            self.config, folder = kind.train(self.config, amount, device)
             if amount.ratio == 1.0:  # trained without merging, so tested without
                 self.config = dataclasses.replace(self.config, merge=MergeConfig(name=UNMERGED))
         config = self.config
-        built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
-        data = build_data(
-            dataclasses.asdict(config.data),
-            built.preprocess,
-            batch_size=int(config.batch_size),
-            source=config.source,
-            limit=config.limit,
-        )
-        random = built.weights.source == "random"
-        classes = int(built.model.num_classes)  # type: ignore[arg-type]
-        measuring.check_classes(
-            classes, data.info.classes, random=random, model=config.model.name, data=config.data.name
-        )
-        architecture = measuring.architecture_of(built.model)
-        shape = (1, built.preprocess.channels, built.preprocess.size, built.preprocess.size)
-        counted = count_flops(built.model, torch.zeros(shape)).macs if config.measure != "none" else 0
-        patched = patch_model(built.model, config, amount)
-        tokens = measuring.tokens_per_layer(architecture, patched)
-        self._identify(built, data, architecture, patched, amount, tokens)
+        task = kind(config)
+        patched = patch_model(task.model, config, amount, task.input_size)
+        layers = task.layers(patched)
+        self._identify(task, patched, amount, layers)
         known = None if config.rerun else self.store.finished(run_id(self._identity()))
         if known is not None:
             return Finished(known, self.store, repeated=False)
 
-        model = built.model.to(device)
+        task.model.to(device)
         name = " ".join(
             [config.model.name, config.merge.name, *(f"{k}={v}" for k, v in self.method.asked.items())]
         )
         logger = open_logger(config.logger, name, dataclasses.asdict(config), self.store.folder.parent)
-        module = Classification(model, classes)
         trainer = lightning.Trainer(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
@@ -143,26 +122,22 @@ class Job:
             enable_checkpointing=False,
             enable_model_summary=False,
         )
-        result = trainer.test(module, data, verbose=False)[0]
-        cost, timing, memory = None, None, peak_memory(device)
-        if config.measure != "none":
-            cost = measuring.measure_cost(
-                model, architecture, patched, counted, torch.zeros(shape, device=device)
-            )
-        if config.measure == "full":
-            images = next(iter(data.test_dataloader()))[0].to(device)
-            timing = measuring.measure_throughput(patched, model, images, config.precision)
-        self._know_data(data)
+        result = task.evaluate(trainer)
+        memory = peak_memory(device)
+        cost = task.cost(patched) if config.measure != "none" else None
+        timing = task.throughput(patched) if config.measure == "full" else None
+        self._know_data(task)
+        random = self.weights.random
         record = dataclasses.replace(
             self._record("done"),
-            metrics={key: None if random else float(result[key]) for key in ("top1", "top5")},
+            metrics={key: None if random else value for key, value in result.metrics.items()},
             cost=cost,
             throughput=timing,
-            tokens=[float(n) for n in tokens],
+            tokens=layers.tokens,
             peak_memory_bytes=memory,
-            environment=describe_environment(device, config.precision, attention_kernel(model)),
+            environment=describe_environment(device, config.precision, attention_kernel(task.model)),
         )
-        record = self.store.save(record, module.outcomes())
+        record = self.store.save(record, result.outcomes)
         close_logger(logger, numbers(record))
         if folder is not None:
             write_card(folder, config.model.name, command_line(), facts(record))
@@ -181,21 +156,13 @@ class Job:
                 pass  # the folder cannot be written, which may be the very reason
         return record
 
-    def _identify(
-        self,
-        built: Built,
-        data: Any,
-        architecture: Architecture,
-        patched: Patched | None,
-        amount: Amount,
-        tokens: list[int],
-    ) -> None:
+    def _identify(self, task: Task, patched: Patched | None, amount: Amount, layers: Layers) -> None:
         config = self.config
-        self.weights = WeightsInfo(**built.weights.record(built.sha256))
+        self.weights = WeightsInfo(**task.weights.record(task.sha256))
         self.model = ModelInfo(
             name=model_label(config.model),
-            family=architecture.family,
-            params=sum(p.numel() for p in built.model.parameters()),
+            family=task.family,
+            params=sum(p.numel() for p in task.model.parameters()),
         )
         self.method = MethodInfo(name=config.merge.name)
         if patched is not None:
@@ -206,13 +173,14 @@ class Job:
                 options=dataclasses.asdict(patched.options),
                 asked=amount.asked(),
                 ratio=merging.pop() if len(merging) == 1 else None,
-                schedule=[before - after for before, after in itertools.pairwise(tokens)],
+                schedule=layers.schedule,
             )
-        self._know_data(data)
+        self.settings = task.settings
+        self._know_data(task)
         self.identified = True
 
-    def _know_data(self, data: Any) -> None:
-        values = data.info.record()
+    def _know_data(self, task: Task) -> None:
+        values = task.info.record()
         self.data = DataInfo(**{**values, "skipped": [Skipped(**one) for one in values["skipped"]]})
 
     def _identity(self) -> dict[str, Any]:
@@ -231,6 +199,7 @@ class Job:
             precision=config.precision,
             seed=config.seed,
             measure=config.measure,
+            settings=self.settings,
         )
 
     def _record(self, status: str) -> Record:
@@ -253,11 +222,13 @@ class Job:
             weights=self.weights,
             model=self.model,
             method=self.method,
-            headline=HEADLINE,
+            headline=self.headline,
         )
 
 
-def patch_model(model: nn.Module, config: Config, amount: Amount) -> Patched | None:
+def patch_model(
+    model: nn.Module, config: Config, amount: Amount, input_size: int | tuple[int, int] | None = None
+) -> Patched | None:
     """Merge as the configuration says; None for the unmerged model, which stays untouched."""
     if config.merge.name == UNMERGED:
         return None
@@ -268,6 +239,7 @@ def patch_model(model: nn.Module, config: Config, amount: Amount) -> Patched | N
         r=amount.r,
         inflection=amount.inflection,
         flops=amount.flops,
+        input_size=input_size,
         layers=amount.layers,
         **config.merge.options,
     )

@@ -23,7 +23,7 @@ from pitome.data.build import build as build_data
 from pitome.models.vision import build, build_timm, fit_state
 from pitome.records.files import write_atomically
 from pitome.records.identity import UNMERGED
-from pitome.tasks.classification import Classification, Recipe
+from pitome.tasks.classifier import Classification, Recipe
 from pitome.tasks.loggers import open_logger
 
 

@@ -1,0 +1,99 @@
+"""What the job needs of a task: its model and data, how it is evaluated, trained and measured."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import lightning
+import torch
+from torch import nn
+
+from pitome.adapters.patch import Patched
+from pitome.config import Amount, Config
+from pitome.models.origin import Weights
+from pitome.records.schema import Cost, Headline, Throughput
+
+
+class Info(Protocol):
+    """Where the samples came from; see `pitome.data.base.DataInfo`."""
+
+    def record(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """metrics: shares in [0, 1] unless their name says otherwise; outcomes: column -> one value per
+    sample, with an `id` column."""
+
+    metrics: Mapping[str, float | None]
+    outcomes: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """tokens: entering each block, then the final count (means over the data where samples differ);
+    schedule: what each layer does, one entry per layer, as it enters the identity."""
+
+    tokens: list[float]
+    schedule: list[Any] | None
+
+
+class Task(ABC):
+    """One run of one task. A task's file, `pitome/tasks/<task>.py`, defines `TASK`, its class.
+
+    The job makes it from a configuration, which builds `model` on the CPU, patches that model, asks
+    for `layers`, stops if the run is recorded, and else calls `evaluate`, `cost` and `throughput`
+    with the model on its device.
+    """
+
+    headline: ClassVar[Headline]
+    model: nn.Module  # what `pitome.patch` takes
+    family: str  # the adapter's name of the model's kind
+    weights: Weights
+    sha256: str | None  # of the weights; None if random
+    input_size: int | tuple[int, int] | None = None  # for `flops=` where the model does not fix it
+
+    @abstractmethod
+    def __init__(self, config: Config) -> None:
+        """Build model and data. Raises PitomeError for what does not fit."""
+
+    @staticmethod
+    @abstractmethod
+    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+        """Train what `config` describes; the configuration that tests it, and the folder of the run."""
+
+    @property
+    @abstractmethod
+    def info(self) -> Info:
+        """The samples of this run; `n_skipped` is final once they have been read."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on besides model, data and method; enters the identity if not empty."""
+        return {}
+
+    @abstractmethod
+    def layers(self, patched: Patched | None) -> Layers:
+        """What every layer removes."""
+
+    @abstractmethod
+    def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
+        """Run the test split."""
+
+    @abstractmethod
+    def cost(self, patched: Patched | None) -> Cost:
+        """Cost of one sample, counted and by the closed forms."""
+
+    @abstractmethod
+    def throughput(self, patched: Patched | None) -> Throughput | None:
+        """Merged against unmerged model, timed alternately; None if nothing merges."""
+
+
+def task_class(name: str) -> type[Task]:
+    """The class behind `task=<name>`; a name of conf/task is one of this package's modules."""
+    return importlib.import_module(f"pitome.tasks.{name}").TASK

@@ -1,0 +1,116 @@
+"""Image classification: top-1, top-5, per-sample outcomes; training with merging on or off."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from timm.data import Mixup
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one stage of training runs.
+
+    epochs: passes over the training images; lr: peak learning rate of AdamW; warmup: epochs of
+    linear warm-up, then cosine to `min_lr`; mixup, cutmix: alpha of timm's Mixup, 0 is off;
+    smoothing: of the labels; clip: maximal norm of the gradient.
+    """
+
+    epochs: int
+    lr: float
+    min_lr: float
+    weight_decay: float
+    warmup: float
+    mixup: float
+    cutmix: float
+    smoothing: float
+    clip: float
+
+
+class Classification(lightning.LightningModule):
+    """A classifier with images [B, C, H, W] -> logits [B, classes]."""
+
+    def __init__(self, model: nn.Module, classes: int, recipe: Recipe | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
+        self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
+        self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
+        self._outcomes: list[dict[str, Tensor]] = []
+        self._mixup: Mixup | None = None
+        self._loss: nn.Module = nn.CrossEntropyLoss()
+        if recipe is not None:
+            if recipe.mixup > 0 or recipe.cutmix > 0:
+                self._mixup = Mixup(
+                    mixup_alpha=recipe.mixup,
+                    cutmix_alpha=recipe.cutmix,
+                    label_smoothing=recipe.smoothing,
+                    num_classes=classes,
+                )
+                self._loss = SoftTargetCrossEntropy()
+            else:
+                self._loss = LabelSmoothingCrossEntropy(recipe.smoothing)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
+        images, labels, ids = batch
+        logits = self(images).float()
+        self.top1.update(logits, labels)
+        self.top5.update(logits, labels)
+        self._outcomes.append({"id": ids.cpu(), "label": labels.cpu(), "prediction": logits.argmax(-1).cpu()})
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({"top1": self.top1, "top5": self.top5})
+
+    def outcomes(self) -> dict[str, list[Any]]:
+        """Per-sample columns of the last test: id, label, prediction, correct."""
+        if not self._outcomes:
+            return {"id": [], "label": [], "prediction": [], "correct": []}
+        columns = {
+            key: torch.cat([part[key] for part in self._outcomes]).tolist() for key in self._outcomes[0]
+        }
+        columns["correct"] = [a == b for a, b in zip(columns["label"], columns["prediction"], strict=True)]
+        return columns
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
+        images, labels, _ = batch
+        if self._mixup is not None:
+            images, labels = self._mixup(images, labels)
+        loss = self._loss(self(images), labels)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
+        images, labels, _ = batch
+        self.val_top1.update(self(images).float(), labels)
+        self.log("val_top1", self.val_top1, prog_bar=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        assert self.recipe is not None, "training needs a recipe"
+        recipe = self.recipe
+        groups = param_groups_weight_decay(self.model, recipe.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(int(steps * recipe.warmup / recipe.epochs), 1)
+        floor = recipe.min_lr / recipe.lr
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
