@@ -24,6 +24,7 @@ NAMES = [
     "pitome",
     "pitome_repo",
     "random",
+    "stride",
     "tofu",
     "tofu_repo",
     "tome",
