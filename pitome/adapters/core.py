@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pitome.measure.costs import Architecture
+from pitome.merge.contract import check_plan
 from pitome.merge.plan import Tokens
 from pitome.merge.registry import Method, MethodOptions
 from pitome.merge.schedule import Schedule
@@ -38,6 +39,7 @@ class State:
         self.active = active
         self.protected = protected
         self.trace = trace
+        self.checked = [False] * len(active)  # whose first plan has been looked at
         self.clear()
 
     @property
@@ -104,7 +106,7 @@ class Site:
         size = state.size[layer]
         if size is None or not state.options.prop_attn:
             return None
-        return _log_size(size)[:, None, None, :].to(_compute_dtype(x))
+        return size_bias(size, x)
 
     def merge(self, x: Tensor, scale: float) -> Tensor:
         """Merge features `x` [B, N, C] -> [B, M, C] and hand sizes on to the next layer.
@@ -123,6 +125,9 @@ class Site:
                     size = x.new_ones(x.shape[:2], dtype=_wide(x))
                 tokens = self._tokens(x, size, keys, query, scale)
                 plan = state.method.plan(tokens, remove, state.options)
+                if not torch.compiler.is_compiling() and not state.checked[layer]:
+                    promise = state.method.guarantees.keeps_protected_first
+                    state.checked[layer] = check_plan(plan, tokens, remove, state.method.name, promise)
                 x, size = plan.apply(x), plan.sizes(size)
                 if membership is not None:
                     membership = plan.trace(membership)
@@ -203,6 +208,12 @@ class Adapter(ABC):
     @abstractmethod
     def example(self, input_size: int | tuple[int, int] | None) -> Tensor:
         """A blank input for one sample, of the type and on the device of the weights."""
+
+
+def size_bias(size: Tensor, x: Tensor) -> Tensor:
+    """What an attention over merged tokens adds to its logits: log(size) [B, N] as [B, 1, 1, N], in the
+    type the attention computes in for features `x`."""
+    return _log_size(size)[:, None, None, :].to(_compute_dtype(x))
 
 
 def class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, scale: float) -> Tensor:

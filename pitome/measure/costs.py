@@ -38,7 +38,8 @@ class Architecture:
     """What a closed form needs to know of a model at one input size.
 
     tokens: entering the first block, protected ones counted; stem: MACs of the patch embedding;
-    head: MACs of everything behind the last block; patches: tokens made by the patch embedding;
+    head: MACs of everything behind the last block, but for those that grow with the tokens left
+    there: pool_token, per token (an attention pool's); patches: tokens made by the patch embedding;
     classes: outputs of the head; patch_inputs: numbers in one patch (C * p * p);
     family: deit, mae, clip, ...
     """
@@ -52,15 +53,16 @@ class Architecture:
     classes: int
     patch_inputs: int
     family: str
+    pool_token: int = 0
 
 
 @dataclass(frozen=True)
 class Cost:
     """Multiply-accumulates of one forward pass for one image, by part.
 
-    tokens: entering each block, then the final count (L + 1 numbers); stem and head as in
-    `Architecture`; attention and mlp: all blocks together; plan: what the merge method itself
-    computes (its matrix products and, where it ranks by class attention, the class token's row).
+    tokens: entering each block, then the final count (L + 1 numbers); stem as in `Architecture`;
+    head: everything behind the last block; attention and mlp: all blocks together; plan: what the
+    merge method itself computes (its matrix products and, where it ranks by class attention, the class token's row).
     """
 
     tokens: tuple[int, ...]
@@ -119,7 +121,8 @@ def closed_form(
         after_block = schedule is not None and options.position == "after_block"
         mlp += (entering if after_block else n) * layer.mlp_token
         tokens.append(n)
-    return Cost(tuple(tokens), architecture.stem, attention, mlp, plan, architecture.head)
+    head = architecture.head + n * architecture.pool_token
+    return Cost(tuple(tokens), architecture.stem, attention, mlp, plan, head)
 
 
 def ratio_for_share(
