@@ -1,0 +1,158 @@
+"""Cost of text encoders against sums by hand, the authors' recorded numbers and a counted model."""
+
+from __future__ import annotations
+
+import pytest
+
+from pitome.errors import UsageError
+from pitome.measure.text_costs import (
+    ENCODERS,
+    LIMIT,
+    Mix,
+    TextEncoder,
+    authors_cost,
+    encoder,
+    lengths_giving,
+    mean_share,
+    mix_giving,
+    our_cost,
+    padded_lengths,
+    rounding_interval,
+)
+
+TINY = TextEncoder(depth=4, width=32, heads=4, intermediate=128)
+TINY_DISTIL = TextEncoder(4, 32, 4, 128, "distilbert")
+
+# Recorded by running hchautran/PiToMe at 550b5de on 4-layer models of width 32:
+# (case, tokens, ratio, row of the convention, counted as, MACs).
+AUTHORS = [
+    ("bert_a-pitome-r800", TINY, 24, 0.8, "pitome_repo", None, 867904),
+    ("bert_a-tome-r800", TINY, 24, 0.8, "tome_repo", None, 825472),
+    ("bert_a-tofu-r600", TINY, 24, 0.6, "tofu_repo", None, 466560),
+    ("bert_a-dct-r600", TINY, 24, 0.6, "dct", "pitome_repo", 506304),
+    ("bert_nopad_a-pitome-r600", TINY, 20, 0.6, "pitome_repo", None, 438400),
+    ("bert_nopad_a-tome-r600", TINY, 20, 0.6, "tome_repo", None, 385152),
+    ("distilbert_a-pitome-r800", TINY_DISTIL, 23, 0.8, "pitome_repo", None, 810688),
+    ("distilbert_a-tome-r600", TINY_DISTIL, 23, 0.6, "tome_repo", None, 452416),
+    ("distilbert_a-dct-r600", TINY_DISTIL, 23, 0.6, "dct", "pitome_repo", 733632),
+]
+
+
+@pytest.mark.parametrize("case", AUTHORS, ids=[case[0] for case in AUTHORS])
+def test_authors_convention_gives_their_recorded_numbers(case):
+    _, model, tokens, ratio, row, counted_as, macs = case
+    assert authors_cost(model, row, ratio, counted_as=counted_as)(tokens) == macs
+
+
+def test_our_count_is_the_sum_of_its_parts():
+    # 11 tokens at ratio 0.5 in the first of two layers: 5 of 10 go, 6 stay.
+    model = TextEncoder(depth=2, width=8, heads=2, intermediate=20)
+    attention = (11 + 6) * 4 * 64 + (121 + 36) * 2 * 8
+    mlp = (6 + 6) * 2 * 8 * 20
+    head = 64 + 8 * 2
+    plan = 10 * 10 * 4
+    assert our_cost(model, "pitome", 0.5, layers="first1")(11) == attention + mlp + head + plan
+
+
+def test_three_layers_merge_unless_said_otherwise():
+    assert our_cost(TINY, "tome", 0.8)(24) == our_cost(TINY, "tome", 0.8, "first3")(24)
+    assert our_cost(TINY, "tome", 0.8)(24) > our_cost(TINY, "tome", 0.8, "first4")(24)
+
+
+@pytest.mark.parametrize("name", ["bert_base", "distilbert", "minilm"])
+def test_unmerged_cost_equals_the_count_on_the_model(name):
+    transformers = pytest.importorskip("transformers")
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, tokens = ENCODERS[name], 37
+    if model.family == "bert":
+        config = transformers.BertConfig(
+            num_hidden_layers=model.depth,
+            hidden_size=model.width,
+            num_attention_heads=model.heads,
+            intermediate_size=model.intermediate,
+            attn_implementation="eager",
+        )
+        kind = transformers.BertForSequenceClassification
+    else:
+        config = transformers.DistilBertConfig(attn_implementation="eager")
+        kind = transformers.DistilBertForSequenceClassification
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        kind(config).eval()(torch.zeros(1, tokens, dtype=torch.long))
+    assert counter.get_total_flops() == 2 * our_cost(model, "none", 1.0)(tokens)
+
+
+def test_bert_large_is_as_wide_and_deep_as_published():
+    large = ENCODERS["bert_large"]
+    assert (large.depth, large.width, large.heads, large.intermediate) == (24, 1024, 16, 4096)
+
+
+def test_distilbert_costs_half_of_bert_by_the_authors_count():
+    bert, distilbert = (authors_cost(ENCODERS[n], "pitome_repo", 1.0) for n in ("bert_base", "distilbert"))
+    assert all(bert(tokens) == 2 * distilbert(tokens) for tokens in (3, 77, LIMIT))
+
+
+def test_share_of_a_data_set_is_that_of_the_summed_costs():
+    costs = {10: (6, 10), 20: (30, 40)}
+    share = mean_share({10: 3, 20: 1}, lambda t: costs[t][0], lambda t: costs[t][1])
+    assert share == pytest.approx((3 * 6 + 30) / (3 * 10 + 40))
+
+
+def test_batches_cost_their_longest_sentence():
+    assert padded_lengths([5, 9, 7, 7, 3], 2) == {3: 1, 7: 1, 9: 1}
+    assert padded_lengths([5, 9, 7, 7, 3], 10) == {9: 1}
+    assert padded_lengths([], 4) == {}
+
+
+@pytest.mark.parametrize(
+    ("printed", "low", "high"), [("1.9", 1.85, 1.95), ("2.27", 2.265, 2.275), ("2", 1.5, 2.5)]
+)
+def test_printed_digits_bound_the_value(printed, low, high):
+    assert rounding_interval(printed) == pytest.approx((low, high))
+
+
+def test_lengths_that_give_a_printed_value():
+    curve = {10: 1.84, 20: 1.85, 30: 1.9, 40: 1.96}
+    assert lengths_giving("1.9", curve) == [20, 30]
+    assert lengths_giving("1.96", curve) == [40]
+    assert lengths_giving("3.00", curve) == []
+
+
+def test_a_mix_of_two_lengths():
+    curves = [{10: 1.0, 20: 2.0, 30: 4.0}, {10: 1.0, 20: 4.0, 30: 5.0}]
+    # Shares 1, 1/2, 1/4 and 1, 1/4, 1/5: half of the cost on 10, half on 20 gives 3/4 and 5/8.
+    mix = mix_giving(["1.333", "1.600"], curves)
+    assert mix == Mix(10, 20, pytest.approx(0.5, abs=0.01))
+    assert mix_giving(["2.00", "4.00"], curves) == Mix(20, 20, pytest.approx(0.5, abs=0.5))
+
+
+def test_the_longer_length_is_as_short_as_can_be():
+    curve = {10: 1.0, 20: 2.0, 30: 2.0, 40: 4.0}
+    mix = mix_giving(["1.500"], [curve])
+    assert mix is not None and (mix.short, mix.long) == (10, 20)
+
+
+@pytest.mark.parametrize("printed", [("2.00", "3.00"), ("5.00", "5.00"), ("0.50", "0.50")])
+def test_no_mix_gives_what_lies_outside(printed):
+    assert mix_giving(printed, [{10: 1.0, 20: 2.0}, {10: 1.0, 20: 2.0}]) is None
+
+
+@pytest.mark.parametrize("tokens", [0, -1, LIMIT + 1])
+def test_a_length_outside_the_encoder(tokens):
+    with pytest.raises(UsageError, match=f"{tokens} tokens does not fit; give 1 to 512"):
+        our_cost(TINY, "pitome", 0.8)(tokens)
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(UsageError, match="did you mean bert_base"):
+        encoder("bert_bas")
+    with pytest.raises(UsageError, match="unknown merge method"):
+        our_cost(TINY, "nothing", 0.8)
+
+
+def test_nothing_to_average_over():
+    with pytest.raises(UsageError, match="no sentence"):
+        mean_share({}, lambda t: t, lambda t: t)
+    with pytest.raises(UsageError, match="batch_size=0"):
+        padded_lengths([3], 0)
