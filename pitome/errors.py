@@ -18,6 +18,10 @@ class UnsupportedModelError(PitomeError, TypeError):
     """A model in which nothing can be merged; the message says what was looked for and found."""
 
 
+class MethodError(PitomeError):
+    """A merge method whose plan breaks the contract, or that cannot be loaded."""
+
+
 class DataError(PitomeError):
     """A data set that is missing, empty or unreadable."""
 
