@@ -1,0 +1,1 @@
+"""Pictures of what merged: images read safely, groups per layer, one PNG page."""

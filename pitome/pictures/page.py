@@ -1,0 +1,167 @@
+"""Rows of labelled cells on one page, as an image. Knows nothing of tokens."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+INK = (28, 30, 36)
+GREY = (104, 108, 118)
+GREEN = (22, 122, 60)
+RED = (190, 32, 38)
+
+_MARGIN, _GAP, _LINE = 28, 10, 19
+_HEAD = 168  # width of the column in front of the cells
+
+
+@dataclass(frozen=True)
+class Text:
+    """One line; it is cut to the room it has."""
+
+    words: str
+    colour: tuple[int, int, int] = INK
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture [h, w, 3] of uint8 and the lines below it."""
+
+    image: np.ndarray
+    foot: tuple[Text, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """The lines in front, and the cells; None leaves a place empty."""
+
+    head: tuple[Text, ...]
+    cells: Sequence[Cell | None]
+
+
+@dataclass(frozen=True)
+class Page:
+    """columns: the lines above each column; legend: swatches [h, w, 3] with their meaning."""
+
+    title: str
+    columns: Sequence[tuple[Text, ...]]
+    rows: Sequence[Row]
+    legend: Sequence[tuple[np.ndarray, str]]
+    caption: Sequence[str] = field(default=())
+
+
+def render(page: Page) -> Image.Image:
+    """Draw the page; every cell's picture keeps its own pixels."""
+    cells = [cell for row in page.rows for cell in row.cells if cell is not None]
+    wide = max(cell.image.shape[1] for cell in cells)
+    width = 2 * _MARGIN + _HEAD + len(page.columns) * (wide + _GAP) - _GAP
+    inside = width - 2 * _MARGIN
+    captions = [line for text in page.caption for line in _wrap(text, inside, 13)]
+    keys = _flow(page.legend, inside)
+    above = max(len(lines) for lines in page.columns)
+    heights = [_height(row) for row in page.rows]
+    height = (
+        2 * _MARGIN
+        + 36
+        + above * _LINE
+        + sum(heights)
+        + 14
+        + len(keys) * (_LINE + 9)
+        + 6
+        + len(captions) * _LINE
+    )
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    left = _MARGIN + _HEAD
+    y = _MARGIN
+    draw.text((_MARGIN, y), _fit(page.title, _font(20, True), inside), INK, _font(20, True))
+    y += 36
+    for i, lines in enumerate(page.columns):
+        x = left + i * (wide + _GAP) + wide // 2
+        for j, line in enumerate(lines):
+            # at the bottom, beside the cells
+            _write(draw, (x, y + (above - len(lines) + j) * _LINE), line, wide, "ma")
+    y += above * _LINE
+    for row, tall in zip(page.rows, heights, strict=True):
+        for j, line in enumerate(row.head):
+            _write(draw, (_MARGIN, y + 4 + j * _LINE), line, _HEAD - 14, "la")
+        for i, cell in enumerate(row.cells):
+            if cell is None:
+                continue
+            x = left + i * (wide + _GAP)
+            image.paste(Image.fromarray(cell.image), (x, y))
+            for j, line in enumerate(cell.foot):
+                place = (x + wide // 2, y + cell.image.shape[0] + 4 + j * _LINE)
+                _write(draw, place, line, wide, "ma")
+        y += tall
+    y += 14
+    for keys_of_line in keys:
+        for x, swatch, meaning in keys_of_line:
+            image.paste(Image.fromarray(swatch), (_MARGIN + x, y))
+            draw.text((_MARGIN + x + swatch.shape[1] + 8, y + 2), meaning, INK, _font(13))
+        y += _LINE + 9
+    y += 6
+    for line in captions:
+        draw.text((_MARGIN, y), line, GREY, _font(13))
+        y += _LINE
+    return image
+
+
+def _height(row: Row) -> int:
+    cells = [cell for cell in row.cells if cell is not None]
+    below = max((len(cell.foot) for cell in cells), default=0)
+    picture = max((cell.image.shape[0] for cell in cells), default=0)
+    return max(picture + below * _LINE, len(row.head) * _LINE) + _GAP + 4
+
+
+def _flow(legend: Sequence[tuple[np.ndarray, str]], width: int) -> list[list[tuple[int, np.ndarray, str]]]:
+    """Lines of (left end, swatch, meaning), broken where the width ends."""
+    lines: list[list[tuple[int, np.ndarray, str]]] = [[]]
+    x = 0
+    for swatch, meaning in legend:
+        room = swatch.shape[1] + 8 + int(_font(13).getlength(meaning))
+        if x and x + room > width:
+            lines.append([])
+            x = 0
+        lines[-1].append((x, swatch, meaning))
+        x += room + 30
+    return lines
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: Text, room: int, anchor: str) -> None:
+    font = _font(13, text.bold)
+    draw.text(place, _fit(text.words, font, room), text.colour, font, anchor)
+
+
+def _fit(words: str, font: ImageFont.FreeTypeFont, room: int) -> str:
+    if font.getlength(words) <= room:
+        return words
+    while words and font.getlength(words + "…") > room:
+        words = words[:-1]
+    return words.rstrip() + "…"
+
+
+def _wrap(words: str, room: int, size: int) -> list[str]:
+    font = _font(size)
+    lines: list[str] = []
+    for word in words.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_fit(line, font, room) for line in lines]
+
+
+@functools.cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as matplotlib brings it, so that every machine has it."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)

@@ -1,0 +1,115 @@
+"""The images of a picture: what the model gets, what it sees in colours, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pitome.data.base import Preprocess
+from pitome.errors import DataError, UsageError
+from pitome.pictures.image import Picture
+
+MOST_CLASSES = 20  # columns that one page can hold
+
+_NAMES = {
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """B images: `inputs` [B, C, H, W] as the model gets them, `names`, and labels (None: unknown)."""
+
+    inputs: Tensor
+    names: list[str]
+    labels: list[int | None]
+    preprocess: Preprocess
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The inputs in colours again, [B, H, W, 3] of uint8."""
+        shape = (1, -1, 1, 1)
+        mean, std = (torch.tensor(v).view(shape) for v in (self.preprocess.mean, self.preprocess.std))
+        colours = (self.inputs.cpu() * std + mean).clamp(0, 1)
+        colours = colours.expand(-1, 3, -1, -1)
+        return (colours * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """Several samples as one batch."""
+    return Samples(
+        torch.cat([part.inputs for part in parts]),
+        [name for part in parts for name in part.names],
+        [label for part in parts for label in part.labels],
+        parts[0].preprocess,
+    )
+
+
+def from_file(picture: Picture, preprocess: Preprocess) -> Samples:
+    """An image file as the model wants it: resized and cropped, grey for a model with one channel."""
+    from pitome.data.imagenet import make_transform
+
+    image = picture.image.convert("L") if preprocess.channels == 1 else picture.image
+    name = f"{picture.name} ({', '.join(picture.notes)})" if picture.notes else picture.name
+    return Samples(make_transform(preprocess, train=False)(image)[None], [name], [None], preprocess)
+
+
+def from_data(data: Any, index: int) -> Samples:
+    """Test sample `index` of a data module. Raises DataError where there is none or it is unreadable."""
+    dataset = data.test_dataloader().dataset
+    if not 0 <= index < len(dataset):
+        raise DataError(f"image={index}: {data.info.name} has test samples 0 to {len(dataset) - 1}")
+    item = dataset[index]
+    if len(item) == 2:
+        raise DataError(f"image={index}: this sample of {data.info.name} cannot be read ({item[1]})")
+    image, label, _ = item
+    return Samples(image[None], [f"{data.info.name} test {index}"], [int(label)], data.preprocess)
+
+
+def one_per_class(data: Any) -> Samples:
+    """The first test image of every class, in the order of the classes.
+
+    Raises UsageError for data of more classes than a page holds.
+    """
+    if data.info.classes > MOST_CLASSES:
+        raise UsageError(
+            f"{data.info.name} has {data.info.classes} classes, too many for one image of each; "
+            "give image=PATH, or indices of test samples such as image=0,1,2"
+        )
+    found: dict[int, Samples] = {}
+    for index in range(data.info.n_selected):
+        sample = from_data(data, index)
+        assert sample.labels[0] is not None
+        found.setdefault(sample.labels[0], sample)
+        if len(found) == data.info.classes:
+            break
+    return join([found[label] for label in sorted(found)])
+
+
+def class_names(data: str, classes: int) -> list[str]:
+    """What the `classes` outputs of a classifier are called: the names of the data set `data`, those of
+    ImageNet for 1,000, else numbers."""
+    if len(_NAMES.get(data, ())) == classes:
+        return list(_NAMES[data])
+    if classes == 1000:
+        from timm.data import ImageNetInfo
+
+        names = ImageNetInfo("imagenet-1k")
+        return [names.index_to_description(i).split(",")[0] for i in range(classes)]
+    return [f"class {i}" for i in range(classes)]
