@@ -1,7 +1,8 @@
 """timm: `VisionTransformer` models built from `vision_transformer.Block` (checked on 1.0.31).
 
-DeiT, AugReg ViT and models that pool the mean of their tokens (MAE). The keys are read behind
-`attn.k_norm`, the size bias goes in as `attn_mask`, tokens merge between attention and MLP.
+With or without class, distillation and register tokens; the class token, the mean (MAE) or an
+attention pool (SigLIP) as output. The keys are read behind `attn.k_norm`, the size bias goes in as
+`attn_mask`, tokens merge between attention and MLP. docs/models.md lists every model of timm.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from timm.layers import Attention, PatchEmbed
+from timm.layers import Attention, AttentionPoolLatent, GluMlp, Mlp, PatchEmbed, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from pitome.adapters.core import Adapter, Site, State, Tap
+from pitome.adapters.core import Adapter, Site, State, Tap, size_bias
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.measure.costs import Architecture, LayerCost
 
@@ -23,7 +25,11 @@ _EXPECTED: dict[type, tuple[str, ...]] = {
     VisionTransformer: ("forward", "forward_features", "pool", "forward_intermediates"),
     Block: ("forward",),
     Attention: ("forward",),
+    AttentionPoolLatent: ("forward",),
 }
+# MLPs that treat every token alone and whose cost is that of their linear layers.
+_MLPS: tuple[type, ...] = (Mlp, GluMlp, SwiGLU, GeGluMlp)
+_HEADS = (VisionTransformer.forward_head, VisionTransformerDistilled.forward_head)
 
 
 def adapt(model: nn.Module) -> TimmAdapter:
@@ -44,19 +50,8 @@ def adapt(model: nn.Module) -> TimmAdapter:
     for block in host.blocks:
         _check_class(block, Block)
         _check_class(block.attn, Attention)
-    heads = (VisionTransformer.forward_head, VisionTransformerDistilled.forward_head)
-    if type(host).forward_head not in heads or "forward_head" in vars(host):
-        raise UnsupportedModelError(
-            f"cannot patch {type(host).__name__}: it has a forward_head of its own, "
-            "and how that one pools merged tokens is not known"
-        )
-    pool = (
-        type(host.attn_pool).__name__ if host.attn_pool is not None else f"global_pool={host.global_pool!r}"
-    )
-    if host.attn_pool is not None or host.global_pool not in ("token", "avg"):
-        raise UnsupportedModelError(
-            f"cannot patch {type(host).__name__}: looked for global_pool 'token' or 'avg', found {pool}"
-        )
+        _check_mlp(block.mlp)
+    _check_output(host)
     return TimmAdapter(host)
 
 
@@ -109,22 +104,25 @@ class TimmAdapter(Adapter):
             )
         rows, columns = embed.dynamic_feat_size(_check_size(embed, input_size))
         patches = rows * columns
+        pool, pool_token = _pool_cost(host)
         return Architecture(
             tokens=patches + host.num_prefix_tokens,
             protected=host.num_prefix_tokens,
             layers=tuple(_layer_cost(block) for block in host.blocks),
             stem=patches * embed.proj.weight.numel(),
-            head=_linear(host.head) + _linear(getattr(host, "head_dist", None)),
+            head=_linear(host.head) + _linear(getattr(host, "head_dist", None)) + pool,
             patches=patches,
             classes=host.num_classes,
             patch_inputs=embed.proj.weight[0].numel(),
             family=self.family,
+            pool_token=pool_token,
         )
 
     def example(self, input_size: int | tuple[int, int] | None = None) -> Tensor:
         """A blank image [1, C, H, W]. Raises UsageError for a size the model does not take."""
-        embed = self.host.patch_embed
-        return embed.proj.weight.new_zeros(1, embed.proj.in_channels, *_check_size(embed, input_size))
+        host = self.host
+        size = _check_size(host.patch_embed, input_size)
+        return next(host.parameters()).new_zeros(1, host.in_chans, *size)
 
 
 def _forward(self: Any, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
@@ -142,18 +140,25 @@ def _forward(self: Any, x: Tensor, attn_mask: Tensor | None = None, is_causal: b
 
 
 def _pool(self: Any, x: Tensor, pool_type: str | None = None) -> Tensor:
-    """`VisionTransformer.pool` on merged tokens: a mean counts every input token once."""
+    """`VisionTransformer.pool` on merged tokens [B, N, C] -> [B, C]: every input token counts once.
+
+    A mean is weighted by size, an attention pool gets log(size) as bias (whether or not the blocks
+    use proportional attention). Without a pool the merged tokens come out as they are.
+    """
     size = self._pitome.state.size[-1]
     kind = self.global_pool if pool_type is None else pool_type
-    if self.attn_pool is not None or kind not in ("", "token", "avg"):
+    kind = "map" if self.attn_pool is not None else kind
+    if kind not in ("", "token", "avg", "map"):
         raise UsageError(f"pool {kind!r} does not know merged tokens; use token or avg, or remove the patch")
-    if size is None or kind != "avg":
+    if size is None or kind in ("", "token"):
         return type(self).pool(self, x, pool_type)
     start = 0 if self.pool_include_prefix else self.num_prefix_tokens
-    weight = size[:, start:, None]
-    total = weight.sum(dim=1)
+    x, size = x[:, start:], size[:, start:]
+    if kind == "map":
+        return self.attn_pool(x, attn_mask=size_bias(size, x))
+    total = size.sum(dim=1, keepdim=True)
     # A method without protection can leave no patch token at all: zeros then, not NaN.
-    return ((x[:, start:] * weight).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype)
+    return ((x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype)
 
 
 def _refuse_intermediates(self: Any, *args: object, **kwargs: object) -> None:
@@ -176,7 +181,36 @@ def _check_class(module: nn.Module, expected: type) -> None:
             )
 
 
-def _check_size(embed: PatchEmbed, input_size: int | tuple[int, int] | None) -> tuple[int, int]:
+def _check_mlp(module: nn.Module) -> None:
+    """Refuse an MLP that is not known to treat every token alone."""
+    if getattr(type(module), "forward", None) not in [getattr(known, "forward", None) for known in _MLPS]:
+        found = type(module)
+        raise UnsupportedModelError(
+            f"cannot patch: looked for an MLP of timm's {', '.join(known.__name__ for known in _MLPS)}, "
+            f"found {found.__module__}.{found.__qualname__}, which may mix tokens"
+        )
+
+
+def _check_output(host: Any) -> None:
+    """Refuse a head or pool whose result on merged tokens is not known, or not that on all tokens."""
+    if type(host).forward_head not in _HEADS or "forward_head" in vars(host):
+        raise UnsupportedModelError(
+            f"cannot patch {type(host).__name__}: it has a forward_head of its own, "
+            "and how that one pools merged tokens is not known"
+        )
+    looked = f"cannot patch {type(host).__name__}: looked for global_pool 'token', 'avg' or 'map', found "
+    if host.attn_pool is not None:
+        _check_class(host.attn_pool, AttentionPoolLatent)
+        if host.attn_pool.pos_embed is not None:
+            raise UnsupportedModelError(looked + "an attention pool with position embeddings of its own")
+    elif host.global_pool not in ("token", "avg"):
+        why = "no pool: merged tokens come out, and which is where is lost"
+        if host.global_pool:
+            why = "a maximum over merged tokens is not that over the tokens they stand for"
+        raise UnsupportedModelError(f"{looked}{host.global_pool!r} ({why})")
+
+
+def _check_size(embed: Any, input_size: int | tuple[int, int] | None) -> tuple[int, int]:
     if input_size is None:
         size = embed.img_size
     else:
@@ -200,6 +234,17 @@ def _layer_cost(block: Any) -> LayerCost:
         hidden_dim=attn.qkv.in_features,
         heads=attn.num_heads,
     )
+
+
+def _pool_cost(host: Any) -> tuple[int, int]:
+    """MACs of an attention pool: (whatever the tokens, per token that leaves the last block)."""
+    pool = host.attn_pool
+    if pool is None:
+        return 0, 0
+    per_token = _linear(pool.kv) + 2 * pool.latent_len * pool.num_heads * pool.head_dim
+    fixed = pool.latent_len * (_linear(pool.q) + _linear(pool.proj) + _linear(pool.mlp))
+    unseen = 0 if host.pool_include_prefix else host.num_prefix_tokens
+    return fixed - unseen * per_token, per_token
 
 
 def _linear(module: nn.Module | None) -> int:

@@ -62,7 +62,8 @@ class Cost:
 
     tokens: entering each block, then the final count (L + 1 numbers); stem as in `Architecture`;
     head: everything behind the last block; attention and mlp: all blocks together; plan: what the
-    merge method itself computes (its matrix products and, where it ranks by class attention, the class token's row).
+    merge method itself computes (its matrix products and, where it ranks by class attention, the
+    class token's row).
     """
 
     tokens: tuple[int, ...]
