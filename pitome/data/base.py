@@ -16,7 +16,8 @@ class DataInfo:
     source: hub, local or package (what was taken, not what was asked for); revision: a commit or
     checksum of the data; classes: number of labels; n_selected: samples asked for; limit,
     selection: how many and how they were chosen; skipped: (sample id, reason) of those that could
-    not be read, filled while the samples are read.
+    not be read, filled while the samples are read; n_truncated: texts longer than the model reads,
+    None for data that is no text.
     """
 
     name: str
@@ -28,6 +29,7 @@ class DataInfo:
     limit: int | None = None
     selection: str = "all"
     skipped: dict[int, str] = field(default_factory=dict)
+    n_truncated: int | None = None
 
     @property
     def n_skipped(self) -> int:
