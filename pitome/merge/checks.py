@@ -1,4 +1,4 @@
-"""Whether a value fits the type of an option."""
+"""The types an option can have, and whether a value fits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,30 @@ from typing import Any, Literal, Union
 from pitome.errors import nearest
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_LISTS = {
+    bool: "true and false, e.g. [true,false]",
+    int: "whole numbers, e.g. [12,10,8]",
+    float: "numbers, e.g. [0.9,0.8]",
+    str: "texts, e.g. [a,b]",
+}
+SUPPORTED = "bool, int, float, str, Literal of texts, Sequence of one of these, and None beside them"
+
+
+def supported(hint: Any) -> bool:
+    """Whether an option can have the type `hint`: what a command line can say and a record can keep."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return all(part is type(None) or supported(part) for part in parts)
+    if origin is Literal:
+        return all(isinstance(part, str) for part in parts)
+    if origin is Sequence:
+        return parts[0] in _LISTS
+    return hint in _WORDS
 
 
 def fits(value: object, hint: Any) -> bool:
     """Whether `value` is of type `hint`: an int is a float, a bool is no number, nan and inf fit
-    nothing; a type this function does not know fits everything."""
+    nothing. `hint` is one that `supported` accepts."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return any(fits(value, part) for part in parts)
@@ -33,7 +52,7 @@ def fits(value: object, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint) if hint in (bool, str) else True
+    return isinstance(value, hint)
 
 
 def explain(value: object, hint: Any) -> str:
@@ -47,5 +66,5 @@ def explain(value: object, hint: Any) -> str:
     if typing.get_origin(first) is Literal:
         return f"is not known; {nearest(str(value), typing.get_args(first))}"
     if typing.get_origin(first) is Sequence:
-        return "does not fit; give a list of whole numbers, e.g. [12,10,8]"
-    return f"does not fit; give {_WORDS.get(first, str(first))}"
+        return f"does not fit; give a list of {_LISTS[typing.get_args(first)[0]]}"
+    return f"does not fit; give {_WORDS[first]}"

@@ -5,22 +5,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import logging
 import pkgutil
+import re
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pitome.merge
-from pitome.errors import UsageError, nearest
-from pitome.merge.checks import explain, fits
+from pitome.errors import MethodError, UsageError, nearest
+from pitome.merge import plugins
+from pitome.merge.checks import SUPPORTED, explain, fits, supported
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.schedule import CountFunction, LimitFunction, count_unprotected, limit_unprotected
+
+_log = logging.getLogger("pitome")
 
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """Options every method has; a method's own options extend this class.
+    """Options every method has; a method's own options extend this class, frozen like it, with a
+    default for every field.
 
     prop_attn: add log(size) to the attention logits (proportional attention).
     metric: what similarity is measured on: `keys` (mean over heads) or `hidden` (the features).
@@ -60,7 +66,8 @@ class Guarantees:
     needs_class_token: bool = False
 
 
-PlanFunction = Callable[[Tokens, int, Any], Plan]
+PlanFunction = Callable[[Tokens, Any, Any], Plan]
+PaddingRule = Literal["alone", "batch", "merged"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,9 @@ class Method:
     image), as FlopCounterMode counts them: matrix products only.
     kept(options) -> one count per layer (tokens kept, class token counted) if the options are a
     schedule of their own, else None.
+    padding: what a batch with padding means to `plan`: `alone`, it is asked for one sample at a time
+    and never sees padding; `batch`, it takes `Tokens.padding` and a tensor [B] as `remove`; `merged`,
+    it treats padding as any other token.
     """
 
     name: str
@@ -88,6 +98,7 @@ class Method:
     macs: Callable[[int, int, int, int, Any], int]
     resolve: Callable[[Any, str, int], Any]
     kept: Callable[[Any], Sequence[int] | None]
+    padding: PaddingRule = "alone"
 
     def build_options(self, values: dict[str, Any]) -> MethodOptions:
         """Typed options from keyword arguments. Raises UsageError for an unknown name."""
@@ -102,6 +113,7 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
+_PACKAGE = "pitome.merge."
 
 
 def register(
@@ -116,17 +128,35 @@ def register(
     macs: Callable[[int, int, int, int, Any], int] = lambda n, protected, dim, remove, options: 0,
     resolve: Callable[[Any, str, int], Any] = lambda options, family, depth: options,
     kept: Callable[[Any], Sequence[int] | None] = lambda options: None,
+    padding: PaddingRule = "alone",
 ) -> Callable[[PlanFunction], PlanFunction]:
-    """Make a plan function known as `merge=<name>`. Raises UsageError if the name is taken."""
+    """Make a plan function known as `merge=<name>`.
+
+    A function that is defined a second time (a notebook cell that is run again) replaces the first.
+    Raises UsageError for a name that is taken or is no identifier, for options that are no dataclass
+    with defaults and types of `checks.SUPPORTED`, and where a bare name (without `_repo`) does not
+    guarantee keeps_protected_first and identity_at_1.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise UsageError(f"a merge method cannot be named {name!r}; use letters, digits and _")
+    _check_options(name, options)
+    promised = guarantees or Guarantees()
+    if not name.endswith("_repo") and not (promised.keeps_protected_first and promised.identity_at_1):
+        raise UsageError(
+            f"merge={name} must guarantee keeps_protected_first and identity_at_1, as every method does "
+            "whose name does not end in _repo"
+        )
 
     def add(plan: PlanFunction) -> PlanFunction:
-        if name in _METHODS and _METHODS[name].plan is not plan:
-            raise UsageError(f"a merge method named {name!r} is registered already")
+        if not plan.__module__.startswith(_PACKAGE):
+            _load_package()  # or a name of this package could be taken before its owner comes
+        if name in _METHODS and not _same(_METHODS[name].plan, plan):
+            raise UsageError(f"a merge method named {name!r} is registered already; choose another name")
         _METHODS[name] = Method(
             name=name,
             plan=plan,
             options=options,
-            guarantees=guarantees or Guarantees(),
+            guarantees=promised,
             source=source,
             needs_cls_attention=needs_cls_attention,
             count=count,
@@ -134,23 +164,60 @@ def register(
             macs=macs,
             resolve=resolve,
             kept=kept,
+            padding=padding,
         )
         return plan
 
     return add
 
 
+def _same(one: PlanFunction, other: PlanFunction) -> bool:
+    """Whether both are one definition, perhaps executed twice."""
+    places = [(f.__module__, getattr(f, "__qualname__", id(f))) for f in (one, other)]
+    return places[0] == places[1]
+
+
+def _check_options(method: str, options: type[MethodOptions]) -> None:
+    """Refuse options that a command line could not say. Raises UsageError."""
+    if not (isinstance(options, type) and issubclass(options, MethodOptions)):
+        raise UsageError(f"merge={method}: options={options!r} is no class that extends MethodOptions")
+    if "__dataclass_fields__" not in vars(options):
+        raise UsageError(f"merge={method}: put @dataclass(frozen=True) above {options.__name__}")
+    try:
+        hints = typing.get_type_hints(options)
+    except Exception as problem:  # whatever evaluating an annotation raises
+        why = plugins.reason(problem)
+        raise UsageError(f"merge={method}: the types in {options.__name__} cannot be read ({why})") from None
+    for field in dataclasses.fields(options):
+        hint = hints[field.name]
+        if not supported(hint):
+            shown = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else hint
+            raise UsageError(f"merge={method}: option {field.name} has type {shown}; use {SUPPORTED}")
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UsageError(f"merge={method}: option {field.name} has no default; give it one")
+    try:
+        options()
+    except UsageError as error:
+        raise UsageError(f"merge={method}: {error}") from None
+
+
 def get(name: str) -> Method:
-    """The method registered as `name`. Raises UsageError with the nearest names."""
+    """The method registered as `name`, here or by another distribution's entry point.
+
+    Raises UsageError with the nearest names, MethodError for an entry point that does not work.
+    """
     _load_package()
+    if name not in _METHODS and name in plugins.offered():
+        _load_plugin(name)
     if name not in _METHODS:
-        raise UsageError(f"unknown merge method {name!r}; {nearest(name, _METHODS)}")
+        raise UsageError(f"unknown merge method {name!r}; {nearest(name, {*_METHODS, *plugins.offered()})}")
     return _METHODS[name]
 
 
 def names() -> list[str]:
-    """All registered names, sorted."""
+    """All registered names, sorted. An entry point that does not work is left out, with a warning."""
     _load_package()
+    _load_plugins()
     return sorted(_METHODS)
 
 
@@ -159,7 +226,27 @@ def _load_package() -> None:
     """Import the modules of this package, which register their methods: not before a name is
     looked up, so that schedules can be checked without torch."""
     for module in pkgutil.iter_modules(pitome.merge.__path__):
-        importlib.import_module(f"pitome.merge.{module.name}")
+        importlib.import_module(_PACKAGE + module.name)
+
+
+@functools.cache
+def _load_plugins() -> None:
+    for name, entry in plugins.offered().items():
+        try:
+            if name not in _METHODS:
+                _load_plugin(name)
+            elif _METHODS[name].plan.__module__.startswith(_PACKAGE):
+                owner = plugins.distribution(entry)
+                _log.warning("merge=%s of %s is left out: pitome has a method of that name", name, owner)
+        except MethodError as problem:
+            _log.warning("%s", problem)
+
+
+def _load_plugin(name: str) -> None:
+    plugins.load(name)
+    if name not in _METHODS:
+        owner = plugins.distribution(plugins.offered()[name])
+        raise MethodError(f"merge={name} of {owner}: its entry point registers no method of that name")
 
 
 def one_of(what: str, value: object, choices: tuple[object, ...]) -> None:
