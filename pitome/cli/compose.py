@@ -8,7 +8,7 @@ import re
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.sweeper import Sweeper
@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pitome.cli.help import GROUPS
-from pitome.config import CONF, Config, choices, import_modules, validate
+from pitome.config import CONF, Amount, Config, choices, import_modules, validate
 from pitome.errors import UsageError, nearest
+from pitome.merge import plugins
 
 
 def register_schema() -> None:
@@ -25,8 +26,11 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def check_command_line(overrides: list[str], multirun: bool) -> None:
-    """Compose and check every point that these overrides ask for. Raises PitomeError, one line."""
+def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Config, Amount]]:
+    """Compose and check every point that these overrides ask for, and give all of them.
+
+    Raises PitomeError, one line.
+    """
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as problem:
@@ -37,26 +41,53 @@ def check_command_line(overrides: list[str], multirun: bool) -> None:
         points = _points(parsed)
     elif swept := [o.get_key_element() for o in parsed if o.is_sweep_override()]:
         raise UsageError(f"{swept[0]} has several values; add -m to run all of them")
+    checked = []
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         for point in points:
             try:
-                config = compose("config", overrides=point)
-                validate(OmegaConf.to_object(config))  # type: ignore[arg-type]
+                config: Config = OmegaConf.to_object(compose("config", overrides=point))  # type: ignore[assignment]
+                checked.append((config, validate(config)))
             except (HydraException, OmegaConfBaseException) as problem:
                 raise UsageError(explain(problem, point)) from None
+    return checked
 
 
 def offer_own_methods(parsed: list[Override]) -> None:
-    """Import what `imports=[...]` names, and let merge= choose the methods registered by it."""
-    names = [o.value() for o in parsed if o.get_key_element() == "imports"]
-    if not names:
+    """Import what `imports=[...]` names, and let merge= choose the methods registered by it, or
+    offered by the entry points of other distributions. Without either, no method is loaded.
+
+    Raises UsageError or MethodError for one that cannot be loaded.
+    """
+    modules = [o for o in parsed if o.get_key_element() == "imports"]
+    if any(o.is_sweep_override() for o in modules):
+        raise UsageError("imports has several values; give all modules in one list, imports=[a,b]")
+    for names in (o.value() for o in modules):
+        import_modules([str(name) for name in (names if isinstance(names, list) else [names])])
+    chosen = _chosen(parsed, "merge") & plugins.offered().keys()
+    if not modules and not chosen:
         return
-    import_modules([str(name) for name in (names[-1] if isinstance(names[-1], list) else [names[-1]])])
     from pitome.merge import registry
 
-    for name in set(registry.names()) - set(choices("merge")):
+    for name in {*chosen, *registry.loaded()} - set(choices("merge")):
         options = dataclasses.asdict(registry.get(name).options())
         ConfigStore.instance().store(group="merge", name=name, node={"name": name, "options": options})
+
+
+def _chosen(parsed: list[Override], group: str) -> set[str]:
+    """The names that a command line chooses in a group, those of a sweep included."""
+    values = [o.value() for o in parsed if o.get_key_element() == group]
+    return {
+        str(one) for value in values for one in (value.list if isinstance(value, ChoiceSweep) else [value])
+    }
+
+
+def offered(group: str) -> list[str]:
+    """What a group can be: the names in conf/, and methods from elsewhere."""
+    known = set(choices(group))
+    if group == "merge":
+        own = ConfigStore.instance().repo.get("merge", {})
+        known |= {name.removesuffix(".yaml") for name in own} | plugins.offered().keys()
+    return sorted(known)
 
 
 def _points(parsed: list[Override]) -> list[list[str]]:
@@ -72,7 +103,7 @@ def explain(problem: Exception, overrides: list[str] | None = None) -> str:
     text = f"{problem} {problem.__cause__ or ''}"
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, name = match.groups()
-        return f"unknown {group}={name}; {nearest(name, choices(group))}"
+        return f"unknown {group}={name}; {nearest(name, offered(group))}"
     if "Could not override" in text or "is not in struct" in text:
         key = re.search(r"full_key: (\S+)", text) or re.search(r"Could not override '([^']+)'", text)
         if key is not None:

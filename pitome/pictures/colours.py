@@ -42,7 +42,9 @@ def colour(groups: np.ndarray, size: np.ndarray, before: np.ndarray | None = Non
     taken: dict[int, int] = {}
     area = np.zeros(len(PALETTE), dtype=int)
     merged, counts = np.unique(groups[(groups >= 0) & (size > 1)], return_counts=True)
-    for group, count in sorted(zip(merged.tolist(), counts.tolist(), strict=True), key=lambda g: (-g[1], g[0])):
+    for group, count in sorted(
+        zip(merged.tolist(), counts.tolist(), strict=True), key=lambda g: (-g[1], g[0])
+    ):
         own = groups == group
         refused = {taken[other] for other in around[group] if other in taken}
         wanted = _most(before[own]) if before is not None else NONE

@@ -34,7 +34,8 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Samples:
-    """B images: `inputs` [B, C, H, W] as the model gets them, `names`, and labels (None: unknown)."""
+    """B images: `inputs` [B, C, H, W] as the model gets them, what each is called (a file, or a place
+    in the test split), and labels, None where unknown."""
 
     inputs: Tensor
     names: list[str]
@@ -46,8 +47,7 @@ class Samples:
         """The inputs in colours again, [B, H, W, 3] of uint8."""
         shape = (1, -1, 1, 1)
         mean, std = (torch.tensor(v).view(shape) for v in (self.preprocess.mean, self.preprocess.std))
-        colours = (self.inputs.cpu() * std + mean).clamp(0, 1)
-        colours = colours.expand(-1, 3, -1, -1)
+        colours = (self.inputs.cpu() * std + mean).clamp(0, 1).expand(-1, 3, -1, -1)
         return (colours * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
@@ -79,7 +79,7 @@ def from_data(data: Any, index: int) -> Samples:
     if len(item) == 2:
         raise DataError(f"image={index}: this sample of {data.info.name} cannot be read ({item[1]})")
     image, label, _ = item
-    return Samples(image[None], [f"{data.info.name} test {index}"], [int(label)], data.preprocess)
+    return Samples(image[None], [f"test {index}"], [int(label)], data.preprocess)
 
 
 def one_per_class(data: Any) -> Samples:

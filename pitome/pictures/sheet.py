@@ -30,6 +30,7 @@ class Shown:
 
 def lay_out(
     samples: Samples,
+    unmerged: Followed,
     shown: Sequence[Shown],
     names: Sequence[str],
     caption: Sequence[str],
@@ -37,30 +38,31 @@ def lay_out(
 ) -> Page:
     """A page for one image (layers side by side) or for several (images side by side).
 
-    shown: the methods, on these samples; names: of the classes; caption: lines below; after: how
-    many layers have passed in the pictures shown (default: five depths for one image, the last for
-    several). Raises UsageError for a depth the model does not have.
+    unmerged: the model without merging; shown: the methods, on these samples; names: of the classes;
+    caption: lines below; after: how many layers have passed in the pictures shown (default: five
+    depths for one image, the last for several). Raises UsageError for a depth the model does not have.
     """
-    depth = len(shown[0].followed.steps) - 1
+    depth = len(unmerged.steps) - 1
     for number in after or ():
         if not 0 <= number <= depth:
             raise UsageError(f"after={number}: the model has {depth} layers; give numbers from 0 to {depth}")
     if len(samples.names) == 1:
         depths = after or sorted({1, *(-(-depth * i // 4) for i in range(1, 5))})
-        return _by_layer(samples, shown, names, caption, depths)
-    return _by_image(samples, shown, names, caption, after or [depth])
+        return _by_layer(samples, unmerged, shown, names, caption, depths)
+    return _by_image(samples, unmerged, shown, names, caption, after or [depth])
 
 
 def _by_layer(
     samples: Samples,
+    unmerged: Followed,
     shown: Sequence[Shown],
     names: Sequence[str],
     caption: Sequence[str],
     depths: Sequence[int],
 ) -> Page:
     pixels, label = samples.pixels[0], samples.labels[0]
-    first = shown[0].followed.steps[0]
-    grid, depth = first.groups.shape[1:], len(shown[0].followed.steps) - 1
+    first = unmerged.steps[0]
+    grid, depth = first.groups.shape[1:], len(unmerged.steps) - 1
     scale = _scale("layers", max(grid))
     original = Cell(cells.plain(pixels, grid, scale), (Text(f"{first.tokens} tokens", GREY),))
     rows = []
@@ -76,24 +78,27 @@ def _by_layer(
         if one.followed.ranks:
             rows.append(Row(_energy_head(one), [None, *(_energy(one.followed, n, 0, scale) for n in depths)]))
     known = () if label is None else (Text(f"label: {_name(names, label)}", GREY),)
-    columns = [(Text("input", bold=True), *known)]
+    guess = _guess(unmerged, 0, label, names)
+    columns = [(Text("input", bold=True), *known, *(guess and (Text("unmerged model:", GREY), *guess)))]
     columns += [(Text(f"after {n} of {depth} layers", bold=True),) for n in depths]
     return Page(_TITLE, columns, rows, _legend(shown, scale), caption)
 
 
 def _by_image(
     samples: Samples,
+    unmerged: Followed,
     shown: Sequence[Shown],
     names: Sequence[str],
     caption: Sequence[str],
     depths: Sequence[int],
 ) -> Page:
-    first = shown[0].followed.steps[0]
-    grid, depth = first.groups.shape[1:], len(shown[0].followed.steps) - 1
+    first = unmerged.steps[0]
+    grid, depth = first.groups.shape[1:], len(unmerged.steps) - 1
     scale = _scale("images", max(grid))
     count, pixels = range(len(samples.names)), samples.pixels
-    head = (Text("input", bold=True), Text(f"{first.tokens} tokens", GREY))
-    rows = [Row(head, [Cell(cells.plain(pixels[i], grid, scale)) for i in count])]
+    head = (Text("input", bold=True), Text("unmerged model", GREY), Text(f"{first.tokens} tokens", GREY))
+    foot = [_guess(unmerged, i, samples.labels[i], names) for i in count]
+    rows = [Row(head, [Cell(cells.plain(pixels[i], grid, scale), foot[i]) for i in count])]
     painted = [[_painted(pixels[i], one.followed, i, scale) for i in count] for one in shown]
     for number, (one, pictures) in itertools.product(depths, zip(shown, painted, strict=True)):
         head = (
@@ -109,7 +114,9 @@ def _by_image(
         if one.followed.ranks:
             rows.append(Row(_energy_head(one), [_energy(one.followed, number, i, scale) for i in count]))
     columns = [
-        (Text(name if label is None else _name(names, label), bold=True),)
+        (Text(name, bold=True),)
+        if label is None
+        else (Text(_name(names, label), bold=True), Text(name, GREY))
         for name, label in zip(samples.names, samples.labels, strict=True)
     ]
     return Page(_TITLE, columns, rows, _legend(shown, scale), caption)

@@ -1,0 +1,163 @@
+"""What `python scripts/show_tokens.py` does: checks, one picture, the exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pitome.errors import PitomeError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from pitome.config import Amount, Config
+    from pitome.pictures.image import Picture
+
+FOLDER = Path("results/pictures")
+METHODS = "merge=pitome,tome"
+OWN = ("image", "out", "after", "max_pixels")
+AMOUNTS = ("merge", "ratio", "r", "inflection", "flops", "layers")  # what may differ on one page
+SHARED = ("task", "model", "data", "source", "weights", "device", "seed", "imports")
+
+HELP = """\
+Which patches of an image ended up in one token: method below method, layer beside layer, as PNG.
+
+usage: python scripts/show_tokens.py [KEY=VALUE ...]
+
+  image=       an image file or the index of a test sample, or several with commas;
+               without it: one test image per class
+  merge=       methods, with commas (pitome,tome)
+  ratio=       also r=, flops=, inflection=, layers= and merge.options.NAME=; several with commas
+  model=       (vit_fmnist); also weights=, seed=, device=, data=, source=, imports=
+  after=       how many layers have passed in the pictures shown, e.g. after=1,6,12
+  out=         the PNG file (results/pictures/...)
+  max_pixels=  larger images are refused (50000000)
+
+python run.py --help lists all models, methods and data.
+
+examples:
+  python scripts/show_tokens.py merge=pitome,tome ratio=0.9
+  python scripts/show_tokens.py image=photo.jpg model=deit_s merge=pitome,tome,tofu ratio=0.9
+  python scripts/show_tokens.py image=0 merge=pitome ratio=0.95,0.9,0.85 after=4,8,12
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is the picture's own; images None: one test image per class."""
+
+    images: list[str] | None
+    out: Path | None
+    after: list[int] | None
+    max_pixels: int
+
+
+def main(argv: list[str]) -> int:
+    """Draw what `argv` asks for. Returns the exit code: 0, 2 for a user's error."""
+    if {"-h", "--help"} & set(argv):
+        print(HELP)
+        return 0
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed over many lines
+    try:
+        print(_run(argv))
+    except PitomeError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run(argv: list[str]) -> Path:
+    """Everything that text and files decide is checked before torch is imported."""
+    own, overrides = _split(argv)
+    arguments = _read(own)
+    try:
+        from pitome.cli.compose import check_command_line, register_schema
+    except ModuleNotFoundError as problem:
+        raise UsageError(
+            f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python"
+        ) from None
+
+    register_schema()
+    methods = _check(check_command_line(overrides, multirun=True))
+    images = _open(arguments)
+    path = arguments.out or _default_path(methods[0][0], arguments.images)
+
+    from pitome.pictures.draw import draw
+    from pitome.records.files import write_atomically
+    from pitome.tasks.environment import resolve_device
+
+    device = resolve_device(methods[0][0].device)
+    write_atomically(path, draw(methods, device, images, arguments.after))
+    return path
+
+
+def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The picture's own keys, and those of run.py."""
+    own, overrides = {}, []
+    for word in argv:
+        if word in ("-m", "--multirun"):
+            continue  # several values are always welcome here
+        key, equals, value = word.partition("=")
+        root = re.split(r"[.@]", key.lstrip("+~"))[0]
+        if not equals or root not in (*OWN, *AMOUNTS, *SHARED):
+            raise UsageError(f"{word} cannot be used here; {nearest(root, [*OWN, *AMOUNTS, *SHARED])}")
+        if key in OWN:
+            own[key] = value
+        else:
+            overrides.append(word)
+    if not any(word.partition("=")[0] == "merge" for word in overrides):
+        overrides.append(METHODS)
+    return own, overrides
+
+
+def _read(own: dict[str, str]) -> Arguments:
+    from pitome.pictures.image import MAX_PIXELS
+
+    images = own.get("image")
+    # A name with a comma is one file if there is such a file.
+    parts = None if images is None else [images] if Path(images).is_file() else images.split(",")
+    if parts is not None and "" in parts:
+        raise UsageError("image= is empty; give an image file or the index of a test sample")
+    after = own.get("after")
+    numbers = None if after is None else after.strip("[]").split(",")
+    pixels = own.get("max_pixels", str(MAX_PIXELS))
+    out = Path(own["out"]).expanduser() if "out" in own else None
+    if numbers is not None and not all(number.strip().isdecimal() for number in numbers):
+        raise UsageError(f"after={after} is no list of whole numbers; give e.g. after=1,6,12")
+    if not pixels.isdecimal() or int(pixels) < 1:
+        raise UsageError(f"max_pixels={pixels} is not a whole number >= 1")
+    if out is not None and (out.suffix.lower() != ".png" or out.is_dir()):
+        raise UsageError(f"out={own['out']} is no PNG file; give a name that ends in .png")
+    return Arguments(parts, out, numbers and sorted({int(number) for number in numbers}), int(pixels))
+
+
+def _check(points: list[tuple[Config, Amount]]) -> list[tuple[Config, Amount]]:
+    """One model, one set of images; methods and amounts may differ."""
+    first = points[0][0]
+    if first.task.name != "classification":
+        raise UsageError(f"task={first.task.name} cannot be drawn; only task=classification has images")
+    for config, _ in points[1:]:
+        same = replace(config, **{key: getattr(first, key) for key in AMOUNTS})
+        if same != first:
+            raise UsageError(f"one picture has one model and one seed; only {', '.join(AMOUNTS)} may vary")
+    return points
+
+
+def _open(arguments: Arguments) -> list[Picture | int] | None:
+    from pitome.pictures.image import read_image
+
+    if arguments.images is None:
+        return None
+    return [
+        int(word) if word.isdecimal() else read_image(word, arguments.max_pixels) for word in arguments.images
+    ]
+
+
+def _default_path(config: Config, images: Sequence[str] | None) -> Path:
+    what = "classes" if images is None else "-".join(Path(word).stem for word in images)
+    return FOLDER / (re.sub(r"[^A-Za-z0-9._-]+", "_", f"{config.model.name}-{what}")[:100] + ".png")

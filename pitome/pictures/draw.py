@@ -1,0 +1,115 @@
+"""From configurations to the bytes of a PNG: build the model, follow every method, lay out the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pitome.config import Amount, Config, model_label
+from pitome.data.build import build as build_data
+from pitome.merge import registry
+from pitome.models.vision import Built, build
+from pitome.pictures.groups import Followed, follow
+from pitome.pictures.image import Picture
+from pitome.pictures.page import render
+from pitome.pictures.samples import Samples, class_names, from_data, from_file, join, one_per_class
+from pitome.pictures.sheet import Shown, lay_out
+
+
+def draw(
+    methods: Sequence[tuple[Config, Amount]],
+    device: torch.device,
+    images: Sequence[Picture | int] | None = None,
+    after: Sequence[int] | None = None,
+) -> bytes:
+    """A PNG of what `methods`, which share model, data and seed, do to the same images.
+
+    images: files, or indices of test samples; None: one test image per class. after: how many
+    layers have passed in the pictures shown. Raises PitomeError for what does not fit.
+    """
+    config = methods[0][0]
+    torch.manual_seed(config.seed)  # random weights
+    built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
+    samples = _samples(config, built, images)
+    model, inputs = built.model.to(device), samples.inputs.to(device)
+    shown = []
+    for one, amount in methods:
+        torch.manual_seed(config.seed)  # a method's draw does not depend on the ones before it
+        followed = follow(model, inputs, one.merge.name, _asked(one, amount), one.merge.options)
+        shown.append(Shown(_judged(followed, built), _setting(one, amount)))
+    unmerged = _judged(follow(model, inputs, "none", {"ratio": 1.0}), built)
+    classes = 0 if unmerged.probabilities is None else unmerged.probabilities.shape[-1]
+    page = lay_out(
+        samples,
+        unmerged,
+        shown,
+        class_names(config.data.name, classes),
+        _caption(config, built, samples, chosen=images is not None),
+        after,
+    )
+    content = io.BytesIO()
+    render(page).save(content, format="png")
+    return content.getvalue()
+
+
+def _samples(config: Config, built: Built, images: Sequence[Picture | int] | None) -> Samples:
+    preprocess = built.preprocess
+
+    def data() -> Any:
+        return build_data(
+            dataclasses.asdict(config.data),
+            preprocess,
+            batch_size=1,
+            source=config.source,
+            limit=config.limit,
+            workers=0,
+        )
+
+    if images is None:
+        return one_per_class(data())
+    indexed = data() if any(isinstance(image, int) for image in images) else None
+    parts = [
+        from_file(image, preprocess) if isinstance(image, Picture) else from_data(indexed, image)
+        for image in images
+    ]
+    return join(parts)
+
+
+def _judged(followed: Followed, built: Built) -> Followed:
+    """Predictions of random weights mean nothing and are left out."""
+    return followed if built.sha256 is not None else dataclasses.replace(followed, probabilities=None)
+
+
+def _asked(config: Config, amount: Amount) -> dict[str, Any]:
+    return {"ratio": 1.0} if config.merge.name == "none" else amount.asked()
+
+
+def _setting(config: Config, amount: Amount) -> tuple[str, ...]:
+    """How much was asked for, and the options that are not the method's own."""
+    if config.merge.name == "none":
+        return ()
+    own = dataclasses.asdict(registry.get(config.merge.name).options())
+    changed = {key: value for key, value in config.merge.options.items() if value != own.get(key)}
+    return tuple(f"{key} {value}" for key, value in (amount.asked() | changed).items())
+
+
+def _caption(config: Config, built: Built, samples: Samples, *, chosen: bool) -> list[str]:
+    weights = f"{built.weights.source} weights"
+    if built.sha256 is not None:
+        weights = f"{weights} {built.weights.name} (sha256 {built.sha256[:12]})"
+    size = built.preprocess.size
+    model = f"Model {model_label(config.model)}, {weights}, input {size}x{size}, seed {config.seed}."
+    # Labels are known of test samples only.
+    tested = any(label is not None for label in samples.labels)
+    of_data = f" {config.data.name}" if tested else ""
+    if not chosen:
+        return [model, f"Images:{of_data}, the first test image of every class."]
+    named = ", ".join(
+        f"{config.data.name} {name}" if label is not None else name
+        for name, label in zip(samples.names, samples.labels, strict=True)
+    )
+    return [model, f"Images: {named}." if len(samples.names) > 1 else f"Image: {named}."]
