@@ -13,6 +13,12 @@ RESULT_VERSION = 1
 UNMERGED = "none"
 """Name of the method that merges nothing: every comparison's baseline."""
 
+RESIZE = "resize"
+"""Name of the control that merges nothing either, but sees a smaller image at equal cost."""
+
+CONTROLS = ("random", "stride", RESIZE)
+"""What a method has to beat: none of them looks at the tokens."""
+
 
 def build_identity(
     *,

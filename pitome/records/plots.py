@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitome.records.files import write_atomically
-from pitome.records.groups import baseline, digest, group, labels
-from pitome.records.identity import UNMERGED
+from pitome.records.groups import baseline, digest, group
+from pitome.records.identity import CONTROLS, RESIZE
+from pitome.records.rows import rows
 from pitome.records.schema import Record
 from pitome.records.statistics import proportion
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 # white). The marker distinguishes what the colour cannot: neighbours in a crowd, grey prints.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "<", ">", "h", "p", "*")
+_GREYS = ("0.55", "0.35", "0.45")
+_DASHES = ((0, (4, 2)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)))
 _NAMES = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy"}
 _MOST_BARS = 2  # lines; with more, the bars hide one another
 _BAR_GAP = 4 / 72  # inches between the bars of two methods at equal cost
@@ -65,19 +68,22 @@ def draw(members: Sequence[Record]) -> Figure | None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for i, (label, runs) in enumerate(lines.items()):
+        control = label in CONTROLS
+        colour = _GREYS[CONTROLS.index(label)] if control else _COLOURS[i % len(_COLOURS)]
         x = [100 * share for share, _, _ in runs]
         y = [100 * score for _, score, _ in runs]
         axes.plot(
             x,
             y,
             label=label,
-            color=_COLOURS[i % len(_COLOURS)],
+            color=colour,
             marker=_MARKERS[i % len(_MARKERS)],
-            markersize=6,
+            markersize=5 if control else 6,
             markeredgecolor="white",
             markeredgewidth=0.6,
-            linewidth=1.6,
-            zorder=3,
+            linestyle=_DASHES[CONTROLS.index(label)] if control else "-",
+            linewidth=1.3 if control else 1.6,
+            zorder=2.5 if control else 3,
         )
         if len(lines) <= _MOST_BARS:
             bars = [_bar(score, n) for _, score, n in runs]
@@ -90,7 +96,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
                 y,
                 yerr=list(zip(*bars, strict=True)),
                 fmt="none",
-                ecolor=_COLOURS[i % len(_COLOURS)],
+                ecolor=colour,
                 elinewidth=0.9,
                 capsize=2.5,
                 alpha=0.7,
@@ -126,13 +132,15 @@ def draw(members: Sequence[Record]) -> Figure | None:
 
 
 def _lines(members: Sequence[Record]) -> dict[str, list[tuple[float, float, int | None]]]:
-    """Label -> (share of FLOPs, score, samples) of its runs, from cheap to dear."""
-    names = labels(members)
-    lines: dict[str, list[tuple[float, float, int | None]]] = defaultdict(list)
-    for m in members:
-        if m.done and m.score is not None and m.cost is not None and m.method.name != UNMERGED:
-            lines[names[m.run_id]].append((m.cost.share, m.score, m.data.n_samples))
-    return {label: sorted(points, key=lambda point: point[:2]) for label, points in sorted(lines.items())}
+    """Label -> (share of FLOPs, score, samples) of its runs, from cheap to dear; controls last."""
+    lines: dict[str, set[tuple[float, float, int | None]]] = defaultdict(set)
+    for row in rows(members):
+        cost, score = row.first.cost, row.score
+        if row.first.done and score is not None and cost is not None and row.merges:
+            label = RESIZE if row.method == RESIZE else row.label
+            lines[label].add((cost.share, score, row.first.data.n_samples))
+    order = sorted(lines, key=lambda label: (label in CONTROLS, label))
+    return {label: sorted(lines[label], key=lambda point: point[:2]) for label in order}
 
 
 def _bar(score: float, n: int | None) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from pitome.errors import PitomeError
 from pitome.records.decode import decode
 from pitome.records.identity import run_id
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a field is added, removed or changes its meaning. Older records stay readable:
 a field they lack takes its default."""
 
@@ -37,7 +37,7 @@ class DataInfo:
 
     source: where they were taken from (hub, local, package). limit: None for the whole split.
     selection: how `limit` chooses. n_samples: evaluated; n_skipped: unreadable, of which
-    `skipped` names some.
+    `skipped` names some. bank: the labelled samples that voted on these, if any did.
     """
 
     name: str
@@ -49,6 +49,7 @@ class DataInfo:
     n_samples: int | None = None
     n_skipped: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    bank: DataInfo | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,93 +1,186 @@
-"""Tables of runs, for the terminal and in Markdown."""
+"""Tables of runs: quality and cost, who beats whom, speed."""
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pitome.records.files import write_atomically
-from pitome.records.groups import baseline, group, labels, setting
-from pitome.records.identity import UNMERGED
+from pitome.records.cells import NOTHING, caption, giga, metric, p_value, points, setting_name, title
+from pitome.records.comparisons import Pair, pairs, to_controls, to_unmerged
+from pitome.records.groups import group
+from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
+from pitome.records.rendering import Table, show, to_markdown, write_markdown
+from pitome.records.rows import Outcomes, Row, identical, rows
 from pitome.records.schema import Record
-from pitome.records.statistics import Interval, paired_difference
+from pitome.records.statistics import LEVEL
 
-if TYPE_CHECKING:
-    from rich.console import Console
+__all__ = ["Outcomes", "Table", "build", "show", "to_markdown", "write_markdown"]
 
-Outcomes = Callable[[Record], Mapping[str, Any] | None]
-"""From a record to its per-sample outcomes (column -> [n]), e.g. `Store.outcomes`."""
-
-NOTHING = "-"
-_NAMES = {"top1": "Top-1", "top5": "Top-5"}
+OVERVIEW_FROM = 4  # settings; fewer are seen at a glance without a table of their own
 
 
 @dataclass(frozen=True)
-class Table:
-    """Cells as text. caption: lines above, saying what every number is; notes: lines below.
+class Results:
+    """One group of comparable runs, all that its tables need. same: names of rows whose seeds gave
+    identical outcomes."""
 
-    bold: (row, column) of the cells that stand out; text: the columns that are words;
-    remarks: row -> what is to be said of it (why it failed).
-    """
-
-    title: str
-    caption: list[str]
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
-    bold: set[tuple[int, int]] = field(default_factory=set)
-    text: set[int] = field(default_factory=lambda: {0})
-    remarks: dict[int, str] = field(default_factory=dict)
+    members: list[Record]
+    rows: list[Row]
+    pairs: list[Pair]
+    same: set[str]
 
 
 def build(records: Sequence[Record], outcomes: Outcomes) -> list[Table]:
-    """The tables of all runs: quality and cost for each group of comparable runs, then speed."""
-    groups = group(records)
-    tables = [quality(members, outcomes) for members in groups]
-    return tables + [table for members in groups if (table := speed(members)) is not None]
+    """The tables of all runs: for each group of comparable runs an overview if there are many
+    settings, quality and cost, and comparisons; then speed."""
+    found = [_results(members, _remembered(outcomes)) for members in group(records)]
+    tables: list[Table] = []
+    for results in found:
+        many = overview(results)
+        tables += [many] if many else []
+        tables.append(quality(results, folded=many is not None))
+        tables += [table] if (table := comparisons(results, folded=many is not None)) else []
+    return tables + [table for results in found if (table := speed(results)) is not None]
 
 
-def quality(members: Sequence[Record], outcomes: Outcomes) -> Table:
-    """What merging costs in quality and saves in computation, for one group of runs."""
-    names = labels(members)
-    differences = {m.run_id: _difference(m, members, outcomes) for m in members if _compared(m)}
-    metric = _metric(members)
-    authors = any(m.cost and m.cost.authors_macs is not None for m in members)
-    header = ["Method", _setting_name(members), "Tokens left", "GMACs"]
-    header += ["GMACs (authors)"] if authors else []
-    header += ["Cost %", "Plan %", f"{metric} %", "Difference [95 % interval]"]
-    rows = []
-    for m in members:
-        cost = m.cost
-        row = [names[m.run_id], setting(m), _tokens(m), _giga(cost.macs if cost else None)]
-        row += [_giga(cost.authors_macs if cost else None)] if authors else []
-        row += [f"{100 * cost.share:.1f}" if cost else NOTHING, _plan(m)]
-        row += [_score(m), _points(differences.get(m.run_id))]
-        rows.append(row)
+def overview(results: Results) -> Table | None:
+    """One number per method and setting; None where there are few settings or one method."""
+    cells: dict[str, dict[str, Row]] = defaultdict(dict)  # point -> column -> row
+    for row in results.rows:
+        if row.point:
+            # of several `resize` in one setting the dearest, which comes last
+            cells[row.point][_column(row)] = row
+    columns = sorted({column for here in cells.values() for column in here}, key=_controls_last)
+    if len(cells) < OVERVIEW_FROM or len(columns) < 2:
+        return None
+    unmerged, controls, best = to_unmerged(results.pairs), to_controls(results.pairs), _best(results.rows)
+    lines, bold = [], set()
+    for i, here in enumerate(cells.values()):
+        line = [next(iter(here.values())).point_name]
+        for j, column in enumerate(columns, 1):
+            if (cell := here.get(column)) is None:
+                line.append(NOTHING)
+                continue
+            same = cell.key in unmerged and not unmerged[cell.key].resolved
+            beaten = all(pair.resolved and pair.better for pair in controls.get(cell.key, []))
+            line.append(_score(cell) + "~" * same + "!" * (not beaten))
+            if cell.key in best:
+                bold.add((i, j))
+        lines.append(line)
+    base = next((row for row in results.rows if not row.merges and row.scored), None)
+    name = metric(results.members)
+    notes = [f"{name} in percent" + (f"; unmerged: {_score(base)}." if base else ".")]
+    if unmerged:
+        notes.append("~: not resolved from the unmerged model.")
+    if controls:
+        notes.append("!: does not beat every control at its setting, or not resolved.")
+    notes.append("Bold: the best of its setting. FLOPs: at most that share of the unmerged model's.")
     return Table(
-        title=_title(members[0]),
-        caption=_caption(members),
-        header=header,
-        rows=rows,
-        notes=_notes(members, differences, authors),
-        bold={(i, header.index(f"{metric} %")) for i in _best(members)},
-        remarks={i: f"failed: {m.error}" for i, m in enumerate(members) if not m.done},
+        title=f"{title(results.members[0])}: overview",
+        caption=caption(results.members),
+        header=["Setting", *columns],
+        rows=lines,
+        notes=notes,
+        bold=bold,
     )
 
 
-def speed(members: Sequence[Record]) -> Table | None:
+def quality(results: Results, *, folded: bool = False) -> Table:
+    """What merging costs in quality and saves in computation, for one group of runs."""
+    members = results.members
+    unmerged, controls = to_unmerged(results.pairs), to_controls(results.pairs)
+    name = metric(members)
+    authors = any(m.cost and m.cost.authors_macs is not None for m in members)
+    header = ["Method", setting_name(members), "Tokens left", "GMACs"]
+    header += ["GMACs (authors)"] if authors else []
+    header += ["Cost %", "Plan %", f"{name} %", "Difference [95 % interval]"]
+    header += ["Beats controls"] if controls else []
+    lines = []
+    for row in results.rows:
+        cost = row.first.cost
+        line = [_name(row), row.setting, _tokens(row.first), giga(cost.macs if cost else None)]
+        line += [giga(cost.authors_macs if cost else None)] if authors else []
+        line += [f"{100 * cost.share:.1f}" if cost else NOTHING, _plan(row.first)]
+        pair = unmerged.get(row.key)
+        line += [_score(row, _name(row) in results.same), points(pair.result.difference if pair else None)]
+        if controls:
+            against = controls.get(row.key, [])
+            won = sum(one.resolved and one.better for one in against)
+            line += [f"{won} of {len(against)}" if against else NOTHING]
+        lines.append(line)
+    return Table(
+        title=title(members[0]),
+        caption=caption(members),
+        header=header,
+        rows=lines,
+        notes=_notes(results, authors),
+        bold={
+            (i, header.index(f"{name} %"))
+            for i, row in enumerate(results.rows)
+            if row.key in _best(results.rows)
+        },
+        remarks={i: f"failed: {row.first.error}" for i, row in enumerate(results.rows) if not row.first.done},
+        sections=_sections([row.point for row in results.rows]),
+        folded=folded,
+    )
+
+
+def comparisons(results: Results, *, folded: bool = False) -> Table | None:
+    """Who beats whom, and whether that is resolved; None where nothing is compared but one row with
+    the unmerged model."""
+    found = results.pairs
+    if len(found) < 2:
+        return None
+    first = found[0].result
+    binary = all(pair.result.binary for pair in found)
+    test = (
+        "McNemar's exact test" if binary else "a sign-flip test (McNemar's where answers are right or wrong)"
+    )
+    several = len({(pair.first.first.run_id, pair.second.first.run_id) for pair in found})
+    return Table(
+        title=f"{title(results.members[0])}: comparisons",
+        caption=[
+            f"First against the unmerged model and the controls of its setting, in {metric(results.members)} "
+            f"percentage points, {first.difference.n:,} samples; the best method against the runner-up."
+        ],
+        header=[
+            *("Setting", "First", "against", "Difference [95 % interval]"),
+            *("McNemar p" if binary else "p", "Holm p", "Verdict"),
+        ],
+        rows=[
+            [
+                pair.first.point_name,
+                _name(pair.first),
+                _name(pair.second),
+                points(pair.result.difference),
+                p_value(pair.result.p),
+                p_value(pair.adjusted),
+                pair.verdict,
+            ]
+            for pair in found
+        ],
+        notes=[
+            f"p: {test}, two-sided. It and the interval (paired bootstrap) are of one comparison alone.",
+            f"Holm p: corrected for all {several} comparisons of the table. Resolved: below {LEVEL:g}.",
+        ],
+        text={0, 1, 2, 6},
+        sections=_sections([pair.first.point for pair in found]),
+        folded=folded,
+    )
+
+
+def speed(results: Results) -> Table | None:
     """Measured throughput; None if no run of the group was timed."""
-    names = labels(members)
-    timed = [(m, m.throughput) for m in members if m.done and m.throughput]
+    timed = [(row, run, run.throughput) for row in results.rows for run in row.runs if run.throughput]
+    timed = [(row, run, t) for row, run, t in timed if run.done]
     if not timed:
         return None
-    rows = [
+    seeds = len({run.seed for _, run, _ in timed}) > 1
+    lines = [
         [
-            names[m.run_id],
-            setting(m),
+            f"{row.label} (seed {run.seed})" if seeds else row.label,
+            row.setting,
             _rate(t.images_per_s_unmerged),
             _rate(t.images_per_s),
             f"{t.speedup:.2f} [{t.speedup_low:.2f}, {t.speedup_high:.2f}]",
@@ -96,15 +189,15 @@ def speed(members: Sequence[Record]) -> Table | None:
             t.device,
             str(t.threads),
         ]
-        for m, t in timed
+        for row, run, t in timed
     ]
-    header = ["Method", _setting_name(members), "Unmerged images/s", "Merged images/s"]
+    header = ["Method", setting_name(results.members), "Unmerged images/s", "Merged images/s"]
     header += ["Speed-up [95 % interval]", "Pairs", "Batch", "Device", "Threads"]
     return Table(
-        title=f"{_title(members[0])}: speed",
-        caption=_caption([m for m, _ in timed]),
+        title=f"{title(results.members[0])}: speed",
+        caption=caption([run for _, run, _ in timed]),
         header=header,
-        rows=rows,
+        rows=lines,
         notes=[
             "The two sides of a row were timed alternately in the same run; the speed-up is the median of "
             "its pairs. Images/s of different rows were measured at different times: do not compare them."
@@ -113,117 +206,26 @@ def speed(members: Sequence[Record]) -> Table | None:
     )
 
 
-def to_markdown(tables: Sequence[Table]) -> str:
-    """GitHub-flavoured Markdown."""
-    return "\n\n".join(_markdown(table) for table in tables) + "\n"
+def _results(members: list[Record], outcomes: Outcomes) -> Results:
+    made = rows(members)
+    same = {_name(row) for row in made if row.scored and identical(row, outcomes)}
+    return Results(members, made, pairs(made, outcomes), same)
 
 
-def write_markdown(path: Path, tables: Sequence[Table]) -> None:
-    """Write the tables to `path` in one step. Raises RecordError if it cannot be written."""
-    write_atomically(path, to_markdown(tables).encode())
+def _remembered(outcomes: Outcomes) -> Outcomes:
+    """`outcomes`, each file read once."""
+    known: dict[str, object] = {}
+
+    def read(record: Record):  # type: ignore[no-untyped-def]
+        if record.run_id not in known:
+            known[record.run_id] = outcomes(record)
+        return known[record.run_id]
+
+    return read
 
 
-def show(tables: Sequence[Table], console: Console | None = None) -> None:
-    """Print the tables to the terminal."""
-    import rich.box
-    import rich.console
-    import rich.measure
-    import rich.table
-    import rich.text
-
-    # Without a terminal (a log file, a pipe) rich would assume 80 columns.
-    console = console or rich.console.Console(width=None if sys.stdout.isatty() else 160)
-    for table in tables:
-        printed = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for j, name in enumerate(table.header):
-            cells = [row[j] for row in table.rows]
-            words = name.split() + (" ".join(cells).split() if j in table.text else cells)
-            narrowest = max(map(len, words))  # break text between words, numbers never
-            printed.add_column(
-                rich.text.Text(name),  # in a plain string rich would take brackets for markup
-                justify="left" if j in table.text else "right",
-                min_width=narrowest,
-                max_width=None if j in table.text else narrowest,
-                overflow="fold",
-                vertical="bottom",
-            )
-        for i, row in enumerate(table.rows):
-            printed.add_row(
-                *(rich.text.Text(c, style="bold" if (i, j) in table.bold else "") for j, c in enumerate(row))
-            )
-        unlimited = console.options.update(width=1000)
-        if rich.measure.Measurement.get(console, unlimited, printed).minimum > console.width:
-            printed.padding = (0, 0, 0, 0)
-            narrowest = rich.measure.Measurement.get(console, unlimited, printed).minimum
-            # Still too wide: the terminal breaks the lines; no number is ever cut off.
-            printed.width = max(narrowest, console.width)
-        console.print()
-        console.print(rich.text.Text(table.title, style="bold"))
-        for line in table.caption:
-            console.print(rich.text.Text(line))
-        console.print(printed, crop=False)
-        for i, remark in sorted(table.remarks.items()):
-            console.print(rich.text.Text(f"{table.rows[i][0]} {table.rows[i][1]} {remark}", style="red"))
-        for line in table.notes:
-            console.print(rich.text.Text(line, style="dim"))
-
-
-def _markdown(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    header, rule = [_escape(name) for name in table.header], []
-    for j in range(len(table.header)):
-        rule.append("---" if j in table.text else "---:")
-    if table.remarks:
-        header, rule = [*header, "Note"], [*rule, "---"]
-    rows = []
-    for i, row in enumerate(table.rows):
-        cells = [f"**{_escape(c)}**" if (i, j) in table.bold else _escape(c) for j, c in enumerate(row)]
-        rows.append(line(cells + ([_escape(table.remarks.get(i, ""))] if table.remarks else [])))
-    parts = [f"### {table.title}", "  \n".join(table.caption)]
-    parts.append("\n".join([line(header), line(rule), *rows]))
-    parts += ["\n".join(f"- {note}" for note in table.notes)] if table.notes else []
-    return "\n\n".join(parts)
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
-
-
-def _title(record: Record) -> str:
-    return f"{record.task}: {record.model.name} on {record.data.name}"
-
-
-def _caption(members: Sequence[Record]) -> list[str]:
-    """What was measured, on what, with what: every number below depends on it."""
-    first = next((m for m in members if m.done), members[0])
-    data, weights = first.data, first.weights
-    samples = f"{data.n_samples:,} samples" if data.n_samples is not None else "no samples evaluated"
-    if data.limit is not None:
-        samples += f" (limit {data.limit:,}{', ' + data.selection if data.selection else ''})"
-    skipped = max(m.data.n_skipped for m in members)
-    seen = [f"Data: {data.name}", f"split {data.split or 'unknown'}", samples, f"{skipped} skipped"]
-    seen += [f"revision {data.revision[:12]}"] if data.revision else []
-    if weights.random:
-        origin = f"random (seed {first.seed})"
-    else:
-        origin = f"{weights.name} ({weights.source}, sha256 {(weights.sha256 or 'unknown')[:12]})"
-    places = sorted({m.environment.device for m in members if m.environment}) or ["unknown"]
-    conditions = [f"Weights: {origin}", f"precision {first.precision}", f"device {', '.join(places)}"]
-    conditions += [f"result version {first.result_version}"]
-    lines = [", ".join(seen) + ".", ", ".join(conditions) + "."]
-    if any(m.method.name.endswith("_repo") for m in members):
-        lines.append(
-            "Methods: a bare name is the method as its authors published it, _repo is what the code "
-            "of the PiToMe repository runs under that name."
-        )
-    return lines
-
-
-def _notes(members: Sequence[Record], differences: Mapping[str, Interval | None], authors: bool) -> list[str]:
-    notes = []
-    metric = _metric(members)
+def _notes(results: Results, authors: bool) -> list[str]:
+    members, notes, name = results.members, [], metric(results.members)
     if any(m.cost for m in members):
         notes.append(
             "GMACs per sample. Cost %: FLOPs as a share of the unmerged model's. Plan %: the part of a "
@@ -231,65 +233,67 @@ def _notes(members: Sequence[Record], differences: Mapping[str, Interval | None]
         )
     if authors:
         unmerged = {m.cost.unmerged_authors_macs for m in members if m.cost} - {None}
-        stated = f" (unmerged {', '.join(sorted(_giga(m) for m in unmerged))})" if unmerged else ""
+        stated = f" (unmerged {', '.join(sorted(giga(m) for m in unmerged))})" if unmerged else ""
         notes.append(f"GMACs (authors): counted as the PiToMe repository counts them{stated}.")
     if members[0].weights.random:
-        notes.append(f"{metric} is left out: the weights are random, so it would mean nothing.")
+        notes.append(f"{name} is left out: the weights are random, so it would mean nothing.")
         return notes
-    seen = {interval.n for interval in differences.values() if interval is not None}
-    if seen:
-        counts = ", ".join(f"{n:,}" for n in sorted(seen))
+    compared = to_unmerged(results.pairs)
+    if compared:
+        counts = ", ".join(f"{n:,}" for n in sorted({p.result.difference.n for p in compared.values()}))
         notes.append(
             "Difference to the unmerged model in percentage points, with the 95 % interval of a paired "
             f"bootstrap over {counts} samples."
         )
-    merged = [m for m in members if _compared(m)]
-    if any(baseline(m, members) is None for m in merged):
+    merged = [row for row in results.rows if row.scored and row.merges]
+    if merged and not any(row.scored and not row.merges for row in results.rows):
         notes.append("The difference needs merge=none with the same model, data and limit: run it too.")
-    elif any(differences[m.run_id] is None for m in merged):
+    elif any(row.key not in compared for row in merged):
         notes.append("A difference is left out where per-sample outcomes are missing: rerun=true makes them.")
+    if any(len(row.runs) > 1 and _name(row) not in results.same for row in results.rows):
+        notes.append(
+            "±: standard deviation over the seeds, whose mean is shown. Differences are of that mean, sample "
+            "by sample; their intervals do not say how much another seed would change."
+        )
+    if results.same:
+        several = ", ".join(sorted(results.same))
+        notes.append(f"Identical outcomes with every seed, hence no deviation: {several}.")
+    if to_controls(results.pairs):
+        notes.append(
+            "Beats controls: how many of the controls at its setting the row beats, resolved (comparisons)."
+        )
     return notes
 
 
-def _compared(record: Record) -> bool:
-    return record.done and record.score is not None and record.method.name != UNMERGED
+def _name(row: Row) -> str:
+    return f"{row.label} ({len(row.runs)} seeds)" if len(row.runs) > 1 else row.label
 
 
-def _difference(record: Record, members: Sequence[Record], outcomes: Outcomes) -> Interval | None:
-    """To the unmerged model; None without it or without outcomes."""
-    base = baseline(record, members)
-    column = record.headline.outcome
-    if base is None or column is None:
-        return None
-    ours, theirs = outcomes(record), outcomes(base)
-    if ours is None or theirs is None or column not in ours or column not in theirs:
-        return None
-    return paired_difference(ours["id"], ours[column], theirs["id"], theirs[column])
+def _column(row: Row) -> str:
+    return row.method if row.method == RESIZE else row.label
 
 
-def _best(members: Sequence[Record]) -> list[int]:
-    """Rows with the best score of all that were asked the same, where there is a choice."""
-    rivals: dict[str, list[int]] = defaultdict(list)
-    for i, m in enumerate(members):
-        if _compared(m):
-            rivals[setting(m)].append(i)
-    best = []
-    for rows in rivals.values():
-        pick = max if members[rows[0]].headline.higher_is_better else min
-        top = pick(members[i].score or 0.0 for i in rows)
-        best += [i for i in rows if members[i].score == top] if len(rows) > 1 else []
+def _controls_last(column: str) -> tuple[int, str]:
+    return CONTROLS.index(column) if column in CONTROLS else -1, column
+
+
+def _best(table: Sequence[Row]) -> set[tuple[str, str]]:
+    """Rows (their keys) with the best score of all that were asked the same, where there is a choice."""
+    rivals: dict[str, list[Row]] = defaultdict(list)
+    for row in table:
+        if row.scored and row.point:
+            rivals[row.point].append(row)
+    best = set()
+    for here in rivals.values():
+        pick = max if here[0].first.headline.higher_is_better else min
+        top = pick(row.score or 0.0 for row in here)
+        best |= {row.key for row in here if row.score == top} if len(here) > 1 else set()
     return best
 
 
-def _metric(members: Sequence[Record]) -> str:
-    name = members[0].headline.name
-    return _NAMES.get(name, name)
-
-
-def _setting_name(members: Sequence[Record]) -> str:
-    """`Ratio` where every row is one ratio or unmerged."""
-    merged = [m for m in members if m.method.name != UNMERGED]
-    return "Ratio" if all(set(m.method.asked) == {"ratio"} for m in merged) else "Setting"
+def _sections(names: Sequence[str]) -> set[int]:
+    """Where another setting begins."""
+    return {i for i in range(1, len(names)) if names[i] != names[i - 1]}
 
 
 def _tokens(record: Record) -> str:
@@ -298,29 +302,22 @@ def _tokens(record: Record) -> str:
     return f"{record.tokens[-1]:.4g}/{record.tokens[0]:.4g}"
 
 
-def _score(record: Record) -> str:
-    if not record.done:
+def _score(row: Row, same: bool = False) -> str:
+    if not row.first.done:
         return "failed"
-    return NOTHING if record.score is None else f"{100 * record.score:.2f}"
+    if row.score is None:
+        return NOTHING
+    text = f"{100 * row.score:.2f}"
+    if len(row.runs) > 1 and not same:
+        text += f" ± {100 * (row.deviation or 0.0):.2f}"
+    return text
 
 
 def _plan(record: Record) -> str:
-    if record.cost is None or record.cost.plan_macs is None or record.method.name == UNMERGED:
+    if record.cost is None or record.cost.plan_macs is None or record.method.name in (UNMERGED, RESIZE):
         return NOTHING
     return f"{100 * record.cost.plan_macs / record.cost.macs:.2f}"
 
 
-def _giga(macs: int | None) -> str:
-    """Four significant digits: models here span 0.01 to 1,000 GMACs."""
-    return NOTHING if macs is None else f"{macs / 1e9:#.4g}".rstrip(".")
-
-
 def _rate(value: float) -> str:
     return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
-
-
-def _points(interval: Interval | None) -> str:
-    if interval is None:
-        return NOTHING
-    value, low, high = (f"{100 * x:+.2f}" for x in (interval.value, interval.low, interval.high))
-    return f"{value} [{low}, {high}]"

@@ -128,6 +128,19 @@ def example(
     return dataclasses.replace(record, **changes)
 
 
+def resized(height: int, width: int, share: float, larger: float, accuracy: float = 0.8) -> Record:
+    """The control: the unmerged model on a smaller image; `larger`: cost of the next larger one."""
+    size = [height, width]
+    record = example("resize", share, accuracy, asked={"shares": [share, larger]}, options={"size": size})
+    assert record.cost is not None
+    return dataclasses.replace(
+        record,
+        method=dataclasses.replace(record.method, ratio=None, schedule=None),
+        cost=dataclasses.replace(record.cost, share=share, plan_macs=0),
+        tokens=[float(height * width // 4 + 1)] * 13,
+    )
+
+
 def failed(method: str = "tome", ratio: float = 0.9, error: str = "out of memory", **changes: Any) -> Record:
     """A run that stopped with `error` before it had measured anything."""
     record = example(method, ratio, **changes)

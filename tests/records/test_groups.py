@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from pitome.records.groups import baseline, digest, group, labels, setting
+from pitome.records.groups import baseline, digest, group
 from tests.records.examples import example, failed
 
 
@@ -97,45 +97,19 @@ def test_baseline_is_the_unmerged_run_of_the_same_seed():
     assert baseline(example(), [example("tome"), failed("none")]) is None
 
 
-def test_labels_name_only_what_differs():
-    plain, half = example(), example(options={"margin": 0.9, "alpha": 0.5})
-    tome = example("tome", options={"prop_attn": True})
-    names = labels([plain, half, tome])
-    assert names[plain.run_id] == "pitome (alpha=1)"
-    assert names[half.run_id] == "pitome (alpha=0.5)"
-    assert names[tome.run_id] == "tome"
-    assert labels([plain, example("pitome", 0.95)])[plain.run_id] == "pitome"
-    seeds = [example("random", seed=0), example("random", seed=1)]
-    assert set(labels(seeds).values()) == {"random (seed 0)", "random (seed 1)"}
+def test_runs_that_train_their_weights_stand_together_by_recipe():
+    def trained(seed, **trainer):
+        record = example("none", None, seed=seed, mode="train", config={"trainer": {"epochs": 3} | trainer})
+        weights = dataclasses.replace(record.weights, sha256=f"{seed:064d}")
+        return dataclasses.replace(record, weights=weights)
+
+    assert len(group([trained(0), trained(1)])) == 1
+    assert len(group([trained(0), trained(1, epochs=4)])) == 2
+    assert len(group([trained(0), dataclasses.replace(trained(1), mode="test")])) == 2
 
 
-def test_labels_of_runs_without_options_yet():
-    done, lost = example("tome", 0.95), failed_early()
-    assert labels([done, lost]) == {done.run_id: "tome", lost.run_id: "tome"}
-
-
-@pytest.mark.parametrize(
-    ("asked", "ratio", "text"),
-    [
-        ({"ratio": 0.925}, 0.925, "0.925"),
-        ({"ratio": 0.3}, 0.5, "0.3, applied 0.5"),
-        ({"ratio": [0.9, 0.8]}, None, "per layer"),
-        ({"r": 16}, None, "r 16"),
-        ({"r": 16, "inflection": -0.5}, None, "r 16, inflection -0.5"),
-        ({"r": [16, 0]}, None, "r per layer"),
-        ({"flops": 0.8}, 0.93127, "FLOPs 0.8, ratio 0.9313"),
-        ({"ratio": 0.9, "layers": "first3"}, 0.9, "0.9, layers first3"),
-        ({"ratio": 0.9, "layers": [0, 1]}, 0.9, "0.9, layers [0, 1]"),
-        ({}, None, "own schedule"),
-    ],
-)
-def test_setting(asked, ratio, text):
-    record = example()
-    method = dataclasses.replace(record.method, asked=asked, ratio=ratio)
-    assert setting(dataclasses.replace(record, method=method)) == text
-
-
-def test_the_unmerged_model_has_no_setting():
-    record = example("none", None)
-    method = dataclasses.replace(record.method, asked={"ratio": 0.9})
-    assert setting(dataclasses.replace(record, method=method)) == "-"
+def test_runs_of_other_settings_of_the_task_stand_apart():
+    one, other = example(), example("tome")
+    knn = dataclasses.replace(other, identity={**other.identity, "settings": {"head": "knn", "k": 20}})
+    assert len(group([one, other])) == 1
+    assert len(group([one, knn])) == 2

@@ -91,7 +91,7 @@ def test_legend_stands_outside_the_data():
     box, data = legend.get_window_extent(), figure.axes[0].get_window_extent()
     assert box.x0 > data.x1 and box.x1 <= figure.bbox.x1
     assert [text.get_text() for text in legend.get_texts()] == [
-        "pitome", "random", "tome", "unmerged", "95 % interval"
+        "pitome", "tome", "random", "unmerged", "95 % interval"
     ]  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 import itertools
 import math
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from pitome.records.schema import RecordError
-from pitome.records.statistics import paired_difference, proportion
+from pitome.records.statistics import compare, holm, mcnemar, paired_difference, proportion, sign_test
 
 
 def test_bootstrap_agrees_with_the_normal_approximation():
@@ -126,3 +127,94 @@ def test_wilson_bounds_solve_their_defining_equation():
         assert abs(bound - 0.913) == pytest.approx(
             1.959963984540054 * math.sqrt(bound * (1 - bound) / 640), rel=1e-9
         )
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    [  # scipy.stats.binomtest(wins, wins + losses, 0.5).pvalue, scipy 1.17.1
+        (5, 1, 0.21875),
+        (10, 2, 0.03857421875),
+        (6, 16, 0.052478790283203125),
+        (59, 6, 4.964650327128616e-12),
+        (121, 59, 4.4344492637551645e-06),
+        (352, 301, 0.05030532261242555),
+        (24_800, 25_200, 0.07436051924949075),
+    ],
+)
+def test_mcnemar_against_known_values(wins, losses, p):
+    assert mcnemar(wins, losses) == pytest.approx(p, rel=1e-12) == mcnemar(losses, wins)
+
+
+def test_mcnemar_against_every_fall_of_the_coin():
+    for n in range(11):
+        for wins in range(n + 1):
+            falls = [abs(2 * sum(coins) - n) for coins in itertools.product((0, 1), repeat=n)]
+            extreme = sum(fall >= abs(2 * wins - n) for fall in falls)
+            assert mcnemar(wins, n - wins) == Fraction(extreme, 2**n)
+
+
+def test_mcnemar_of_extreme_counts():
+    assert mcnemar(0, 0) == mcnemar(1, 0) == mcnemar(700, 700) == 1.0
+    assert mcnemar(0, 1000) == pytest.approx(2.0**-999, rel=1e-12)
+    assert mcnemar(0, 5000) == 0.0  # below the least float
+
+
+def test_the_sign_test_of_right_and_wrong_is_mcnemars():
+    generator = np.random.default_rng(2)
+    a, b = (generator.random((2, 400)) < 0.7).astype(float)
+    wins, losses = int((a > b).sum()), int((a < b).sum())
+    assert sign_test(a - b) == mcnemar(wins, losses)
+    assert sign_test((a - b) / 3) == mcnemar(wins, losses)  # three seeds that agree everywhere
+    assert sign_test([0.0, 0.0]) == sign_test([]) == 1.0
+
+
+def test_the_sign_test_of_scores_against_every_pattern_of_signs():
+    d = np.array([0.5, -0.25, 1 / 3, 1.0, 0.2, -0.1, 0.9])
+    sums = [abs(np.dot(signs, d)) for signs in itertools.product((-1, 1), repeat=len(d))]
+    want = np.mean([s >= abs(d.sum()) - 1e-12 for s in sums])
+    assert sign_test(d) == pytest.approx(want, abs=1e-12)
+    assert sign_test(np.append(d, [0, 0, 0])) == sign_test(d)
+
+
+def test_the_normal_approximation_against_random_flips():
+    generator = np.random.default_rng(4)
+    for d in (generator.normal(0.05, 1, 2000), generator.integers(-3, 4, 2000) / 3 + 0.0):
+        flips = generator.choice((-1.0, 1.0), (4000, 2000)) @ np.abs(d)
+        # three Monte Carlo standard errors at the worst
+        assert sign_test(d) == pytest.approx(np.mean(np.abs(flips) >= abs(d.sum())), abs=0.024)
+
+
+def test_the_sign_test_keeps_its_level():
+    """Of 2,000 comparisons of equals about 5 % come out below 0.05, and no more."""
+    generator = np.random.default_rng(6)
+    for draw in (
+        lambda: generator.choice([-1, 0, 1], 300, p=[0.06, 0.88, 0.06]),
+        lambda: generator.choice([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1], 300),
+    ):
+        share = np.mean([sign_test(draw()) < 0.05 for _ in range(2000)])
+        assert share < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_holm_against_its_definition():
+    """Worked by hand: sorted p times 4, 3, 2, 1, never falling, at most 1."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1.0, 1.0] and holm([0.2]) == [0.2] and holm([]) == []
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects():
+    generator = np.random.default_rng(7)
+    for _ in range(200):
+        p = generator.random(6) ** 3
+        rejected, left = set(), sorted(range(6), key=lambda i: p[i])
+        while left and p[left[0]] < 0.05 / len(left):
+            rejected.add(left.pop(0))
+        assert {i for i, value in enumerate(holm(list(p))) if value < 0.05} == rejected
+
+
+def test_compare_is_interval_and_test_of_the_same_pairs():
+    got = compare([4, 3, 2, 1, 8], [1, 1, 0, 1, 1], [1, 2, 3, 4, 9], [0, 1, 0, 1, 0])
+    assert (got.wins, got.losses, got.difference.n, got.difference.value) == (2, 1, 4, 0.25)
+    assert got.p == mcnemar(2, 1) and got.binary
+    assert got.difference == paired_difference([4, 3, 2, 1], [1, 1, 0, 1], [1, 2, 3, 4], [0, 1, 0, 1])
+    assert compare([1], [1], [2], [1]) is None
+    assert not compare([1, 2], [0.5, 1], [1, 2], [0, 0]).binary

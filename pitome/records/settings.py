@@ -1,0 +1,89 @@
+"""How much a run was to merge: in words, as a key, and in order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pitome.records.identity import CONTROLS, RESIZE, UNMERGED, canonical
+from pitome.records.schema import Record
+
+
+def setting(record: Record) -> str:
+    """How much was to be merged, in the words of the user: `0.925`, `r 16`, `FLOPs 0.8`, ...
+
+    A ratio stands alone. One ratio that was applied instead of the asked one is added.
+    """
+    if record.method.name in (UNMERGED, RESIZE):
+        return "-"
+    words = _asked(record)
+    ratio = record.method.ratio
+    if ratio is not None and "flops" in record.method.asked:
+        words.insert(1, f"ratio {ratio:.4g}")
+    elif ratio is not None and record.method.asked.get("ratio", ratio) not in (ratio, None):
+        words.insert(1, f"applied {ratio:g}")
+    return ", ".join(words)
+
+
+def point(record: Record) -> str:
+    """Equal for runs that were asked the same and may be compared; empty for the unmerged model
+    and for the control `resize`, whose place depends on the others. A method's own schedule may be
+    compared with what does the same."""
+    method = record.method
+    if method.name in (UNMERGED, RESIZE):
+        return ""
+    own = not {"ratio", "r", "flops"} & set(method.asked)
+    return word_of(method.asked | ({"schedule": method.schedule} if own else {}))
+
+
+def point_name(record: Record) -> str:
+    """What all runs of one `point` share: `0.925`, `r 16`, `FLOPs 0.8`, ..."""
+    return ", ".join(_asked(record)) if point(record) else "-"
+
+
+def order(record: Record) -> tuple[Any, ...]:
+    """Sorts runs: unmerged, ratios from high to low, removals from few to many, shares of FLOPs from
+    high to low, everything else by its cost; within each, methods by name, then the controls."""
+    method = record.method
+    asked = method.asked
+    ratio, r, flops = (asked.get(key) for key in ("ratio", "r", "flops"))
+    if method.name == UNMERGED:
+        place: tuple[int, float] = (0, 0.0)
+    elif isinstance(ratio, int | float):
+        place = (1, -ratio)
+    elif isinstance(r, int | float):
+        place = (2, r)
+    elif isinstance(flops, int | float):
+        place = (3, -flops)
+    else:
+        place = (4, -record.cost.share if record.cost else 0.0)
+    control = CONTROLS.index(method.name) if method.name in CONTROLS else -1
+    return (*place, point(record), control, method.name, word_of(method.options), record.seed)
+
+
+def word(value: Any) -> str:
+    """A value as the user would write it."""
+    if isinstance(value, list):
+        return "[...]" if len(value) > 4 else "[" + ", ".join(map(word, value)) + "]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def word_of(values: dict[str, Any]) -> str:
+    """Equal for equal values, however they are written."""
+    return json.dumps(canonical(values), sort_keys=True)
+
+
+def _asked(record: Record) -> list[str]:
+    asked = dict(record.method.asked)
+    parts = []
+    if (ratio := asked.pop("ratio", None)) is not None:
+        parts.append("per layer" if isinstance(ratio, list) else f"{ratio:g}")
+    if (r := asked.pop("r", None)) is not None:
+        parts.append("r per layer" if isinstance(r, list) else f"r {r}")
+    if (flops := asked.pop("flops", None)) is not None:
+        parts.append(f"FLOPs {flops:g}")
+    if not parts:
+        parts.append("own schedule")
+    return parts + [f"{key} {word(value)}" for key, value in asked.items() if value is not None]

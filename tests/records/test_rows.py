@@ -1,0 +1,111 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pitome.records import MethodInfo, RecordError
+from pitome.records.comparisons import pairs
+from pitome.records.groups import group
+from pitome.records.rows import identical, labels, mean_outcomes, resize_for, rows
+from tests.records.examples import example, failed, outcomes, resized
+
+
+def table(*records):
+    (members,) = group(records)
+    return rows(members)
+
+
+def test_labels_name_only_what_differs():
+    plain, half = example(), example(options={"margin": 0.9, "alpha": 0.5})
+    tome = example("tome", options={"prop_attn": True})
+    names = labels([plain, half, tome])
+    assert names[plain.run_id] == "pitome (alpha=1)"
+    assert names[half.run_id] == "pitome (alpha=0.5)"
+    assert names[tome.run_id] == "tome"
+    assert labels([plain, example("pitome", 0.95)])[plain.run_id] == "pitome"
+    assert set(labels([example("random", seed=0), example("random", seed=1)]).values()) == {"random"}
+
+
+def test_labels_of_runs_without_options_yet():
+    done, lost = example("tome", 0.95), dataclasses.replace(failed("tome"), method=MethodInfo(name="tome"))
+    assert labels([done, lost]) == {done.run_id: "tome", lost.run_id: "tome"}
+
+
+def test_a_failed_run_is_named_with_its_seed_where_there_are_several():
+    names = labels([example(seed=0), failed("pitome", seed=1)])
+    assert set(names.values()) == {"pitome", "pitome (seed 1)"}
+
+
+def test_runs_that_differ_by_the_seed_are_one_row():
+    runs = [example("random", 0.9, accuracy, seed=seed) for seed, accuracy in ((2, 0.7), (0, 0.6), (1, 0.8))]
+    row, other = table(*runs, example("random", 0.95, 0.9))[::-1]
+    assert [run.seed for run in row.runs] == [0, 1, 2]
+    assert row.score == pytest.approx(0.7) and row.deviation == pytest.approx(0.1)
+    assert other.deviation is None and other.score == 0.9
+
+
+def test_other_options_or_settings_are_other_rows_and_so_is_a_failed_seed():
+    assert len(table(example(seed=0), example(options={"margin": 0.8}, seed=1))) == 2
+    assert len(table(example(seed=0), example("pitome", 0.95, seed=1))) == 2
+    done, lost = table(example("tome", seed=0), failed("tome", seed=1))
+    assert len(done.runs) == len(lost.runs) == 1 and not lost.scored
+
+
+def test_mean_outcomes_are_over_seeds_sample_by_sample():
+    answers = {0: ([3, 1, 2], [1, 0, 1]), 1: ([1, 2, 3, 4], [0, 0, 1, 1]), 2: ([1, 2, 3], [1, 1, 1])}
+    runs = [example("random", 0.9, seed=seed) for seed in answers]
+    (row,) = table(*runs)
+    found = mean_outcomes(row, lambda run: dict(zip(("id", "correct"), answers[run.seed], strict=True)))
+    ids, values = found
+    assert dict(zip(ids.tolist(), values, strict=True)) == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 1.0})
+    assert mean_outcomes(row, lambda run: None) is None
+    assert mean_outcomes(row, lambda run: {"id": [1]}) is None
+
+
+def test_an_id_twice_is_refused_also_behind_several_seeds():
+    runs = [example("random", 0.9, seed=seed) for seed in (0, 1)]
+    twice = {"id": [1, 1, 2], "correct": [1, 0, 1]}
+    with pytest.raises(RecordError, match="an id twice"):
+        pairs(table(example("none", None), *runs), lambda run: twice)
+
+
+def test_identical_outcomes_are_told_from_equal_scores():
+    (row,) = table(*(example(seed=seed) for seed in (0, 1)))
+    same = outcomes(0.87)
+    moved = {"id": same["id"], "correct": np.roll(same["correct"], 1)}
+    shuffled = {key: values[::-1] for key, values in same.items()}
+    assert identical(row, lambda run: same)
+    assert identical(row, lambda run: (same, shuffled)[run.seed])
+    assert not identical(row, lambda run: (same, moved)[run.seed])
+    assert not identical(row, lambda run: None)
+    assert not identical(table(example())[0], lambda run: same)
+
+
+def test_resize_stands_in_every_setting_whose_budget_it_answers():
+    """The largest image within the share asked, or within the share that a ratio costs."""
+    high, low = resized(26, 24, 0.70, 0.80), resized(24, 24, 0.60, 0.70)
+    runs = [example(m, f, asked={"flops": f}) for m in ("tome", "pitome") for f in (0.75, 0.65)]
+    runs.append(example("tome", 0.95))  # costs 0.95**6 = 0.735
+    found = [(row.label, row.point_name) for row in table(high, low, *runs)]
+    assert found == [
+        ("tome", "0.95"), ("resize 26x24", "0.95"),
+        ("pitome", "FLOPs 0.75"), ("tome", "FLOPs 0.75"), ("resize 26x24", "FLOPs 0.75"),
+        ("pitome", "FLOPs 0.65"), ("tome", "FLOPs 0.65"), ("resize 24x24", "FLOPs 0.65"),
+    ]  # fmt: skip
+
+
+def test_methods_of_one_ratio_and_different_cost_have_resize_controls_of_their_own():
+    dear, cheap = example("pitome", 0.9), example("tome", 0.9)
+    cheap = dataclasses.replace(cheap, cost=dataclasses.replace(cheap.cost, share=0.45))
+    wide, narrow = resized(22, 22, 0.50, 0.55), resized(20, 20, 0.44, 0.48)
+    found = table(dear, cheap, wide, narrow)
+    assert [row.label for row in found] == ["pitome", "tome", "resize 22x22", "resize 20x20"]
+    assert [c.label for c in resize_for(found[0], found)] == ["resize 22x22"]
+    assert [c.label for c in resize_for(found[1], found)] == ["resize 20x20"]
+
+
+def test_resize_that_answers_nothing_stands_at_the_end():
+    found = table(resized(20, 20, 0.3, 0.4), example("tome", 0.9), example("none", None))
+    assert [(row.label, row.point_name) for row in found] == [
+        ("none", "-"), ("tome", "0.9"), ("resize 20x20", "-")
+    ]  # fmt: skip
