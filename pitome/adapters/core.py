@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from pitome.measure.costs import Architecture
 from pitome.merge.contract import check_plan
-from pitome.merge.plan import Tokens
+from pitome.merge.padding import plan_alone, real_tokens, removals
+from pitome.merge.plan import Plan, Tokens
 from pitome.merge.registry import Method, MethodOptions
 from pitome.merge.schedule import Schedule
 
@@ -21,7 +23,8 @@ class State:
 
     The lists are indexed by layer: layer i reads entry i and writes entry i + 1, so a layer that
     gradient checkpointing runs a second time finds what it found the first time. `size` entries
-    are None before the first merge, [B, N] after it; `membership` [B, N, S] is kept for a trace.
+    are None before the first merge, [B, N] after it; `membership` [B, N, S] is kept for a trace;
+    `padding` [B, N] is True at padding, None where an adapter found none.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class State:
         """Forget the last forward pass."""
         self.size: list[Tensor | None] = [None] * (self.depth + 1)
         self.membership: list[Tensor | None] = [None] * (self.depth + 1)
+        self.padding: list[Tensor | None] = [None] * (self.depth + 1)
         self.tokens: list[int] = [0] * (self.depth + 1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
@@ -79,6 +83,8 @@ class Site:
         # Set by `Tap`s during the block's attention, used up by `merge`.
         self.keys: Tensor | None = None
         self.cls_query: Tensor | None = None
+        # Set by `arrange`, used up by `merge`.
+        self.order: Tensor | None = None
 
     @property
     def needs_keys(self) -> bool:
@@ -108,6 +114,20 @@ class Site:
             return None
         return size_bias(size, x)
 
+    def arrange(self, x: Tensor, order: Tensor) -> Tensor:
+        """Start a block in another order, `order` [B, N], before `enter`; returns `x` [B, N, C] so.
+
+        For the first layer that may merge: methods want protected tokens first and padding last,
+        and attention does not mind.
+        """
+        self.order = order
+        return x.gather(1, order[..., None].expand_as(x))
+
+    def padding(self) -> Tensor | None:
+        """What is padding among the tokens of this block, in their order: [B, N] or None."""
+        padding = self.state.padding[self.layer]
+        return padding if padding is None or self.order is None else padding.gather(1, self.order)
+
     def merge(self, x: Tensor, scale: float) -> Tensor:
         """Merge features `x` [B, N, C] -> [B, M, C] and hand sizes on to the next layer.
 
@@ -116,23 +136,28 @@ class Site:
         state, layer = self.state, self.layer
         keys, self.keys = self.keys, None
         query, self.cls_query = self.cls_query, None
-        size, membership = state.size[layer], state.membership[layer]
+        size, membership, padding = state.size[layer], state.membership[layer], self.padding()
+        if membership is not None and self.order is not None:
+            membership = membership.gather(1, self.order[..., None].expand_as(membership))
+        self.order = None
         remove = self._remove(x.shape[1])
         if remove > 0 or (state.active[layer] and not state.method.guarantees.identity_at_1):
             # Decisions in full precision, whatever the precision of the model.
             with _no_autocast(x.device.type):
+                dropped = None if state.method.padding == "merged" else padding
                 if size is None:
                     size = x.new_ones(x.shape[:2], dtype=_wide(x))
-                tokens = self._tokens(x, size, keys, query, scale)
-                plan = state.method.plan(tokens, remove, state.options)
-                if not torch.compiler.is_compiling() and not state.checked[layer]:
-                    promise = state.method.guarantees.keeps_protected_first
-                    state.checked[layer] = check_plan(plan, tokens, remove, state.method.name, promise)
+                    size = size if dropped is None else size.masked_fill(dropped, 0)
+                tokens = self._tokens(x, size, keys, query, scale, padding)
+                plan = self._plan(tokens, remove) if dropped is None else self._padded_plan(tokens, dropped)
                 x, size = plan.apply(x), plan.sizes(size)
                 if membership is not None:
                     membership = plan.trace(membership)
+                if padding is not None:  # a row is padding where no real token is in it
+                    padding = plan.trace(padding.logical_not()[..., None].to(size.dtype))[..., 0] == 0
         state.size[layer + 1] = size
         state.membership[layer + 1] = membership
+        state.padding[layer + 1] = padding
         state.tokens[layer + 1] = x.shape[1]
         return x
 
@@ -143,8 +168,37 @@ class Site:
         method = state.method
         return state.schedule.remove(self.layer, n, state.protected, method.count, method.limit)
 
+    def _plan(self, tokens: Tokens, remove: int | Tensor) -> Plan:
+        state = self.state
+        plan = state.method.plan(tokens, remove, state.options)
+        if not torch.compiler.is_compiling() and not state.checked[self.layer]:
+            promise = state.method.guarantees.keeps_protected_first
+            state.checked[self.layer] = check_plan(plan, tokens, remove, state.method.name, promise)
+        return plan
+
+    def _padded_plan(self, tokens: Tokens, padding: Tensor) -> Plan:
+        """The plan of a batch with padding, every sample from its own length."""
+        state, n = self.state, tokens.x.shape[1]
+        leading = torch.arange(n, device=padding.device) < state.protected
+        padding = padding & ~leading  # a method keeps its leading tokens, whatever they are
+        real = real_tokens(padding)
+        remove = removals(state.schedule, self.layer, real, state.protected, state.method)
+        # While compiling no number may be read, so there is room for a sample without padding.
+        compiling = torch.compiler.is_compiling()
+        rows = n - self._remove(n) if compiling else int((real - remove).max())
+        tokens = replace(tokens, padding=padding, rows=rows)
+        if state.method.padding == "batch":
+            return self._plan(tokens, remove)
+        return plan_alone(self._plan, tokens, remove)
+
     def _tokens(
-        self, x: Tensor, size: Tensor, keys: Tensor | None, query: Tensor | None, scale: float
+        self,
+        x: Tensor,
+        size: Tensor,
+        keys: Tensor | None,
+        query: Tensor | None,
+        scale: float,
+        padding: Tensor | None,
     ) -> Tokens:
         state, wide = self.state, _wide(x)
         metric, attention = x.to(wide), None
@@ -152,6 +206,9 @@ class Site:
             metric = keys.to(wide).mean(dim=1)
         if keys is not None and query is not None:
             bias = _log_size(size) if state.options.prop_attn else None
+            if padding is not None:
+                bias = torch.zeros_like(size) if bias is None else bias
+                bias = bias.masked_fill(padding, torch.finfo(wide).min)
             attention = class_attention(query.to(wide), keys.to(wide), bias, scale)
         return Tokens(
             x=x,
@@ -203,11 +260,13 @@ class Adapter(ABC):
 
     @abstractmethod
     def architecture(self, input_size: int | tuple[int, int] | None) -> Architecture:
-        """What the closed form of the cost needs, at `input_size` (height, width)."""
+        """What the closed form of the cost needs, at `input_size`: (height, width), or the number
+        of tokens of a text."""
 
     @abstractmethod
     def example(self, input_size: int | tuple[int, int] | None) -> Tensor:
-        """A blank input for one sample, of the type and on the device of the weights."""
+        """A blank input for one sample, on the device of the weights: an image [1, C, H, W] of
+        their type, or token ids [1, N]."""
 
 
 def size_bias(size: Tensor, x: Tensor) -> Tensor:

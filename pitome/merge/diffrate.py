@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from pitome.errors import UsageError
 from pitome.merge.families import fill
+from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.schedule_file import read_schedule
@@ -87,6 +89,37 @@ def rank_plan(tokens: Tokens, remove: int, prune: int, clamp: bool) -> Plan:
     )
 
 
+def padded_rank_plan(tokens: Tokens, remove: Tensor, prune: Tensor) -> Plan:
+    """`rank_plan`, clamped, for a batch with padding; `remove` and `prune` [B]."""
+    p, n, rows = tokens.protected, tokens.x.shape[1], tokens.rows
+    assert tokens.cls_attention is not None and tokens.padding is not None and rows is not None
+    if rows < p:
+        raise UsageError(
+            f"layer {tokens.layer} is to keep {rows} tokens, but {p} are protected; keep at least {p}"
+        )
+    padding = tokens.padding[:, p:]
+    place = torch.arange(n - p, device=padding.device).expand_as(padding)
+    order = rank(tokens.cls_attention[:, p:].detach().masked_fill(padding, -1))
+    real = real_tokens(padding)[:, None]
+    stay = real - remove[:, None]
+    # Tokens that stay, padding, tokens that leave: the last ones of these are pruned.
+    section = torch.where(place < stay, 0, torch.where(place < real, 2, 1))
+    order = order.gather(1, (section * n + place).argsort(dim=-1)) + p
+    here, gone = order[:, : rows - p], order[:, rows - p :]
+    unit = cosine(tokens.metric)
+    scores = _rows(unit, gone) @ _rows(unit, here).transpose(1, 2)
+    scores = scores.masked_fill((place[:, : rows - p] >= stay)[:, None, :], -torch.inf)
+    head = torch.arange(p, device=order.device).expand(order.shape[0], -1)
+    partner = torch.full_like(tokens.padding, -1, dtype=torch.long)
+    mass = torch.ones_like(unit[..., 0])
+    if rows > p:  # else nothing is left to merge into
+        best, target = scores.max(dim=-1)
+        dropped = (place[:, rows - p :] >= n - p - prune[:, None]) | (stay <= 0)
+        partner = partner.scatter(1, gone, here.gather(1, target).masked_fill(dropped, -1))
+        mass = mass.scatter(1, gone, best.clamp_min(0))
+    return split(tokens, remove, torch.cat([head, order], dim=1), partner, mass=mass)
+
+
 def _rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
@@ -108,6 +141,15 @@ def _listed(tokens: Tokens, options: DiffrateOptions) -> int | None:
     return max(tokens.x.shape[1] - options.prune_kept[tokens.layer], 0)
 
 
+def _listed_each(tokens: Tokens, options: DiffrateOptions) -> Tensor:
+    """`_listed` for every sample of a batch with padding, 0 without lists: [B] long."""
+    assert tokens.padding is not None
+    real = real_tokens(tokens.padding)
+    if options.prune_kept is None:
+        return torch.zeros_like(real)
+    return (real - options.prune_kept[tokens.layer]).clamp_min(0)
+
+
 def _read(options: Any) -> Any:
     if options.schedule_file is None:
         return options
@@ -121,16 +163,19 @@ def _read(options: Any) -> Any:
     source="arXiv 2305.17997; OpenGVLab/DiffRate 91ae3e3, DiffRate/merge.py and DiffRate/patch/deit.py",
     needs_cls_attention=True,
     macs=macs,
+    padding="batch",
     resolve=lambda options, family, depth: _read(options),
     kept=kept,
 )
-def diffrate(tokens: Tokens, remove: int, options: DiffrateOptions) -> Plan:
+def diffrate(tokens: Tokens, remove: int | Tensor, options: DiffrateOptions) -> Plan:
     """DiffRate with given rates (its learned ones are a schedule: `prune_kept`, `merge_kept`).
 
     From a uniform ratio it removes by merging only. One change to the authors' code: a negative
     similarity counts as 0 in the size that is handed on, so no size falls below the destination's
     own and the logarithm in the attention stays finite.
     """
+    if isinstance(remove, Tensor):
+        return padded_rank_plan(tokens, remove, torch.minimum(_listed_each(tokens, options), remove))
     if remove == 0:
         return keep_all(tokens)
     return rank_plan(tokens, remove, min(_listed(tokens, options) or 0, remove), clamp=True)
@@ -178,6 +223,7 @@ FAMILIES = {"deit": _COMMON, "mae": {**_COMMON, "prune_each": 1}, "blip": _COMMO
     needs_cls_attention=True,
     count=count_repo,
     macs=macs,
+    padding="merged",
     resolve=lambda options, family, depth: _read(fill("diffrate_repo", options, family, FAMILIES)),
     kept=kept,
 )

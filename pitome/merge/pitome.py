@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from pitome.errors import UsageError
 from pitome.merge.families import fill
+from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
 from pitome.merge.registry import Guarantees, MethodOptions, register
 
@@ -58,20 +59,31 @@ class PitomeOptions(MethodOptions):
             )
 
 
-def energy(similarity: Tensor, kind: str, margin: float, alpha: float) -> Tensor:
+def energy(
+    similarity: Tensor, kind: str, margin: float, alpha: float, padding: Tensor | None = None
+) -> Tensor:
     """Energy of every token: the mean of f_m over its row of `similarity` [B, T, T] -> [B, T].
 
-    Eq. 3-4. The mean runs over all T mergeable tokens. The token itself counts, as in the
-    authors' code (algo/pitome/merge.py): with `paper` and `elu` that adds the same number to all.
+    Eq. 3-4. The mean runs over all T mergeable tokens, `padding` [B, T] left out. The token itself
+    counts, as in the authors' code (algo/pitome/merge.py): with `paper` and `elu` that adds the
+    same number to all.
     """
     if kind == "gaussian":
         sigma = 1 - margin
         density = torch.exp(-0.5 * ((1 - similarity) / sigma) ** 2)
-        return density.mean(dim=-1) / (sigma * math.sqrt(2 * math.pi))
+        return _mean(density, padding) / (sigma * math.sqrt(2 * math.pi))
     score = functional.elu(similarity - margin, alpha)
     if kind == "paper":
         score = torch.where(similarity >= margin, similarity, score)
-    return score.mean(dim=-1)
+    return _mean(score, padding)
+
+
+def _mean(score: Tensor, padding: Tensor | None) -> Tensor:
+    """Row means of `score` [B, T, T] without `padding` [B, T] -> [B, T]."""
+    if padding is None:
+        return score.mean(dim=-1)
+    total = score.masked_fill(padding[:, None, :], 0).sum(dim=-1)
+    return total / real_tokens(padding).clamp_min(1)[:, None]
 
 
 def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
@@ -115,6 +127,54 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
     )
 
 
+def padded_energy_plan(tokens: Tokens, remove: Tensor, options: PitomeOptions) -> Plan:
+    """`energy_plan` for a batch with padding; `remove` [B].
+
+    The number that takes part differs from sample to sample, so roles are masks over all tokens in
+    order of energy instead of slices.
+    """
+    assert tokens.padding is not None
+    p, layer, depth = tokens.protected, tokens.layer, tokens.depth
+    batch, n = tokens.x.shape[:2]
+    padding = tokens.padding[:, p:]
+    unit = cosine(tokens.metric[:, p:].detach())
+    similarity = unit @ unit.transpose(1, 2)
+    margin = options.margin - options.margin_slope * (layer / depth)
+    score = energy(similarity, options.energy, margin, options.alpha, padding)
+    order = rank(score.masked_fill(padding, -torch.inf))
+    image = torch.arange(batch, device=order.device)[:, None, None]
+    similarity = similarity[image, order[:, :, None], order[:, None, :]]
+
+    place = torch.arange(n - p, device=order.device).expand(batch, -1)
+    protects = _protects(options.protect, layer, depth)
+    real = real_tokens(padding)[:, None]
+    limit = 2 * remove[:, None] if protects else real
+    if options.split == "alternate":
+        a, b = place % 2 == 0, place % 2 == 1
+    else:
+        half = (limit + 1) // 2
+        a, b = place < half, place >= half
+    a, b = a & (place < limit), b & (place < limit)
+    best, match = similarity.masked_fill(~b[:, None, :], -torch.inf).max(dim=-1)
+    by_similarity = rank(best.masked_fill(~a, -torch.inf)).argsort(dim=-1)
+    merged = a if protects else a & (by_similarity < remove[:, None])
+
+    # Outside the split, sources that did not merge, destinations, padding, sources that merged.
+    section = torch.where(a, torch.where(merged, 4, 1), torch.where(b, 2, 0))
+    section = section.masked_fill(place >= real, 3)
+    within = torch.where(a & ~merged, by_similarity, place)
+    ranking = (section * (n - p) + within).argsort(dim=-1)
+    head = torch.arange(p, device=order.device).expand(batch, -1)
+    partner = torch.full_like(tokens.padding, -1, dtype=torch.long)
+    return split(
+        tokens,
+        remove,
+        torch.cat([head, order.gather(1, ranking) + p], dim=1),
+        partner.scatter(1, order + p, order.gather(1, match) + p),
+        weight=tokens.size if options.weighted else None,
+    )
+
+
 def _protects(protect: str, layer: int, depth: int) -> bool:
     if protect == "first_half":
         return layer < depth // 2
@@ -134,10 +194,13 @@ def macs(n: int, protected: int, dim: int, remove: int, options: Any) -> int:
     guarantees=Guarantees(equivariant=True),
     source="arXiv 2405.16148, Section 3.2, Eq. 3-4 and Algorithm 1",
     macs=macs,
+    padding="batch",
 )
-def pitome(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
+def pitome(tokens: Tokens, remove: int | Tensor, options: PitomeOptions) -> Plan:
     """The paper's text: energy of Eq. 4, alternate split, protection in every layer, size-weighted
     mean, proportional attention, between attention and MLP."""
+    if isinstance(remove, Tensor):
+        return padded_energy_plan(tokens, remove, options)
     return keep_all(tokens) if remove == 0 else energy_plan(tokens, remove, options)
 
 
@@ -190,6 +253,7 @@ FAMILIES = {
     guarantees=Guarantees(equivariant=True, proportional=False),
     source="hchautran/PiToMe 550b5de, algo/pitome/merge.py and algo/pitome/patch/",
     macs=macs,
+    padding="merged",
     resolve=lambda options, family, depth: fill("pitome_repo", options, family, FAMILIES),
 )
 def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
@@ -203,7 +267,9 @@ def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan
     - the margin depends on the family, alpha is always 1;
     - a distillation token is merged like a patch token;
     - CLIP and BLIP compare hidden states instead of keys;
-    - text sizes restart at 1 in every layer (patch/bert.py:54), which is a plain mean.
+    - text sizes restart at 1 in every layer (patch/bert.py:54), which is a plain mean; padding
+      enters the energy and merges like any other token, and what it merged with is padding only
+      where all of it was (patch/bert.py).
 
     Two things are left out because no output shows them: where nothing is to be removed the
     authors' variant without protection reorders the tokens (this returns them as they are; their

@@ -16,8 +16,13 @@ class Tokens:
     measured on (float32 or float64); `size` [B, N] how many input tokens each token stands for;
     `cls_attention` [B, N], only for methods that ask for it: the softmax of the class query
     against all keys (same bias as the attention), averaged over heads. The first `protected`
-    tokens (class, distillation, registers) never move. `padding` [B, N] is True at padding.
-    `layer` runs 0..`depth`-1 over all blocks of the model.
+    tokens (class, distillation, registers) never move. `layer` runs 0..`depth`-1 over all blocks
+    of the model.
+
+    A batch of sentences of different lengths has `padding` [B, N], True at padding, which comes
+    last in every sample and has size 0. The number to remove is then a tensor [B], one for every
+    sample from its own length, and `rows` is the common length M of the plan: at least what every
+    sample keeps. Both are None where nothing is padding.
     """
 
     x: Tensor
@@ -28,6 +33,7 @@ class Tokens:
     depth: int
     padding: Tensor | None = None
     cls_attention: Tensor | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,10 @@ class Plan:
     weight  [B, N] float  weight of each token in its group's mean; None: plain mean; 0: ignored
     mass    [B, N] float  factor on the size a token hands on; None: 1
     scale   [B, M] float  factor on each output row, computed from the inputs; None: 1
+
+    Padding: a sample's own rows come first, padding fills them up to M, and padding for which
+    there is no row is a source with target -1. So K is the same for all samples, and every sample
+    merges as if it were alone.
     """
 
     kept: Tensor

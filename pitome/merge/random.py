@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, keep_all, rank
 from pitome.merge.registry import MethodOptions, register
 
@@ -23,14 +25,17 @@ class RandomOptions(MethodOptions):
     seed: int = 0
 
 
-@register("random", options=RandomOptions, source="a baseline of this project")
-def random(tokens: Tokens, remove: int, options: RandomOptions) -> Plan:
+@register("random", options=RandomOptions, source="a baseline of this project", padding="batch")
+def random(tokens: Tokens, remove: int | Tensor, options: RandomOptions) -> Plan:
     """Draw `remove` unprotected tokens uniformly and add each to a random one of the others.
 
     The draw is a function of (seed, layer, N) and holds no state, so a repeated layer (gradient
     checkpointing), a compiled model and another device draw the same. It is one draw for the
-    whole batch: the result of an image does not depend on its batch. Groups are averaged by size.
+    whole batch, and N is a sample's own length where there is padding: a result does not depend on
+    the batch. Groups are averaged by size.
     """
+    if isinstance(remove, Tensor):
+        return _padded(tokens, remove, options)
     if remove == 0:
         return keep_all(tokens)
     x, p = tokens.x, tokens.protected
@@ -44,6 +49,28 @@ def random(tokens: Tokens, remove: int, options: RandomOptions) -> Plan:
         kept=kept.expand(batch, -1),
         source=(source + p).expand(batch, -1),
         target=(target + p).expand(batch, -1),
+        weight=tokens.size,
+    )
+
+
+def _padded(tokens: Tokens, remove: Tensor, options: RandomOptions) -> Plan:
+    """The draw for a batch with padding; `remove` [B]."""
+    assert tokens.padding is not None
+    p, n = tokens.protected, tokens.x.shape[1]
+    padding = tokens.padding[:, p:]
+    positions = torch.arange(n - p, device=padding.device).expand_as(padding)
+    order = rank(_mix(positions + _key(options.seed, tokens.layer, 0)).masked_fill(padding, -1))
+    merged = order.argsort(dim=-1) < remove[:, None]
+    rest = (real_tokens(padding) - remove).clamp_min(1)[:, None]
+    section = torch.where(merged, 2, 0).masked_fill(padding, 1)
+    ranking = (section * n + positions).argsort(dim=-1)
+    chosen = _mix(positions + _key(options.seed, tokens.layer, 1)) % rest
+    head = torch.arange(p, device=padding.device).expand(padding.shape[0], -1)
+    return split(
+        tokens,
+        remove,
+        torch.cat([head, ranking + p], dim=1),
+        torch.cat([head, ranking.gather(1, chosen) + p], dim=1),
         weight=tokens.size,
     )
 

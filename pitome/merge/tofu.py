@@ -13,7 +13,7 @@ from pitome.merge.families import fill
 from pitome.merge.plan import Plan, Tokens, keep_all
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import count_all
-from pitome.merge.tome import bipartite_plan, macs, unclamped_plan
+from pitome.merge.tome import bipartite_plan, macs, padded_bipartite_plan, unclamped_plan
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class TofuOptions(MethodOptions):
     guarantees=Guarantees(conserves_mass=False, prunes=True, proportional=False),
     source="arXiv 2312.01026",
     macs=macs,
+    padding="batch",
 )
-def tofu(tokens: Tokens, remove: int, options: TofuOptions) -> Plan:
+def tofu(tokens: Tokens, remove: int | Tensor, options: TofuOptions) -> Plan:
     """Our reading of arXiv 2312.01026, from its abstract: early layers, which are far from linear,
     are better served by pruning, later ones by merging that keeps norms.
 
@@ -52,9 +53,12 @@ def tofu(tokens: Tokens, remove: int, options: TofuOptions) -> Plan:
     stays as it is. Afterwards a group becomes m/||m|| * max ||x_i||, with m its plain mean and x_i
     its tokens.
     """
-    if remove == 0:
+    if isinstance(remove, Tensor):
+        plan = padded_bipartite_plan(tokens, remove, None)
+    elif remove == 0:
         return keep_all(tokens)
-    plan = bipartite_plan(tokens, remove, None)
+    else:
+        plan = bipartite_plan(tokens, remove, None)
     if tokens.layer < tokens.depth * options.prune_share:
         return replace(plan, target=torch.full_like(plan.target, -1))
     if options.fuse == "mean":
@@ -75,8 +79,9 @@ def _scale(plan: Plan, x: Tensor, length: Tensor | None = None) -> Tensor:
     """
     norm = torch.linalg.vector_norm(_wide(x), dim=-1)
     own = norm.gather(1, plan.kept)
-    largest = own.scatter_reduce(1, plan.target, norm.gather(1, plan.source), "amax")
-    merged = torch.zeros_like(plan.kept, dtype=torch.bool).scatter(1, plan.target, True)
+    row, dropped = plan.target.clamp_min(0), plan.target < 0
+    largest = own.scatter_reduce(1, row, norm.gather(1, plan.source).masked_fill(dropped, 0), "amax")
+    merged = torch.zeros_like(plan.kept).scatter_add(1, row, (~dropped).long()) > 0
     length = own if length is None else length
     return (largest / length.masked_fill(length == 0, 1)).masked_fill(~merged, 1)
 
@@ -133,6 +138,7 @@ def _resolve(options: TofuRepoOptions, family: str, depth: int) -> TofuRepoOptio
     source="hchautran/PiToMe 550b5de, algo/tofu/merge.py and algo/tofu/patch/",
     count=count_all,
     macs=macs,
+    padding="merged",
     resolve=_resolve,
 )
 def tofu_repo(tokens: Tokens, remove: int, options: TofuRepoOptions) -> Plan:

@@ -9,23 +9,27 @@ import torch
 from torch import Tensor
 
 from pitome.merge.families import fill
+from pitome.merge.padding import split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import count_all
 
 
-def match(metric: Tensor, fixed_a: int, fixed_b: int) -> tuple[Tensor, Tensor]:
+def match(metric: Tensor, fixed_a: int, fixed_b: int, padding: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The best partner in set B (odd positions) of every token in set A (even positions).
 
     `metric` [B, N, D] -> similarity [B, |A|] and index into B [B, |A|]. The first `fixed_a` tokens
     of A have similarity -inf (they come last in any ranking), the first `fixed_b` of B are no
-    partners.
+    partners; `padding` [B, N] is the one in A and the other in B.
     """
     unit = cosine(metric.detach())
     scores = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
     row = torch.arange(scores.shape[1], device=scores.device)[:, None]
     column = torch.arange(scores.shape[2], device=scores.device)[None, :]
-    best, index = scores.masked_fill((row < fixed_a) | (column < fixed_b), -torch.inf).max(dim=-1)
+    out = (row < fixed_a) | (column < fixed_b)
+    if padding is not None:
+        out = out | padding[:, ::2, None] | padding[:, None, 1::2]
+    best, index = scores.masked_fill(out, -torch.inf).max(dim=-1)
     return best, index
 
 
@@ -55,6 +59,24 @@ def bipartite_plan(tokens: Tokens, remove: int, weight: Tensor | None) -> Plan:
         target=index.gather(1, merged) - fixed_b + p + stay.shape[1],
         weight=weight,
     )
+
+
+def padded_bipartite_plan(tokens: Tokens, remove: Tensor, weight: Tensor | None) -> Plan:
+    """`bipartite_plan` for a batch with padding; `remove` [B]."""
+    assert tokens.padding is not None
+    p, n = tokens.protected, tokens.x.shape[1]
+    best, index = match(tokens.metric, (p + 1) // 2, p // 2, tokens.padding)
+    place = rank(best).argsort(dim=-1)
+    position = torch.arange(n, device=index.device).expand_as(tokens.padding)
+    odd = position % 2 == 1
+    # What is known of a token of set A, at its position.
+    place, index = (part.repeat_interleave(2, dim=1)[:, :n] for part in (place, index))
+
+    # Protected tokens, the rest of A, the rest of B, padding, sources.
+    section = torch.where(odd, 2, torch.where(place < remove[:, None], 4, 1))
+    section = section.masked_fill(tokens.padding, 3).masked_fill(position < p, 0)
+    within = position if p > 0 else torch.where(odd, position, place)
+    return split(tokens, remove, (section * n + within).argsort(dim=-1), 2 * index + 1, weight=weight)
 
 
 def unclamped_plan(tokens: Tokens, remove: int, weight: Tensor | None) -> Plan:
@@ -102,10 +124,13 @@ class TomeOptions(MethodOptions):
     options=TomeOptions,
     source="arXiv 2210.09461, Section 3; facebookresearch/ToMe af95e4b, tome/merge.py",
     macs=macs,
+    padding="batch",
 )
-def tome(tokens: Tokens, remove: int, options: TomeOptions) -> Plan:
+def tome(tokens: Tokens, remove: int | Tensor, options: TomeOptions) -> Plan:
     """ToMe as its authors published it: keys, size-weighted mean, proportional attention, class and
     distillation token never merged."""
+    if isinstance(remove, Tensor):
+        return padded_bipartite_plan(tokens, remove, tokens.size if options.weighted else None)
     if remove == 0:
         return keep_all(tokens)
     return bipartite_plan(tokens, remove, tokens.size if options.weighted else None)
@@ -140,6 +165,7 @@ FAMILIES = {
     source="hchautran/PiToMe 550b5de, algo/tome/merge.py and algo/tome/patch/",
     count=count_all,
     macs=macs,
+    padding="merged",
     resolve=lambda options, family, depth: fill("tome_repo", options, family, FAMILIES),
 )
 def tome_repo(tokens: Tokens, remove: int, options: TomeRepoOptions) -> Plan:
@@ -152,7 +178,8 @@ def tome_repo(tokens: Tokens, remove: int, options: TomeRepoOptions) -> Plan:
       similarity, so that it ends in any row (patch/mae.py:112);
     - with nothing to remove the tokens are permuted all the same, even positions first;
     - CLIP and LLaVA compare hidden states, behind the block; BLIP hidden states; LLaVA takes the
-      plain mean; text sizes restart at 1 in every layer, which is a plain mean.
+      plain mean; text sizes restart at 1 in every layer, which is a plain mean;
+    - padding is matched and merged like any other token (patch/bert.py).
 
     It has no row for EVA, on which the authors' patch fails (patch/blip2.py:17).
     """
