@@ -11,6 +11,7 @@ from pitome.errors import PitomeError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from pitome.config import Config
     from pitome.tasks.job import Finished
 
 
@@ -53,24 +54,29 @@ def _run(argv: list[str]) -> int:
     from pitome.config import CONF
 
     finished: list[Finished] = []
+    configs: list[Config] = []
 
     def job(config: DictConfig) -> None:
+        from omegaconf import OmegaConf
+
         from pitome.tasks.job import run
 
         finished.append(run(config))
+        configs.append(OmegaConf.to_object(config))  # type: ignore[arg-type]
 
     sys.argv = ["run.py", *argv]
     hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(job)()
     if not finished:  # --cfg, --info and the like
         return 0
-    for one in finished:
+    every = [run for one in finished for run in one.runs]
+    for one in every:
         if one.exit_code:
             _say(one.record.error or "failed")
-    if any(one.record.done for one in finished):
+    if any(one.record.done for one in every):
         from pitome.tasks.summary import show
 
-        show(finished)
-    return max((one.exit_code for one in finished), default=0)
+        show(finished, configs)
+    return max((one.exit_code for one in every), default=0)
 
 
 def _say(text: str) -> int:

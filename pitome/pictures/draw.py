@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pitome.config import Amount, Config, model_label
+from pitome.data.base import Preprocess
 from pitome.data.build import build as build_data
 from pitome.merge import registry
 from pitome.models.vision import Built, build
@@ -18,6 +19,8 @@ from pitome.pictures.image import Picture
 from pitome.pictures.page import render
 from pitome.pictures.samples import Samples, class_names, from_data, from_file, join, one_per_class
 from pitome.pictures.sheet import Shown, lay_out
+
+_MOST, _FEW = 20, 10  # with more classes than a page holds: so many images
 
 
 def draw(
@@ -28,13 +31,14 @@ def draw(
 ) -> bytes:
     """A PNG of what `methods`, which share model, data and seed, do to the same images.
 
-    images: files, or indices of test samples; None: one test image per class. after: how many
-    layers have passed in the pictures shown. Raises PitomeError for what does not fit.
+    images: files, or indices of test samples; None: one test image per class, or ten test images
+    where there are more than 20 classes. after: how many layers have passed in the pictures shown.
+    Raises PitomeError for what does not fit.
     """
     config = methods[0][0]
     torch.manual_seed(config.seed)  # random weights
     built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
-    samples = _samples(config, built, images)
+    samples = _samples(config, built.preprocess, images)
     model, inputs = built.model.to(device), samples.inputs.to(device)
     shown = []
     for one, amount in methods:
@@ -48,7 +52,7 @@ def draw(
         unmerged,
         shown,
         class_names(config.data.name, classes),
-        _caption(config, built, samples, chosen=images is not None),
+        _caption(config, built, samples),
         after,
     )
     content = io.BytesIO()
@@ -56,22 +60,24 @@ def draw(
     return content.getvalue()
 
 
-def _samples(config: Config, built: Built, images: Sequence[Picture | int] | None) -> Samples:
-    preprocess = built.preprocess
-
-    def data() -> Any:
+def _samples(config: Config, preprocess: Preprocess, images: Sequence[Picture | int] | None) -> Samples:
+    def data(limit: int | None) -> Any:
         return build_data(
             dataclasses.asdict(config.data),
             preprocess,
             batch_size=1,
             source=config.source,
-            limit=config.limit,
+            limit=limit,
             workers=0,
         )
 
     if images is None:
-        return one_per_class(data())
-    indexed = data() if any(isinstance(image, int) for image in images) else None
+        everything = data(config.limit)
+        if everything.info.classes <= _MOST:
+            return one_per_class(everything)
+        few = data(_FEW)
+        return join([from_data(few, index) for index in range(few.info.n_selected)])
+    indexed = data(None) if any(isinstance(image, int) for image in images) else None
     parts = [
         from_file(image, preprocess) if isinstance(image, Picture) else from_data(indexed, image)
         for image in images
@@ -97,19 +103,14 @@ def _setting(config: Config, amount: Amount) -> tuple[str, ...]:
     return tuple(f"{key} {value}" for key, value in (amount.asked() | changed).items())
 
 
-def _caption(config: Config, built: Built, samples: Samples, *, chosen: bool) -> list[str]:
+def _caption(config: Config, built: Built, samples: Samples) -> list[str]:
     weights = f"{built.weights.source} weights"
     if built.sha256 is not None:
         weights = f"{weights} {built.weights.name} (sha256 {built.sha256[:12]})"
     size = built.preprocess.size
     model = f"Model {model_label(config.model)}, {weights}, input {size}x{size}, seed {config.seed}."
-    # Labels are known of test samples only.
-    tested = any(label is not None for label in samples.labels)
-    of_data = f" {config.data.name}" if tested else ""
-    if not chosen:
-        return [model, f"Images:{of_data}, the first test image of every class."]
-    named = ", ".join(
-        f"{config.data.name} {name}" if label is not None else name
-        for name, label in zip(samples.names, samples.labels, strict=True)
-    )
-    return [model, f"Images: {named}." if len(samples.names) > 1 else f"Image: {named}."]
+    tested = [name for name, label in zip(samples.names, samples.labels, strict=True) if label is not None]
+    if len(samples.names) == 1:
+        return [model, f"Image: {config.data.name} {tested[0]}." if tested else f"Image: {samples.names[0]}."]
+    # With several images, each column is headed by its own name.
+    return [model, f"Test samples of {config.data.name}, by index."] if tested else [model]

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from pitome.data.base import Preprocess
-from pitome.errors import DataError, UsageError
+from pitome.errors import DataError
 from pitome.pictures.image import Picture
-
-MOST_CLASSES = 20  # columns that one page can hold
 
 _NAMES = {
     "fashion_mnist": (
@@ -78,20 +76,12 @@ def from_data(data: Any, index: int) -> Samples:
     item = dataset[index]
     if len(item) == 2:
         raise DataError(f"image={index}: this sample of {data.info.name} cannot be read ({item[1]})")
-    image, label, _ = item
-    return Samples(image[None], [f"test {index}"], [int(label)], data.preprocess)
+    image, label, number = item
+    return Samples(image[None], [f"test {int(number)}"], [int(label)], data.preprocess)
 
 
 def one_per_class(data: Any) -> Samples:
-    """The first test image of every class, in the order of the classes.
-
-    Raises UsageError for data of more classes than a page holds.
-    """
-    if data.info.classes > MOST_CLASSES:
-        raise UsageError(
-            f"{data.info.name} has {data.info.classes} classes, too many for one image of each; "
-            "give image=PATH, or indices of test samples such as image=0,1,2"
-        )
+    """The first test image of every class, in the order of the classes; of as many as are there."""
     found: dict[int, Samples] = {}
     for index in range(data.info.n_selected):
         sample = from_data(data, index)

@@ -17,7 +17,7 @@ from pitome.pictures.samples import Samples
 
 _TITLE = "Patches that ended up in one token"
 _SIDE = {"layers": 210, "images": 140}  # pixels of a cell, about
-_LEAST = {"layers": 5, "images": 4}  # pixels of a patch, at least
+_LEAST = {"layers": 8, "images": 5}  # pixels of a patch, at least
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,16 @@ def close_logger(logger: Logger | None, metrics: dict[str, float | None]) -> Non
         wandb.finish()
 
 
+def log_picture(config: LoggerConfig, picture: Path, settings: dict[str, Any], folder: Path) -> None:
+    """A PNG of a whole sweep as a W&B run of its own; other loggers keep no pictures."""
+    if config.name != "wandb":
+        return
+    logger = open_logger(config, picture.stem, settings, folder)
+    assert isinstance(logger, WandbLogger)
+    logger.log_image(picture.stem, [str(picture)])
+    close_logger(logger, {})
+
+
 def _mode() -> Literal["online", "offline", "disabled", "shared"] | None:
     """What WANDB_MODE says, else offline unless the user is logged in. Said at every start: wandb
     reads its environment only once per process."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from pitome.config import Config
 from pitome.errors import PitomeError
 from pitome.records import plots, tables
 from pitome.records.groups import group
@@ -14,16 +15,19 @@ from pitome.records.identity import UNMERGED
 from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.tasks.job import Finished
+from pitome.tasks.sweep_picture import picture
 
 
-def show(finished: Sequence[Finished]) -> None:
-    """Print the tables of these runs and write them, with the plot, to results/sweeps/<time>/."""
+def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
+    """Print the tables of these runs and write them, with the plot and a picture of what merged, to
+    results/sweeps/<time>/. configs: one for each run."""
     store = finished[0].store
-    records = with_baselines([one.record for one in finished], store)
+    runs = [run for one in finished for run in one.runs]
+    records = with_baselines([one.record for one in runs], store)
     built = tables.build(records, store.outcomes)
     tables.show(built)
-    every = {one.record.run_id for one in finished}
-    known = every - {one.record.run_id for one in finished if one.repeated}
+    every = {one.record.run_id for one in runs}
+    known = every - {one.record.run_id for one in runs if one.repeated}
     if known:
         print(f"{len(known)} of {len(every)} runs were recorded before (rerun=true repeats them)")
     folder = store.folder.parent / "sweeps" / datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -32,6 +36,9 @@ def show(finished: Sequence[Finished]) -> None:
         print(f"table: {shown(folder / 'table.md')}")
         for path in plots.plot(records, folder):
             print(f"plot:  {shown(path)}")
+        tokens = picture([c for c, one in zip(configs, finished, strict=True) if one.record.done], folder)
+        if tokens is not None:
+            print(f"tokens: {shown(tokens)}")
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
 
