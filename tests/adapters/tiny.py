@@ -20,6 +20,11 @@ def vit(grid: tuple[int, int] = (3, 5), depth: int = 4, dim: int = 16, seed: int
     model = VisionTransformer(
         img_size=size, patch_size=PATCH, embed_dim=dim, depth=depth, **{**settings, **kwargs}
     )
+    return randomise(model, seed)
+
+
+def randomise(model: Any, seed: int = 0) -> Any:
+    """The model in eval mode with seeded weights of the size of its widths."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -37,6 +42,6 @@ def mae(**kwargs: Any) -> Any:
 
 
 def images(model: Any, batch: int = 2, seed: int = 1, size: tuple[int, int] | None = None) -> Tensor:
-    """Noise images [B, 1, H, W] of the size the model was built for."""
-    shape = (batch, 1, *(size or model.patch_embed.img_size))
+    """Noise images [B, C, H, W] of the size the model was built for."""
+    shape = (batch, model.in_chans, *(size or model.patch_embed.img_size))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
