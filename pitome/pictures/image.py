@@ -90,7 +90,7 @@ def _upright_rgb(file: Image.Image, name: str, what: str) -> Picture:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         image = Image.alpha_composite(white, layer)
-        if layer.getextrema()[3][0] < 255:  # type: ignore[index]
+        if np.asarray(layer)[..., 3].min() < 255:
             notes.append("transparency over white")
     elif mode not in ("RGB", "RGBX", "L", "1", "P"):
         notes.append(f"converted from {mode}")

@@ -106,8 +106,8 @@ def render(page: Page) -> Image.Image:
             draw.text((_MARGIN + x + swatch.shape[1] + 8, y + 2), meaning, INK, _font(13))
         y += _LINE + 9
     y += 6
-    for line in captions:
-        draw.text((_MARGIN, y), line, GREY, _font(13))
+    for caption in captions:
+        draw.text((_MARGIN, y), caption, GREY, _font(13))
         y += _LINE
     return image
 

@@ -96,7 +96,11 @@ def _by_image(
     grid, depth = first.groups.shape[1:], len(unmerged.steps) - 1
     scale = _scale("images", max(grid))
     count, pixels = range(len(samples.names)), samples.pixels
-    head = (Text("input", bold=True), Text("unmerged model", GREY), Text(f"{first.tokens} tokens", GREY))
+    head: tuple[Text, ...] = (
+        Text("input", bold=True),
+        Text("unmerged model", GREY),
+        Text(f"{first.tokens} tokens", GREY),
+    )
     foot = [_guess(unmerged, i, samples.labels[i], names) for i in count]
     rows = [Row(head, [Cell(cells.plain(pixels[i], grid, scale), foot[i]) for i in count])]
     painted = [[_painted(pixels[i], one.followed, i, scale) for i in count] for one in shown]
