@@ -6,7 +6,8 @@ is what the PiToMe repository reports (`authors_macs`). No model is built.
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -122,12 +123,22 @@ def mean_share(lengths: Mapping[int, int], merged: Cost, unmerged: Cost) -> floa
     return sum(n * merged(t) for t, n in lengths.items()) / sum(n * unmerged(t) for t, n in lengths.items())
 
 
-def padded_lengths(lengths: Sequence[int], batch_size: int) -> dict[int, int]:
-    """Padded length -> number of batches, for batches of `batch_size` in the given order."""
-    if batch_size < 1:
-        raise UsageError(f"batch_size={batch_size} is not a whole number >= 1")
-    starts = range(0, len(lengths), batch_size)
-    return dict(sorted(Counter(max(lengths[i : i + batch_size]) for i in starts).items()))
+def padded_lengths(lengths: Mapping[int, int], batch_size: int) -> dict[int, int]:
+    """Padded length -> number of batches that have it, among all possible batches of `batch_size`.
+
+    `lengths`: tokens -> number of sentences. A batch is as long as its longest sentence, so this
+    is the distribution for sentences in random order. Raises UsageError for a batch that is empty
+    or larger than the data set.
+    """
+    total = sum(lengths.values())
+    if not 1 <= batch_size <= total:
+        raise UsageError(f"batch_size={batch_size} does not fit {total} sentences; give 1 to {total}")
+    batches, seen = {}, 0
+    for tokens in sorted(lengths):
+        before, seen = math.comb(seen, batch_size), seen + lengths[tokens]
+        if (count := math.comb(seen, batch_size) - before) > 0:
+            batches[tokens] = count
+    return batches
 
 
 def rounding_interval(printed: str) -> tuple[float, float]:
@@ -181,3 +192,31 @@ def mix_giving(printed: Sequence[str], speedups: Sequence[Mapping[int, float]]) 
     row, column = min(possible, key=lambda pair: (tokens[pair[1]], -tokens[pair[0]]))
     weight = float((low[row, column] + high[row, column]) / 2)
     return Mix(int(tokens[row]), int(tokens[column]), weight)
+
+
+def excluded(printed: Sequence[str], speedups: Sequence[Mapping[int, float]]) -> bool:
+    """Whether it is certain that no mixture of any number of lengths gives all of `printed`.
+
+    Certain if a plane (one coordinate per ratio) has the shares of all lengths on one side and
+    everything that rounds to `printed` on the other. The distance between the two is a concave
+    function of the plane's direction, so a grid that closes in on its best point finds the
+    plane; False means that none was found.
+    """
+    shares = 1 / np.array([list(curve.values()) for curve in speedups])
+    bounds = [rounding_interval(text) for text in printed]
+    low, high = (np.array([1 / pair[i] for pair in bounds]) for i in (1, 0))
+    # In units of the intervals, which differ in width.
+    shares, low, high = shares / (high - low)[:, None], low / (high - low), high / (high - low)
+    grid = np.array(list(itertools.product(np.linspace(-1, 1, 7), repeat=len(printed))))
+    centre, reach = np.zeros(len(printed)), 1.0
+    for _ in range(16):
+        directions = centre + reach * grid
+        norm = np.linalg.norm(directions, axis=1)
+        directions = directions[norm > 0] / norm[norm > 0, None]
+        nearest_length = (directions @ shares).min(axis=1)
+        farthest_value = (np.where(directions > 0, high, low) * directions).sum(axis=1)
+        best = int((nearest_length - farthest_value).argmax())
+        if nearest_length[best] - farthest_value[best] > 1e-6:
+            return True
+        centre, reach = directions[best], reach / 2
+    return False

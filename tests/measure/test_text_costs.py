@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
+import yaml
 
 from pitome.errors import UsageError
 from pitome.measure.text_costs import (
@@ -12,6 +17,7 @@ from pitome.measure.text_costs import (
     TextEncoder,
     authors_cost,
     encoder,
+    excluded,
     lengths_giving,
     mean_share,
     mix_giving,
@@ -99,10 +105,11 @@ def test_share_of_a_data_set_is_that_of_the_summed_costs():
     assert share == pytest.approx((3 * 6 + 30) / (3 * 10 + 40))
 
 
-def test_batches_cost_their_longest_sentence():
-    assert padded_lengths([5, 9, 7, 7, 3], 2) == {3: 1, 7: 1, 9: 1}
-    assert padded_lengths([5, 9, 7, 7, 3], 10) == {9: 1}
-    assert padded_lengths([], 4) == {}
+def test_a_batch_is_as_long_as_its_longest_sentence():
+    # Of four sentences (3, 5, 5, 9 tokens) six pairs: 3+5 twice and 5+5 are 5 long, three hold 9.
+    assert padded_lengths({9: 1, 3: 1, 5: 2}, 2) == {5: 3, 9: 3}
+    assert padded_lengths({9: 1, 3: 1, 5: 2}, 1) == {3: 1, 5: 2, 9: 1}
+    assert padded_lengths({9: 1, 3: 1, 5: 2}, 4) == {9: 1}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +145,34 @@ def test_no_mix_gives_what_lies_outside(printed):
     assert mix_giving(printed, [{10: 1.0, 20: 2.0}, {10: 1.0, 20: 2.0}]) is None
 
 
+@pytest.mark.parametrize(
+    ("printed", "certain"),
+    [
+        (("2.00", "4.00"), False),  # a length
+        (("1.333", "1.600"), False),  # half of 10, half of 20
+        (("2.00", "2.00"), True),  # shares 1/2, 1/2: above the line from 10 to 30
+        (("4.10", "5.00"), True),  # beyond all
+        (("1.600", "2.069"), False),  # the middle of all three, which no two lengths give
+    ],
+    ids=["length", "two", "beside", "beyond", "three"],
+)
+def test_what_no_mixture_can_give(printed, certain):
+    curves = [{10: 1.0, 20: 2.0, 30: 4.0}, {10: 1.0, 20: 4.0, 30: 5.0}]
+    assert excluded(printed, curves) is certain
+    if certain:
+        assert mix_giving(printed, curves) is None
+
+
+def test_a_mixture_that_misses_narrowly_is_excluded():
+    """Intervals a twentieth wider on each side would do (15, 35 and 511 tokens): the plane has to be
+    found closely."""
+    repo = [(q, authors_cost(ENCODERS["distilbert"], "pitome_repo", q)) for q in (0.8, 0.75, 0.7)]
+    unmerged = authors_cost(ENCODERS["distilbert"], "pitome_repo", 1.0)
+    curves = [{n: unmerged(n) / cost(n) for n in range(3, LIMIT + 1)} for _, cost in repo]
+    assert excluded(("1.61", "1.88", "2.26"), curves)
+    assert not excluded(("1.615", "1.885", "2.25"), curves)
+
+
 @pytest.mark.parametrize("tokens", [0, -1, LIMIT + 1])
 def test_a_length_outside_the_encoder(tokens):
     with pytest.raises(UsageError, match=f"{tokens} tokens does not fit; give 1 to 512"):
@@ -154,5 +189,19 @@ def test_unknown_names_list_the_known():
 def test_nothing_to_average_over():
     with pytest.raises(UsageError, match="no sentence"):
         mean_share({}, lambda t: t, lambda t: t)
-    with pytest.raises(UsageError, match="batch_size=0"):
-        padded_lengths([3], 0)
+    for size in (0, 3):
+        with pytest.raises(UsageError, match=f"batch_size={size} does not fit 2 sentences"):
+            padded_lengths({7: 2}, size)
+
+
+def test_the_page_is_what_its_script_writes():
+    """docs/text_flops.md follows from the printed values, the lengths and the code."""
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("text_flops", root / "scripts" / "text_flops.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # its dataclass looks itself up there
+    spec.loader.exec_module(script)
+    table, measured = (yaml.safe_load(path.read_text()) for path in (script.PRINTED, script.LENGTHS))
+    assert len(script.rows(table)) == 20  # Table 10: two models, two data sets, five methods
+    assert script.page(table, measured) == script.PAGE.read_text()
