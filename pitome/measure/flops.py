@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.adapters.patch import patch, patched
 from pitome.measure.costs import closed_form
+from pitome.measure.inputs import Inputs, batch_size, cast, forward
 from pitome.measure.twin import evaluating, meta_twin
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Multiply-accumulates of one forward pass for one image; FLOPs are two per MAC."""
+    """Multiply-accumulates of one forward pass for one sample; FLOPs are two per MAC."""
 
     macs: int
 
@@ -27,7 +30,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Flops:
-    """What a model costs per image. FLOPs are two per MAC.
+    """What a model costs per sample. FLOPs are two per MAC.
 
     macs: counted on the model as it is; macs_closed_form: from its schedule; plan_macs: the part
     that decides what merges (closed form); unmerged_macs: counted without merging; share:
@@ -48,26 +51,47 @@ class Flops:
         return self.macs / self.unmerged_macs
 
 
-def count_flops(model: nn.Module, images: Tensor) -> Counted:
-    """Count one forward of `model` on `images` [B, C, H, W]; per image. Works on the meta device.
+def count_flops(model: nn.Module, inputs: Inputs) -> Counted:
+    """Count one forward of `model` on `inputs`: images [B, C, H, W], token ids [B, N], or the
+    keywords of its forward; per sample. Works on the meta device.
 
-    Matrix products, convolutions and attention count, nothing else. The images are taken in the
-    type of the model's weights. The model's mode and torch's settings are as before afterwards.
+    Matrix products, convolutions and attention count, nothing else. Images are taken in the type
+    of the model's weights. The model's mode and torch's settings are as before afterwards.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     # The counter does not see nn.MultiheadAttention's native path, nor every fused attention kernel
     # of every torch version: products of matrices it always sees.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with evaluating(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model(images.to(next(model.parameters()).dtype))
+        with (
+            evaluating(model),
+            _frozen(model),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            forward(model, cast(inputs, next(model.parameters()).dtype))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return Counted(macs=round(counter.get_total_flops() / 2 / images.shape[0]))
+    return Counted(macs=round(counter.get_total_flops() / 2 / batch_size(inputs)))
+
+
+@contextlib.contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter asks for gradients: torch's counter fails on a parameter that is a module's input
+    (the query of an attention pool), even under no_grad."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> Flops:
-    """Cost of a model, patched or not, at `input_size` (height and width; the model's own if None).
+    """Cost of a model, patched or not, at `input_size`: height and width of an image (the model's
+    own if None), or the number of tokens of a text.
 
     Counted on a copy without weights, so it takes no memory and leaves `Patched.tokens` as it was.
     Raises UnsupportedModelError for a model that `pitome.patch` does not know.
@@ -81,13 +105,13 @@ def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> 
     """
     twin = meta_twin(getattr(model, "_orig_mod", model))  # what torch.compile wraps
     handle = patched(twin) or patch(twin, "none", ratio=1.0)
-    architecture, images = handle.architecture(input_size), handle.example(input_size)
+    architecture, example = handle.architecture(input_size), handle.example(input_size)
     form = closed_form(architecture, handle.schedule, handle.method, handle.options, handle.state.active)
-    merged = count_flops(twin, images)
+    merged = count_flops(twin, example)
     handle.remove()
     return Flops(
         macs=merged.macs,
         macs_closed_form=form.macs,
         plan_macs=form.plan_macs,
-        unmerged_macs=count_flops(twin, images).macs,
+        unmerged_macs=count_flops(twin, example).macs,
     )

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from pitome.errors import UsageError
+from pitome.measure.inputs import Inputs, batch_size, cast, device_of, forward
 from pitome.measure.memory import peak_memory
 from pitome.measure.twin import evaluating, unmerged_twin
 
@@ -25,7 +26,8 @@ _AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Timing:
-    """Images per second of both sides, and the median of the pairs' ratios with its 95 % interval.
+    """Samples (images, texts) per second of both sides, and the median of the pairs' ratios with its
+    95 % interval.
 
     dtype: of the arithmetic. peak_memory: bytes on the device during a forward of the merged
     model, weights included, and peak_memory_unmerged likewise; where the device does not count
@@ -48,7 +50,7 @@ class Timing:
 
 def throughput(
     model: nn.Module,
-    images: Tensor,
+    inputs: Inputs,
     *,
     unmerged: nn.Module | None = None,
     pairs: int = 20,
@@ -57,7 +59,8 @@ def throughput(
     precision: str = "32",
     progress: bool = True,
 ) -> Timing:
-    """Time the patched `model` against `unmerged` on `images` [B, C, H, W], a whole batch a call.
+    """Time the patched `model` against `unmerged` on `inputs`, a whole batch a call: images
+    [B, C, H, W], token ids [B, N], or the keywords of its forward.
 
     By default `unmerged` is the model's twin, which shares its weights. The two run in turn, and
     who goes first changes from pair to pair, so that a machine that drifts slows down both.
@@ -76,8 +79,8 @@ def throughput(
     if pairs < LEAST_PAIRS:
         raise UsageError(f"pairs={pairs} is too few for an interval; give {LEAST_PAIRS} or more")
     other = unmerged_twin(model) if unmerged is None else unmerged
-    merged_run, other_run = (_runner(net, images, precision) for net in (model, other))
-    device = images.device
+    merged_run, other_run = (_runner(net, inputs, precision) for net in (model, other))
+    device = device_of(inputs)
     with evaluating(model, other):
         memory = [_warm_up(run, device, warmup) for run in (merged_run, other_run)]
         merged, plain = alternate(
@@ -85,7 +88,7 @@ def throughput(
         )
     ratios = plain / merged
     low, high = median_interval(ratios)
-    batch = images.shape[0]
+    batch = batch_size(inputs)
     return Timing(
         images_per_s=batch / float(np.median(merged)),
         images_per_s_unmerged=batch / float(np.median(plain)),
@@ -138,16 +141,16 @@ def median_interval(values: np.ndarray) -> tuple[float, float]:
     return float(ordered[rank]), float(ordered[n - 1 - rank])
 
 
-def _runner(model: nn.Module, images: Tensor, precision: str) -> Callable[[], object]:
+def _runner(model: nn.Module, inputs: Inputs, precision: str) -> Callable[[], object]:
     context: contextlib.AbstractContextManager[object]
     if precision in _AUTOCAST:
-        context = torch.autocast(images.device.type, _AUTOCAST[precision])
+        context = torch.autocast(device_of(inputs).type, _AUTOCAST[precision])
     else:
-        context, images = contextlib.nullcontext(), images.to(_dtype(model))
+        context, inputs = contextlib.nullcontext(), cast(inputs, _dtype(model))
 
     def run() -> object:
         with context:
-            return model(images)
+            return forward(model, inputs)
 
     return run
 
