@@ -24,12 +24,20 @@ DEFAULT_RATIO = 0.925
 SOURCES = ("auto", "hub", "local", "package")
 MODES = ("test", "train")
 MEASURES = ("none", "flops", "full")
+HEADS = ("classifier", "knn")
 PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
 
 
 @dataclass
 class TaskConfig:
+    """head: what answers in classification, the model's classifier or the vote of the nearest
+    neighbours; k, temperature: of that vote; bank: training images that may vote, all if None."""
+
     name: str = MISSING
+    head: str = "classifier"
+    k: Any = 20
+    temperature: Any = 0.07
+    bank: Any = None
 
 
 @dataclass
@@ -158,6 +166,7 @@ def validate(config: Config) -> Amount:
         _whole("limit", config.limit, 1)
     _whole("seed", config.seed, 0)
     _check_fit(config)
+    _check_head(config)
     _check_options(config.merge)
     amount = _amount(config)
     if config.source != "auto" and config.source not in config.data.sources:
@@ -235,6 +244,30 @@ def _check_fit(config: Config) -> None:
     if config.merge.tasks is not None and task not in config.merge.tasks:
         allowed = ", ".join(config.merge.tasks)
         raise UsageError(f"merge={config.merge.name} does not fit task={task}; it is for: {allowed}")
+
+
+def _check_head(config: Config) -> None:
+    task = config.task
+    _one_of("task.head", task.head, HEADS)
+    if task.head != "knn":
+        given = [
+            key for key in ("k", "temperature", "bank") if getattr(task, key) != getattr(TaskConfig, key)
+        ]
+        if given:
+            raise UsageError(f"task.{given[0]} goes with task.head=knn")
+        return
+    if task.name != "classification":
+        raise UsageError(f"task.head=knn is for task=classification, not for task={task.name}")
+    if config.mode == "train":
+        raise UsageError("task.head=knn has nothing to train; leave one of task.head=knn and mode=train out")
+    _whole("task.k", task.k, 1)
+    if task.bank is not None:
+        _whole("task.bank", task.bank, 1)
+        if task.k > task.bank:
+            raise UsageError(f"task.k={task.k} is more than task.bank={task.bank}, the images that may vote")
+    value = task.temperature
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise UsageError(f"task.temperature={value} is not a number above 0")
 
 
 def _check_options(merge: MergeConfig) -> None:

@@ -24,10 +24,12 @@ def build(
     source: str = "auto",
     limit: int | None = None,
     workers: int | None = None,
+    bank: int | None = None,
 ) -> FashionMNIST | ImageNet:
     """The data module of `config` (name, root, repository, revision); nothing is read or fetched yet.
 
-    workers: processes that load batches; None leaves it to the data set.
+    workers: processes that load batches; None leaves it to the data set. bank: training images that
+    the nearest neighbours are looked for in, all if None.
     Raises UsageError for an unknown name, and DataError where source, root or model do not fit.
     """
     name = config["name"]
@@ -43,4 +45,5 @@ def build(
         source=source,
         repository=config["repository"],
         revision=config["revision"],
+        bank=bank,
     )

@@ -5,6 +5,7 @@ The bytes are the same from every source, and so is the revision: a checksum of 
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cached_property
 
 import lightning
@@ -18,6 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from pitome.data.base import DataInfo, Preprocess
 from pitome.data.fashion_mnist_files import CLASSES, SIZE, Place, checksum, locate, read_split
 from pitome.data.loading import Batch, identity
+from pitome.data.selection import STRATIFIED, stratified_selection
 
 VALIDATION = 5_000  # the last training images; model selection never sees the test split
 
@@ -36,12 +38,18 @@ class Images(Dataset):
     """Items: image [C, H, W] float, label, sample index; asked for many, it makes a batch at once."""
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, preprocess: Preprocess, *, train: bool, first: int = 0
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        preprocess: Preprocess,
+        *,
+        train: bool,
+        ids: np.ndarray | None = None,
     ) -> None:
         self.images = torch.from_numpy(images.copy())[:, None]
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.train = train
-        self.first = first
+        self.ids = torch.from_numpy(np.arange(len(images)) if ids is None else ids)
         steps: list[v2.Transform] = []
         if preprocess.size != SIZE:
             mode = InterpolationMode(preprocess.interpolation)
@@ -59,7 +67,7 @@ class Images(Dataset):
         images = self.images[chosen]
         if self.train:
             images = jitter(images)
-        return self.transform(images), self.labels[chosen], self.first + chosen
+        return self.transform(images), self.labels[chosen], self.ids[chosen]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         images, labels, ids = self.__getitems__([index])
@@ -71,7 +79,8 @@ class FashionMNIST(lightning.LightningDataModule):
 
     Grey images are repeated over three channels and resized to the model's input, never cropped.
     limit: the first so many test images in file order (the file is shuffled). The last 5,000
-    training images are for validation. Raises DataError, when first used, for data that is missing
+    training images are for validation. bank: so many training images in `bank_dataloader`, all by
+    default. Raises DataError, when first used, for data that is missing
     or damaged.
     """
 
@@ -86,8 +95,10 @@ class FashionMNIST(lightning.LightningDataModule):
         source: str = "auto",
         repository: str = "zalando-datasets/fashion_mnist",
         revision: str = "main",
+        bank: int | None = None,
     ) -> None:
         super().__init__()
+        self.bank = bank
         self.root, self.source, self.repository, self.revision = root, source, repository, revision
         self.preprocess, self.batch_size, self.limit, self.workers = (
             preprocess,
@@ -151,8 +162,8 @@ class FashionMNIST(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         _, images, labels = self._train
-        first = len(images) - VALIDATION
-        data = Images(images[first:], labels[first:], self.preprocess, train=False, first=first)
+        ids = np.arange(len(images))[-VALIDATION:]
+        data = Images(images[ids], labels[ids], self.preprocess, train=False, ids=ids)
         return self._loader(data, self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
@@ -161,3 +172,27 @@ class FashionMNIST(lightning.LightningDataModule):
         return self._loader(
             Images(images[:count], labels[:count], self.preprocess, train=False), self.batch_size
         )
+
+    @cached_property
+    def _bank_ids(self) -> np.ndarray:
+        _, images, labels = self._train
+        return stratified_selection("fashion_mnist", labels, self.bank or len(images))
+
+    @cached_property
+    def bank_info(self) -> DataInfo:
+        """Of the images in `bank_dataloader`."""
+        limited = len(self._bank_ids) < len(self._train[1])
+        return dataclasses.replace(
+            self.train_info,
+            n_selected=len(self._bank_ids),
+            limit=len(self._bank_ids) if limited else None,
+            selection=STRATIFIED if limited else "all",
+        )
+
+    def bank_dataloader(self) -> DataLoader:
+        """`bank` images of the training split, validation images among them, every class by its share;
+        prepared as for testing and in file order."""
+        _, images, labels = self._train
+        ids = self._bank_ids
+        data = Images(images[ids], labels[ids], self.preprocess, train=False, ids=ids)
+        return self._loader(data, self.batch_size)

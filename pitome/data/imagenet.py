@@ -6,6 +6,7 @@ three channels out: 49,101 of 50,000 remain.) Images that cannot be decoded are 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -21,6 +22,7 @@ from pitome.data.base import DataInfo, Preprocess, permuted_selection
 from pitome.data.imagenet_files import CLASSES, FOLDERS, Folder, Parquet, parquet_files
 from pitome.data.loading import Tolerant, TolerantLoader, collate_tolerant
 from pitome.data.roots import check_source
+from pitome.data.selection import STRATIFIED, stratified_selection
 from pitome.errors import DataError
 from pitome.hub import fetch_folder
 
@@ -74,7 +76,8 @@ class ImageNet(lightning.LightningDataModule):
     The split is the validation set, 50,000 images. source: local (data.root with class folders or
     parquet files), hub (gated), or auto: data.root if given, else the hub's cache, else the hub.
     limit: a permutation seeded with the data set's name chooses, because folders are sorted by
-    class; sample indices are positions in file order. Raises DataError, when first used.
+    class; sample indices are positions in file order. bank: so many training images in
+    `bank_dataloader`, all by default. Raises DataError, when first used.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class ImageNet(lightning.LightningDataModule):
         source: str = "auto",
         repository: str = "ILSVRC/imagenet-1k",
         revision: str = "main",
+        bank: int | None = None,
     ) -> None:
         super().__init__()
+        self.bank = bank
         if source == "package":
             raise DataError(f"imagenet is in no package; log in to the hub (`hf auth login`), {_ELSE}")
         if preprocess.channels != 3:
@@ -146,7 +151,9 @@ class ImageNet(lightning.LightningDataModule):
         """Of the training split."""
         return self._train[2]
 
-    def _loader(self, data: tuple[Folder | Parquet, np.ndarray, DataInfo], *, train: bool) -> TolerantLoader:
+    def _loader(
+        self, data: tuple[Folder | Parquet, np.ndarray, DataInfo], *, train: bool, once: bool = False
+    ) -> TolerantLoader:
         files, ids, info = data
         samples = Samples(files, ids, make_transform(self.preprocess, train=train))
         return TolerantLoader(
@@ -155,7 +162,7 @@ class ImageNet(lightning.LightningDataModule):
             shuffle=train,
             drop_last=train,
             num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            persistent_workers=self.workers > 0 and not once,
             collate_fn=collate_tolerant,
         )
 
@@ -167,3 +174,22 @@ class ImageNet(lightning.LightningDataModule):
 
     def test_dataloader(self) -> TolerantLoader:
         return self._loader(self._test, train=False)
+
+    @cached_property
+    def _bank(self) -> tuple[Folder | Parquet, np.ndarray, DataInfo]:
+        files, ids, info = self._train
+        info = dataclasses.replace(info, skipped={})  # its own: what voters could not be read
+        if self.bank is not None and self.bank < len(files):
+            ids = stratified_selection("imagenet", files.labels, self.bank)
+            info = dataclasses.replace(info, n_selected=len(ids), limit=len(ids), selection=STRATIFIED)
+        return files, ids, info
+
+    @property
+    def bank_info(self) -> DataInfo:
+        """Of the images in `bank_dataloader`; those skipped are known once they have been read."""
+        return self._bank[2]
+
+    def bank_dataloader(self) -> TolerantLoader:
+        """`bank` images of the training split, every class by its share; prepared as for testing and in
+        file order."""
+        return self._loader(self._bank, train=False, once=True)

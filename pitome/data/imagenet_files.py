@@ -124,6 +124,11 @@ class Parquet:
             "image", datasets.Image(decode=False)
         )
 
+    @property
+    def labels(self) -> list[int]:
+        """Of every sample; -1 where there is none."""
+        return [-1 if label is None else label for label in self.table["label"]]
+
     def __len__(self) -> int:
         return len(self.table)
 

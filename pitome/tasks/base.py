@@ -56,6 +56,7 @@ class Task(ABC):
     family: str  # the adapter's name of the model's kind
     weights: Weights
     sha256: str | None  # of the weights; None if random
+    note: str = ""  # behind the model's name in records and tables: how it is used, if not as usual
     input_size: int | tuple[int, int] | None = None  # for `flops=` where the model does not fix it
 
     @abstractmethod

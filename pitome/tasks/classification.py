@@ -1,30 +1,32 @@
-"""task=classification: images and their classes, top-1 and top-5."""
+"""task=classification: images and their classes, top-1 and top-5; by the model's classifier or by the
+vote of the nearest neighbours."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lightning
 import torch
 
 from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config
-from pitome.data.base import DataInfo
 from pitome.data.build import build as build_data
 from pitome.measure.flops import count_flops
 from pitome.models.vision import build
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks import measuring
-from pitome.tasks.base import Evaluation, Layers, Task
+from pitome.tasks.base import Evaluation, Info, Layers, Task
 from pitome.tasks.classifier import Classification
 from pitome.tasks.training import train_from_config
+from pitome.tasks.voters import Tested, Voters
 
 
 class ImageClassification(Task):
-    """A classifier on the test split: images [B, C, H, W] -> logits [B, classes]."""
+    """A classifier on the test split: images [B, C, H, W] -> logits [B, classes]; with
+    task.head=knn its backbone, images -> pooled features [B, D] (see `pitome.tasks.voters`)."""
 
     headline: ClassVar[Headline] = Headline(name="top1", outcome="correct")
 
@@ -38,15 +40,22 @@ class ImageClassification(Task):
             batch_size=int(config.batch_size),
             source=config.source,
             limit=config.limit,
+            bank=config.task.bank,
         )
-        self.classes = int(built.model.num_classes)  # type: ignore[arg-type]
-        measuring.check_classes(
-            self.classes,
-            self.data.info.classes,
-            random=built.weights.source == "random",
-            model=config.model.name,
-            data=config.data.name,
-        )
+        self.voters: Voters | None = None
+        if config.task.head == "knn":
+            self.voters = Voters.choose(config.task, self.data.bank_info)
+            self.note, self.classes = self.voters.note, self.data.info.classes
+            self.model.reset_classifier(0)  # type: ignore[operator]  # what is left is timm's pre_logits
+        else:
+            self.classes = int(built.model.num_classes)  # type: ignore[arg-type]
+            measuring.check_classes(
+                self.classes,
+                self.data.info.classes,
+                random=built.weights.source == "random",
+                model=config.model.name,
+                data=config.data.name,
+            )
         self.architecture = measuring.architecture_of(built.model)
         self.family = self.architecture.family
         size = built.preprocess.size
@@ -60,8 +69,12 @@ class ImageClassification(Task):
         return train_from_config(config, amount, device)
 
     @property
-    def info(self) -> DataInfo:
-        return self.data.info
+    def info(self) -> Info:
+        return self.data.info if self.voters is None else Tested(self.data.info, self.voters.info)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {} if self.voters is None else self.voters.settings
 
     def layers(self, patched: Patched | None) -> Layers:
         tokens = measuring.tokens_per_layer(self.architecture, patched)
@@ -69,6 +82,8 @@ class ImageClassification(Task):
         return Layers([float(n) for n in tokens], removed if patched is not None else None)
 
     def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
+        if self.voters is not None:
+            return self.voters.evaluate(self.model, self.classes, self.data, trainer)
         module = Classification(self.model, self.classes)
         result = trainer.test(module, self.data, verbose=False)[0]
         return Evaluation({key: float(result[key]) for key in ("top1", "top5")}, module.outcomes())

@@ -22,6 +22,7 @@ from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config, MergeConfig, import_modules, model_label, validate
 from pitome.errors import PitomeError
 from pitome.measure.memory import peak_memory
+from pitome.records.decode import decode
 from pitome.records.identity import RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
     DataInfo,
@@ -29,7 +30,6 @@ from pitome.records.schema import (
     MethodInfo,
     ModelInfo,
     Record,
-    Skipped,
     WeightsInfo,
     one_line,
 )
@@ -101,6 +101,8 @@ class Job:
                 self.config = dataclasses.replace(self.config, merge=MergeConfig(name=UNMERGED))
         config = self.config
         task = kind(config)
+        self.model = ModelInfo(name=model_label(config.model) + task.note)
+        self.settings = task.settings
         patched = patch_model(task.model, config, amount, task.input_size)
         layers = task.layers(patched)
         self._identify(task, patched, amount, layers)
@@ -160,7 +162,7 @@ class Job:
         config = self.config
         self.weights = WeightsInfo(**task.weights.record(task.sha256))
         self.model = ModelInfo(
-            name=model_label(config.model),
+            name=self.model.name,
             family=task.family,
             params=sum(p.numel() for p in task.model.parameters()),
         )
@@ -175,13 +177,11 @@ class Job:
                 ratio=merging.pop() if len(merging) == 1 else None,
                 schedule=layers.schedule,
             )
-        self.settings = task.settings
         self._know_data(task)
         self.identified = True
 
     def _know_data(self, task: Task) -> None:
-        values = task.info.record()
-        self.data = DataInfo(**{**values, "skipped": [Skipped(**one) for one in values["skipped"]]})
+        self.data = decode(DataInfo, task.info.record())
 
     def _identity(self) -> dict[str, Any]:
         config = self.config
@@ -297,6 +297,10 @@ class Progress(TQDMProgressBar):
     @property
     def test_description(self) -> str:
         return self.name
+
+    @property
+    def predict_description(self) -> str:
+        return f"{self.name}: images that vote"
 
 
 def _quiet() -> None:

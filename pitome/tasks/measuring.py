@@ -71,9 +71,11 @@ def measure_throughput(
 
 
 def check_classes(model_classes: int, data_classes: int, *, random: bool, model: str, data: str) -> None:
-    """Raise UsageError where trained classes cannot be those of the data."""
+    """Raise UsageError where there is no classifier, or its classes cannot be those of the data."""
+    if not model_classes:
+        raise UsageError(f"model={model} has no classifier; use task.head=knn, the vote of similar images")
     if model_classes != data_classes and not random:
         raise UsageError(
             f"model={model} knows {model_classes} classes, data={data} has {data_classes}; "
-            "choose data it was trained on, weights=PATH of a classifier for it, or weights=random"
+            "choose its own data, weights=PATH of a classifier for this one, weights=random or task.head=knn"
         )
