@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from pitome.data.base import Preprocess
 from pitome.models.checkpoints import load_checkpoint, load_into
 from pitome.models.origin import Weights, fetch_weights, find_weights
+
+OWN = "vision_transformer"  # arch of a model made from its args alone
 
 
 @dataclass(frozen=True)
@@ -24,17 +27,22 @@ class Built:
 
 
 def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
-    """Build the model of a file of conf/model: images [B, C, H, W] -> logits [B, classes].
+    """Build the model of a file of conf/model: images [B, C, H, W] -> logits [B, classes], or
+    features [B, C] where it has no classifier.
 
     config: name, arch, args, preprocess, checkpoint; weights: pretrained, random (drawn from
-    torch's global generator) or a path. Raises CheckpointError when weights are missing, damaged,
-    unsafe or of other shapes.
+    torch's global generator) or a path. Where args give a model of timm another img_size, the
+    position embeddings are resampled, as timm does. Raises CheckpointError when weights are
+    missing, damaged, unsafe or of other shapes.
     """
     found = fetch_weights(find_weights(config["name"], config["checkpoint"], weights))
-    model = build_timm(config["arch"], dict(config["args"] or {})).eval()
+    args = dict(config["args"] or {})
+    model = build_timm(config["arch"], args).eval()
     digest = None
     if found.path is not None:
         checkpoint = load_checkpoint(found.path)
+        if "img_size" in args and config["arch"] != OWN:
+            checkpoint = replace(checkpoint, state=fit_positions(checkpoint.state, model))
         load_into(model, checkpoint)
         digest = checkpoint.sha256
     return Built(model, preprocess_of(model, config["preprocess"]), found, digest)
@@ -46,7 +54,7 @@ def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
-    if arch == "vision_transformer":
+    if arch == OWN:
         return VisionTransformer(**args)
     return timm.create_model(arch, pretrained=False, **args)
 
@@ -72,21 +80,30 @@ def preprocess_of(model: nn.Module, given: Mapping[str, Any] | None) -> Preproce
 
 def fit_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Resize patch and position embeddings of `state` to those of `model` (timm's resampling)."""
-    from timm.layers import resample_abs_pos_embed, resample_patch_embed
-    from timm.models.vision_transformer import VisionTransformer
+    from timm.layers import resample_patch_embed
 
-    assert isinstance(model, VisionTransformer)
     own = model.state_dict()
-    out = dict(state)
+    out = fit_positions(state, model)
     weight = out.get("patch_embed.proj.weight")
     if weight is not None and weight.shape != own["patch_embed.proj.weight"].shape:
         out["patch_embed.proj.weight"] = resample_patch_embed(
             weight, list(own["patch_embed.proj.weight"].shape[-2:])
         )
-    position = out.get("pos_embed")
-    if position is not None and position.shape != own["pos_embed"].shape:
-        grid = list(model.patch_embed.grid_size)
-        out["pos_embed"] = resample_abs_pos_embed(
-            position, new_size=grid, num_prefix_tokens=model.num_prefix_tokens
-        )
     return out
+
+
+def fit_positions(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Resize position embeddings of a square grid in `state` to the grid of `model` (timm's
+    resampling); whatever else does not fit is left as it is."""
+    from timm.layers import resample_abs_pos_embed
+    from timm.models.vision_transformer import VisionTransformer
+
+    assert isinstance(model, VisionTransformer)
+    position, own = state.get("pos_embed"), model.pos_embed
+    if position is None or own is None or position.ndim != 3 or position.shape == own.shape:
+        return dict(state)
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    if math.isqrt(max(position.shape[1] - prefix, 0)) ** 2 != position.shape[1] - prefix:
+        return dict(state)
+    grid = list(model.patch_embed.grid_size)
+    return {**state, "pos_embed": resample_abs_pos_embed(position, new_size=grid, num_prefix_tokens=prefix)}

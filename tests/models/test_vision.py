@@ -17,6 +17,7 @@ NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 # blocks, width, heads, tokens, millions of parameters (DeiT: Table 1 of its paper; MAE, ViT: ViT's Table 1)
+# or, without positions of the class token, patches
 EXPECTED = {
     "deit_t": (12, 192, 3, 197, 5.7),
     "deit_s": (12, 384, 6, 197, 22.1),
@@ -25,8 +26,12 @@ EXPECTED = {
     "mae_l": (24, 1024, 16, 197, 304.3),
     "mae_h": (32, 1280, 16, 257, 632.0),
     "vit_b_augreg": (12, 768, 12, 197, 86.6),
+    "dinov2_s": (12, 384, 6, 256, 21.6),  # registers and class token have no position; 22.1 at 518 pixels
+    "siglip_b": (12, 768, 12, 196, 92.9),  # with its attention pool
     "vit_fmnist": (12, None, None, 197, None),
 }
+
+BACKBONES = ("dinov2_s", "siglip_b")  # without a classifier
 
 
 def config(name: str) -> dict:
@@ -50,7 +55,7 @@ def test_every_model_builds_as_published(name):
     else:
         assert (model.embed_dim, model.blocks[0].attn.num_heads) == (width, heads)
         assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.15)
-        assert model.num_classes == 1000
+        assert model.num_classes == (0 if name in BACKBONES else 1000)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
@@ -74,13 +79,15 @@ def test_mae_classifiers_have_their_authors_names(name):
 
 def test_preprocessing_is_the_models_own():
     meta = {}
-    for name in ("deit_s", "mae_b", "vit_b_augreg", "vit_fmnist"):
+    for name in ("deit_s", "mae_b", "vit_b_augreg", "dinov2_s", "siglip_b", "vit_fmnist"):
         with torch.device("meta"):
             model = vision.build_timm(config(name)["arch"], config(name)["args"])
         meta[name] = vision.preprocess_of(model, config(name)["preprocess"])
     assert meta["deit_s"] == Preprocess(224, 3, *IMAGENET, 0.9, "bicubic")
     assert meta["mae_b"] == Preprocess(224, 3, *IMAGENET, 0.875, "bicubic")
     assert meta["vit_b_augreg"] == Preprocess(224, 3, (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic")
+    assert meta["dinov2_s"] == Preprocess(224, 3, *IMAGENET, 0.875, "bicubic")
+    assert meta["siglip_b"] == Preprocess(224, 3, (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic")
     assert (meta["vit_fmnist"].size, meta["vit_fmnist"].channels) == (28, 1)
 
 
@@ -196,3 +203,55 @@ def test_embeddings_are_resized_to_finer_patches(small):
     assert fine.pos_embed.shape == (1, 50, 8)
     assert torch.equal(fine.pos_embed[:, 0], coarse.pos_embed[:, 0])
     assert torch.equal(fine.blocks[0].attn.qkv.weight, coarse.blocks[0].attn.qkv.weight)
+
+
+DINOV2 = {"embed_dim": 32, "depth": 1, "num_heads": 2}
+
+
+def dinov2(**args):
+    arch = "vit_small_patch14_reg4_dinov2"
+    given = {"name": "tiny", "arch": arch, "args": {**DINOV2, **args}, "checkpoint": "shipped"}
+    return {**given, "preprocess": None}
+
+
+def test_position_embeddings_are_resampled_where_args_change_the_image(tmp_path):
+    """timm's own way, and what is not on the grid is not touched."""
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    path = str(tmp_path / "large.safetensors")
+    torch.manual_seed(0)
+    large = vision.build(dinov2(img_size=70), "random").model
+    torch.nn.init.normal_(large.pos_embed)
+    save_file(large.state_dict(), path)
+    small = vision.build(dinov2(img_size=42), path).model
+    assert small.pos_embed.shape == (1, 9, 32)
+    expected = checkpoint_filter_fn(large.state_dict(), small)
+    for key, value in small.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+    assert small(torch.randn(2, 3, 42, 42)).shape == (2, 32)
+    with pytest.raises(CheckpointError, match="pos_embed"):
+        vision.build(dinov2(), path)  # its own 518 pixels: a file of another size is the wrong file
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(1, 24, 32), torch.zeros(1, 25, 16), torch.zeros(25, 32)])
+def test_other_position_embeddings_are_refused(tmp_path, wrong):
+    path = str(tmp_path / "wrong.safetensors")
+    state = vision.build(dinov2(img_size=70), "random").model.state_dict()
+    save_file({**state, "pos_embed": wrong}, path)
+    with pytest.raises(CheckpointError, match="pos_embed"):
+        vision.build(dinov2(img_size=42), path)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_gives_features(name):
+    """The model of the file at a tiny width: features of every image, merged or not."""
+    import pitome
+
+    size = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+    file = config(name)
+    built = vision.build({**file, "args": {**file["args"], **size}}, "random")
+    x = torch.randn(1, 3, built.preprocess.size, built.preprocess.size)
+    with torch.no_grad(), pitome.patch(built.model, "pitome", ratio=0.5) as patched:
+        assert built.model(x).shape == (1, 32)
+    # 5 protected + 256 patches, or 196 patches; half of the patches go, twice
+    assert patched.tokens == {"dinov2_s": [261, 133, 69], "siglip_b": [196, 98, 49]}[name]
