@@ -365,8 +365,12 @@ def measure_lengths(tokenizer: str) -> dict[str, Any]:
 
     from pitome.data.text_sets import package_rows
 
-    texts, _ = package_rows("give a tokenizer only where the package can be fetched")
-    ids = AutoTokenizer.from_pretrained(tokenizer)(texts, truncation=True, max_length=LIMIT)["input_ids"]
+    try:
+        read = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+    except (OSError, ValueError):
+        raise UsageError(f"no tokenizer in {tokenizer}; give a folder with tokenizer.json") from None
+    texts, _ = package_rows("leave --lengths out")
+    ids = read(texts, truncation=True, max_length=LIMIT)["input_ids"]
     return {
         "source": "vaderSentiment 3.3.2 on PyPI, WordPiece with the 30,522 words of bert-base-uncased",
         "tokens": dict(sorted(Counter(map(len, ids)).items())),
@@ -375,8 +379,6 @@ def measure_lengths(tokenizer: str) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> int:
     """Write the page and its figure. Returns the exit code."""
-    from scripts.text_flops_plot import draw
-
     try:
         if arguments and (len(arguments) != 2 or arguments[0] != "--lengths"):
             raise UsageError("give nothing, or --lengths and the folder of a tokenizer")
@@ -384,6 +386,8 @@ def main(arguments: list[str]) -> int:
             measured = measure_lengths(arguments[1])
             LENGTHS.write_text(yaml.safe_dump(measured, sort_keys=False))
         table, measured = (yaml.safe_load(path.read_text()) for path in (PRINTED, LENGTHS))
+        from scripts.text_flops_plot import draw  # takes matplotlib
+
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page(table, measured))
         draw(table, Costs(table), measured["tokens"]).savefig(FIGURE, dpi=150)

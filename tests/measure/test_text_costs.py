@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.errors import UsageError
 from pitome.measure.text_costs import (
@@ -65,33 +67,37 @@ def test_three_layers_merge_unless_said_otherwise():
     assert our_cost(TINY, "tome", 0.8)(24) > our_cost(TINY, "tome", 0.8, "first4")(24)
 
 
-@pytest.mark.parametrize("name", ["bert_base", "distilbert", "minilm"])
-def test_unmerged_cost_equals_the_count_on_the_model(name):
+def build(name):
+    """The classifier of transformers with the configuration of ENCODERS[name], without weights."""
     transformers = pytest.importorskip("transformers")
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    model = ENCODERS[name]
+    if model.family == "distilbert":
+        config = transformers.DistilBertConfig(attn_implementation="eager")  # its defaults
+        return transformers.DistilBertForSequenceClassification(config)
+    config = transformers.BertConfig(
+        num_hidden_layers=model.depth,
+        hidden_size=model.width,
+        num_attention_heads=model.heads,
+        intermediate_size=model.intermediate,
+        attn_implementation="eager",
+    )
+    return transformers.BertForSequenceClassification(config)
 
-    model, tokens = ENCODERS[name], 37
-    if model.family == "bert":
-        config = transformers.BertConfig(
-            num_hidden_layers=model.depth,
-            hidden_size=model.width,
-            num_attention_heads=model.heads,
-            intermediate_size=model.intermediate,
-            attn_implementation="eager",
-        )
-        kind = transformers.BertForSequenceClassification
-    else:
-        config = transformers.DistilBertConfig(attn_implementation="eager")
-        kind = transformers.DistilBertForSequenceClassification
+
+@pytest.mark.parametrize("name", ["bert_base", "bert_large", "distilbert", "minilm"])
+def test_the_configuration_says_what_the_model_says(name):
+    with torch.device("meta"):
+        model = build(name)
+    from pitome.adapters.transformers import adapt
+
+    assert ENCODERS[name].architecture(37) == adapt(model).architecture(37)
+
+
+@pytest.mark.parametrize("name", ["distilbert", "minilm"])
+def test_unmerged_cost_equals_the_count_on_the_model(name):
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        kind(config).eval()(torch.zeros(1, tokens, dtype=torch.long))
-    assert counter.get_total_flops() == 2 * our_cost(model, "none", 1.0)(tokens)
-
-
-def test_bert_large_is_as_wide_and_deep_as_published():
-    large = ENCODERS["bert_large"]
-    assert (large.depth, large.width, large.heads, large.intermediate) == (24, 1024, 16, 4096)
+        build(name).eval()(torch.zeros(1, 37, dtype=torch.long))
+    assert counter.get_total_flops() == 2 * our_cost(ENCODERS[name], "none", 1.0)(37)
 
 
 def test_distilbert_costs_half_of_bert_by_the_authors_count():
@@ -194,14 +200,34 @@ def test_nothing_to_average_over():
             padded_lengths({7: 2}, size)
 
 
-def test_the_page_is_what_its_script_writes():
-    """docs/text_flops.md follows from the printed values, the lengths and the code."""
-    root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("text_flops", root / "scripts" / "text_flops.py")
+@pytest.fixture(scope="module")
+def script():
+    """scripts/text_flops.py as a module."""
+    path = Path(__file__).parents[2] / "scripts" / "text_flops.py"
+    spec = importlib.util.spec_from_file_location("text_flops", path)
     assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = script  # its dataclass looks itself up there
-    spec.loader.exec_module(script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_the_page_is_what_its_script_writes(script):
+    """docs/text_flops.md follows from the printed values, the lengths and the code."""
     table, measured = (yaml.safe_load(path.read_text()) for path in (script.PRINTED, script.LENGTHS))
     assert len(script.rows(table)) == 20  # Table 10: two models, two data sets, five methods
     assert script.page(table, measured) == script.PAGE.read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--length"], ["--lengths"], ["page.md"]], ids=" ".join)
+def test_wrong_arguments_are_one_line(script, capsys, arguments):
+    assert script.main(arguments) == 2
+    assert capsys.readouterr().err == "error: give nothing, or --lengths and the folder of a tokenizer\n"
+
+
+def test_a_folder_without_a_tokenizer_is_one_line(script, capsys, tmp_path):
+    pytest.importorskip("transformers")
+    assert script.main(["--lengths", str(tmp_path / "nowhere")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no tokenizer in ") and error.count("\n") == 1
