@@ -109,38 +109,40 @@ class TextData(lightning.LightningDataModule):
         if name not in SETS:
             raise UsageError(f"unknown data {name!r}; {nearest(name, SETS)}")
         check_kind(split)
-        self.name, self.tokenizer, self.batch_size = name, tokenizer, batch_size
+        self.set, self.tokenizer, self.batch_size = SETS[name], tokenizer, batch_size
         self.root, self.source, self.repository, self.revision = root, source, repository, revision
         self.split, self.limit, self.max_length = split, limit, max_length
 
     @property
     def classes(self) -> int:
-        return len(SETS[self.name].classes)
+        return len(self.set.classes)
 
     @cached_property
     def _rows(self) -> tuple[Rows, list[str | None]]:
         rows = read_rows(
-            self.name,
+            self.set.name,
             self.split,
             source=self.source,
             root=self.root,
             repository=self.repository,
             revision=self.revision,
         )
-        return rows, assign(rows, self.split, self.name)
+        return rows, assign(rows, self.split, self.set.name)
 
     def _encode(self, split: str) -> tuple[list[Encoded], DataInfo]:
         rows, splits = self._rows
         chosen = np.flatnonzero([given == split for given in splits])
         limited = split == "test" and self.limit is not None and self.limit < len(chosen)
         if not len(chosen):
-            raise DataError(f"the {split} split of {self.name} ({self.split}) holds no text; give more data")
+            raise DataError(
+                f"the {split} split of {self.set.name} ({self.split}) holds no text; give more data"
+            )
         revision = checksum((rows.texts[i] for i in chosen), (rows.labels[i] for i in chosen))
         if limited:
-            chosen = chosen[permuted_selection(self.name, len(chosen), self.limit or 0)]
+            chosen = chosen[permuted_selection(self.set.name, len(chosen), self.limit or 0)]
         ids = [int(i) for i in chosen]
         info = DataInfo(
-            name=self.name,
+            name=self.set.name,
             revision=revision,
             split=f"{split} ({self.split})",
             source=rows.source,
@@ -148,9 +150,8 @@ class TextData(lightning.LightningDataModule):
             n_selected=len(ids),
             limit=len(ids) if limited else None,
             selection="the first of a permutation seeded with the name" if limited else "all",
-            n_truncated=0,
         )
-        samples = []
+        samples, truncated = [], 0
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             for row, tokens in zip(part, self._tokenise([rows.texts[i] for i in part]), strict=True):
@@ -159,14 +160,15 @@ class TextData(lightning.LightningDataModule):
                     info.skipped[row] = "empty text" if blank else "no token besides special ones"
                     continue
                 if len(tokens) > self.max_length:
-                    info.n_truncated += 1
+                    truncated += 1
                     tokens = [*tokens[: self.max_length - 1], tokens[-1]]  # the closing token stays
                 samples.append(Encoded(tokens, rows.labels[row], row))
         if not samples:
             raise DataError(
-                f"none of the {len(ids)} {split} texts of {self.name} has a token of its own, e.g. row {ids[0]}: "
-                f"{info.skipped[ids[0]]}"
+                f"none of the {len(ids)} {split} texts of {self.set.name} has a token of its own, "
+                f"e.g. row {ids[0]}: {info.skipped[ids[0]]}"
             )
+        info.n_truncated = truncated
         return samples, info
 
     def _tokenise(self, texts: list[str]) -> list[list[int]]:

@@ -52,7 +52,7 @@ def read_rows(name: str, kind: str, *, source: str, root: str | None, repository
     packaged = data.archive is not None and kind == "hash"
     if source == "package" and not packaged:
         raise DataError(
-            f"the package of {name} holds no official split; use data.split=hash, source=hub or data.root=FOLDER"
+            f"the package of {name} holds no official split; use data.split=hash, or source=hub"
             if data.archive is not None
             else f"{name} is in no package; use source=hub, or {_ELSE}"
         )
