@@ -62,7 +62,9 @@ def offer_own_methods(parsed: list[Override]) -> None:
     if any(o.is_sweep_override() for o in modules):
         raise UsageError("imports has several values; give all modules in one list, imports=[a,b]")
     for names in (o.value() for o in modules):
-        import_modules([str(name) for name in (names if isinstance(names, list) else [names])])
+        if not isinstance(names, list):
+            raise UsageError(f"imports={names} is no list; write imports=[{names}]")
+        import_modules([str(name) for name in names])
     chosen = _chosen(parsed, "merge") & plugins.offered().keys()
     if not modules and not chosen:
         return

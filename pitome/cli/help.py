@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pitome.merge import plugins
+
 GROUPS = ("task", "model", "merge", "data", "trainer", "logger", "experiment")
 
 _INTRO = """\
@@ -33,6 +35,9 @@ def help_text(conf: Path) -> str:
         if files:
             lines.append(f"{group}=")
             lines += [f"  {path.stem:<18} {first_comment(path)}" for path in files]
+            if group == "merge":
+                entries = plugins.offered().items()
+                lines += [f"  {name:<18} of {plugins.distribution(entry)}" for name, entry in entries]
             lines.append("")
     lines.append("keys:")
     for line in (conf / "config.yaml").read_text().split("\nhydra:")[0].splitlines():

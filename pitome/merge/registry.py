@@ -214,6 +214,12 @@ def get(name: str) -> Method:
     return _METHODS[name]
 
 
+def loaded() -> list[str]:
+    """The names registered so far, sorted; loads no entry point."""
+    _load_package()
+    return sorted(_METHODS)
+
+
 def names() -> list[str]:
     """All registered names, sorted. An entry point that does not work is left out, with a warning."""
     _load_package()

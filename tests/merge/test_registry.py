@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 import yaml
 
 from pitome.errors import UsageError
 from pitome.merge import registry
-from pitome.merge.registry import MethodOptions, register
+from pitome.merge.checks import explain
+from pitome.merge.registry import Guarantees, MethodOptions, register
 from tests.merge.support import FAMILIES
 
 CONF = Path(__file__).parents[2] / "conf" / "merge"
@@ -147,3 +151,127 @@ def test_a_method_of_ones_own(monkeypatch):
             registry.get("mine").build_options(wrong)
     with pytest.raises(UsageError, match="registered already"):
         register("mine")(lambda tokens, remove, options: None)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """Methods registered in a test are gone after it."""
+    registry.names()
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+
+def plan_of_mine(tokens, remove, options):
+    raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Set(MethodOptions):
+    steps: set[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Tensor(MethodOptions):
+    scale: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Numbers(MethodOptions):
+    kind: Literal[1, 2] = 1
+
+
+@dataclass(frozen=True)
+class _Nested(MethodOptions):
+    table: Sequence[Sequence[int]] = ()
+
+
+@dataclass(frozen=True)
+class _Required(MethodOptions):
+    steps: int = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class _WrongDefault(MethodOptions):
+    steps: int = 0.5
+
+
+@dataclass(frozen=True)
+class _Unreadable(MethodOptions):
+    steps: NoSuchType = None  # noqa: F821
+
+
+class _Undecorated(MethodOptions):
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class _Stranger:
+    steps: int = 1
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (_Set, r"option steps has type set\[int\]; use bool, int, float, str, Literal of texts, Sequence"),
+        (_Tensor, "option scale has type torch.Tensor | None; use bool"),
+        (_Numbers, "option kind has type typing.Literal"),
+        (_Nested, "option table has type"),
+        (_Required, "option steps has no default; give it one"),
+        (_WrongDefault, "steps=0.5 does not fit; give a whole number"),
+        (_Unreadable, "the types in _Unreadable cannot be read .NameError"),
+        (_Undecorated, r"put @dataclass\(frozen=True\) above _Undecorated"),
+        (_Stranger, "is no class that extends MethodOptions"),
+        ({"steps": 1}, "is no class that extends MethodOptions"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_options_that_no_command_line_could_say_are_refused_at_once(options, says):
+    with pytest.raises(UsageError, match=says) as error:
+        register("mine", options=options)
+    assert str(error.value).startswith("merge=mine: ") and "\n" not in str(error.value)
+    assert "mine" not in registry.names()
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("name", ["", "my method", "my-method", "1st", "a.b", "a=b"])
+def test_a_name_is_an_identifier(name):
+    with pytest.raises(UsageError, match="cannot be named"):
+        register(name)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("promise", ["keeps_protected_first", "identity_at_1"])
+def test_a_bare_name_promises_the_basics(promise):
+    with pytest.raises(UsageError, match="must guarantee keeps_protected_first and identity_at_1"):
+        register("mine", guarantees=Guarantees(**{promise: False}))
+    register("mine_repo", guarantees=Guarantees(**{promise: False}))(plan_of_mine)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_taken_name_is_refused_and_a_cell_can_be_run_again():
+    with pytest.raises(UsageError, match="'tome' is registered already; choose another name"):
+        register("tome")(plan_of_mine)
+    made = [{}, {}]
+    for place in made:  # the same cell of a notebook, twice
+        place["__name__"] = "notebook"
+        exec("def mine(tokens, remove, options): ...", place)
+        register("mine")(place["mine"])
+    assert registry.get("mine").plan is made[1]["mine"]
+    with pytest.raises(UsageError, match="registered already"):
+        register("mine")(plan_of_mine)
+
+
+def test_a_name_of_this_package_is_taken_before_the_package_is_loaded():
+    code = "import pitome\ntry: pitome.register('tome')(lambda tokens, remove, options: None)\n"
+    code += "except pitome.errors.UsageError as e: print(e)\nprint(pitome.methods())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("a merge method named 'tome' is registered already") and "'tome'" in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "example"),
+    [(int, "whole numbers"), (float, "numbers, e.g. [0.9,0.8]"), (str, "texts"), (bool, "true and false")],
+)
+def test_a_list_that_does_not_fit_says_of_what(kind, example):
+    assert example in explain("x", Sequence[kind])
+    assert example in explain("x", Sequence[kind] | None)
