@@ -6,6 +6,8 @@ Imports no torch: what text and paths decide is said within a second.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from pitome.data.roots import check_source
 from pitome.errors import UsageError, nearest
+from pitome.merge.plugins import reason
 from pitome.merge.schedule import check_ratio, check_removal, parse_layers
 from pitome.models.origin import find_weights
 
@@ -183,13 +186,21 @@ def validate(config: Config) -> Amount:
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import a user's own modules. Raises UsageError for one that does not exist or raises."""
+    """Import a user's own modules, from where Python looks or else the current directory.
+
+    Raises UsageError for one that does not exist, raises or exits.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     for name in names:
+        if name.endswith(".py") or "/" in name:
+            raise UsageError(
+                f"imports: {name} is a file; give the name of the module, e.g. imports=[my_method]"
+            )
         try:
             importlib.import_module(name)
-        except Exception as problem:  # whatever a user's module does, it is one line
-            reason = " ".join(str(problem).split()) or type(problem).__name__
-            raise UsageError(f"imports: {name} cannot be imported ({reason})") from None
+        except (Exception, SystemExit) as problem:  # whatever a user's module does, it is one line
+            raise UsageError(f"imports: {name} cannot be imported ({reason(problem)})") from None
 
 
 def model_label(model: ModelConfig) -> str:
@@ -271,10 +282,14 @@ def _check_head(config: Config) -> None:
 
 
 def _check_options(merge: MergeConfig) -> None:
-    """Unknown options of a method that conf/merge knows; the values are the method's to check."""
+    """Unknown options of a method that conf/merge knows, whose values the method checks when it is
+    used; names and values where a user's own method, imported by now, says what it takes."""
     path = CONF / "merge" / f"{merge.name}.yaml"
     if not path.is_file():
-        return  # a method of the user's own: checked by its options class
+        from pitome.merge import registry
+
+        registry.get(merge.name).build_options(merge.options)
+        return
     known = OmegaConf.to_container(OmegaConf.load(path))["options"]  # type: ignore[index,call-overload]
     for key in merge.options:
         if key not in known:
