@@ -28,6 +28,7 @@ SOURCES = ("auto", "hub", "local", "package")
 MODES = ("test", "train")
 MEASURES = ("none", "flops", "full")
 HEADS = ("classifier", "knn")
+CONTROLS = ("resize",)
 PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
 
 
@@ -134,6 +135,7 @@ class Config:
     device: str = "auto"
     seed: int = 0
     rerun: bool = False
+    control: str | None = None
     imports: list[str] = field(default_factory=list)
     results: str = "results/runs"
 
@@ -170,6 +172,7 @@ def validate(config: Config) -> Amount:
     _whole("seed", config.seed, 0)
     _check_fit(config)
     _check_head(config)
+    _check_control(config)
     _check_options(config.merge)
     amount = _amount(config)
     if config.source != "auto" and config.source not in config.data.sources:
@@ -279,6 +282,22 @@ def _check_head(config: Config) -> None:
     value = task.temperature
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise UsageError(f"task.temperature={value} is not a number above 0")
+
+
+def _check_control(config: Config) -> None:
+    if config.control is None:
+        return
+    _one_of("control", config.control, CONTROLS)
+    if config.task.name != "classification":
+        raise UsageError(
+            f"control={config.control} is for task=classification, not for task={config.task.name}"
+        )
+    if config.mode == "train":
+        raise UsageError(f"control={config.control} goes with mode=test: it merges nothing, nor trains")
+    if config.measure == "none" and config.flops is None:
+        raise UsageError(
+            f"control={config.control} needs the cost of the merged run; give measure=flops, or flops=SHARE"
+        )
 
 
 def _check_options(merge: MergeConfig) -> None:

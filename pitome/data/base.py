@@ -42,7 +42,8 @@ class DataInfo:
 
     def record(self, most: int = 20) -> dict[str, Any]:
         """The entries of a record; names at most `most` of the skipped samples."""
-        return {
+        cut = {} if self.n_truncated is None else {"n_truncated": self.n_truncated}
+        return cut | {
             "name": self.name,
             "revision": self.revision,
             "split": self.split,
@@ -60,7 +61,8 @@ class Preprocess:
     """How an image becomes a model's input: resize, crop, normalise.
 
     size: height and width in pixels; channels: 1 or 3; mean, std: per channel, of values in
-    [0, 1]; crop_pct: share of the resized image that the centre crop keeps.
+    [0, 1]; crop_pct: share of the resized image that the centre crop keeps; shape: height and width
+    in pixels, where the same view is to be had in another size, squeezed if it is not square.
     """
 
     size: int
@@ -69,6 +71,7 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     crop_pct: float = 1.0
     interpolation: str = "bicubic"
+    shape: tuple[int, int] | None = None
 
 
 def permuted_selection(name: str, total: int, limit: int) -> np.ndarray:

@@ -51,9 +51,10 @@ class Images(Dataset):
         self.train = train
         self.ids = torch.from_numpy(np.arange(len(images)) if ids is None else ids)
         steps: list[v2.Transform] = []
-        if preprocess.size != SIZE:
+        shape = preprocess.shape or (preprocess.size, preprocess.size)
+        if shape != (SIZE, SIZE):
             mode = InterpolationMode(preprocess.interpolation)
-            steps.append(v2.Resize([preprocess.size] * 2, interpolation=mode, antialias=True))
+            steps.append(v2.Resize(list(shape), interpolation=mode, antialias=True))
         if preprocess.channels == 3:
             steps.append(v2.Grayscale(3))
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocess.mean, preprocess.std)]

@@ -14,9 +14,11 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from pitome.data.base import DataInfo, Preprocess, permuted_selection
 from pitome.data.imagenet_files import CLASSES, FOLDERS, Folder, Parquet, parquet_files
@@ -53,6 +55,8 @@ def make_transform(preprocess: Preprocess, *, train: bool) -> Callable[[Image.Im
     """timm's transform for the model: resize and centre crop, or random crop, flip and RandAugment."""
     from timm.data import create_transform
 
+    if preprocess.shape is not None and not train:
+        return _reshaped(preprocess, preprocess.shape)
     common: dict[str, Any] = {
         "input_size": (preprocess.channels, preprocess.size, preprocess.size),
         "interpolation": preprocess.interpolation,
@@ -62,6 +66,21 @@ def make_transform(preprocess: Preprocess, *, train: bool) -> Callable[[Image.Im
     if train:
         return create_transform(**common, is_training=True, auto_augment="rand-m9-mstd0.5-inc1")
     return create_transform(**common, is_training=False, crop_pct=preprocess.crop_pct)
+
+
+def _reshaped(preprocess: Preprocess, shape: tuple[int, int]) -> Callable[[Image.Image], Tensor]:
+    """The centre crop that the model's own transform sees, taken from the original at once in another
+    shape (height, width)."""
+    mode = v2.InterpolationMode(preprocess.interpolation)
+
+    def crop(image: Image.Image) -> Image.Image:
+        side = min(image.size) * preprocess.crop_pct
+        left, top = ((length - side) / 2 for length in image.size)
+        box = [round(top), round(left), round(side), round(side)]
+        return v2.functional.resized_crop(image, *box, list(shape), interpolation=mode, antialias=True)  # type: ignore[arg-type]
+
+    scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return v2.Compose([crop, *scale, v2.Normalize(preprocess.mean, preprocess.std)])
 
 
 def default_workers() -> int:

@@ -15,6 +15,7 @@ from torch import nn
 
 from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config
+from pitome.errors import UsageError
 from pitome.models.origin import Weights
 from pitome.records.schema import Cost, Headline, Throughput
 
@@ -77,6 +78,11 @@ class Task(ABC):
     def settings(self) -> dict[str, Any]:
         """What a result depends on besides model, data and method; enters the identity if not empty."""
         return {}
+
+    def resize(self, height: int, width: int) -> None:
+        """For the control `resize`: from now on, model, data and cost are of images of this size.
+        Only tasks of images that `control=resize` is offered for."""
+        raise UsageError(f"control=resize is not for {type(self).__name__}; leave control out")
 
     @abstractmethod
     def layers(self, patched: Patched | None) -> Layers:

@@ -14,8 +14,10 @@ import torch
 from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config
 from pitome.data.build import build as build_data
+from pitome.measure.costs import Architecture, authors_macs, closed_form
 from pitome.measure.flops import count_flops
 from pitome.models.vision import build
+from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, Info, Layers, Task
@@ -58,6 +60,7 @@ class ImageClassification(Task):
             )
         self.architecture = measuring.architecture_of(built.model)
         self.family = self.architecture.family
+        self.original: Architecture | None = None  # of the model at its own size, once resized
         size = built.preprocess.size
         self.shape = (1, built.preprocess.channels, size, size)
         self.unmerged_macs = 0
@@ -76,6 +79,13 @@ class ImageClassification(Task):
     def settings(self) -> dict[str, Any]:
         return {} if self.voters is None else self.voters.settings
 
+    def resize(self, height: int, width: int) -> None:
+        self.original = self.original or self.architecture
+        self.model.set_input_size(img_size=(height, width))  # type: ignore[operator]
+        self.data.preprocess = dataclasses.replace(self.data.preprocess, shape=(height, width))
+        self.architecture = measuring.architecture_of(self.model)
+        self.shape = (*self.shape[:2], height, width)
+
     def layers(self, patched: Patched | None) -> Layers:
         tokens = measuring.tokens_per_layer(self.architecture, patched)
         removed = [before - after for before, after in itertools.pairwise(tokens)]
@@ -90,7 +100,12 @@ class ImageClassification(Task):
 
     def cost(self, patched: Patched | None) -> Cost:
         image = torch.zeros(self.shape, device=next(self.model.parameters()).device)
-        return measuring.measure_cost(self.model, self.architecture, patched, self.unmerged_macs, image)
+        cost = measuring.measure_cost(self.model, self.architecture, patched, self.unmerged_macs, image)
+        if self.original is not None:
+            tokens = closed_form(self.original).tokens
+            unmerged = authors_macs(self.original, tokens, UNMERGED)
+            cost = dataclasses.replace(cost, unmerged_authors_macs=unmerged)
+        return cost
 
     def throughput(self, patched: Patched | None) -> Throughput | None:
         images = next(iter(self.data.test_dataloader()))[0].to(next(self.model.parameters()).device)

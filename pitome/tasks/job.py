@@ -23,7 +23,7 @@ from pitome.config import Amount, Config, MergeConfig, import_modules, model_lab
 from pitome.errors import PitomeError
 from pitome.measure.memory import peak_memory
 from pitome.records.decode import decode
-from pitome.records.identity import RESULT_VERSION, UNMERGED, build_identity, run_id
+from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
     DataInfo,
     Headline,
@@ -34,6 +34,7 @@ from pitome.records.schema import (
     one_line,
 )
 from pitome.records.store import Store
+from pitome.tasks import control
 from pitome.tasks.base import Layers, Task, task_class
 from pitome.tasks.environment import describe_environment, resolve_device
 from pitome.tasks.loggers import close_logger, open_logger
@@ -45,20 +46,34 @@ class Finished:
     """What a run leaves for the end of the sweep.
 
     repeated: False where the record was there already; exit_code: 0, 2 for a user's error, 1 for
-    any other.
+    any other; control: the run that was asked for beside it.
     """
 
     record: Record
     store: Store
     repeated: bool = True
     exit_code: int = 0
+    control: Finished | None = None
+
+    @property
+    def runs(self) -> list[Finished]:
+        """This run and its control."""
+        return [self] if self.control is None else [self, self.control]
 
 
 def run(raw: DictConfig) -> Finished:
-    """Run one configuration. Errors become a failed record; only ctrl-C passes through."""
+    """Run one configuration, and its control if one is asked for. Errors become a failed record; only
+    ctrl-C passes through."""
     _quiet()
     config: Config = OmegaConf.to_object(raw)  # type: ignore[assignment]
-    job = Job(config)
+    finished = _finish(Job(config))
+    share = control.budget(config, finished.record)
+    if share is None:
+        return finished
+    return dataclasses.replace(finished, control=_finish(Job(control.configuration(config), share)))
+
+
+def _finish(job: Job) -> Finished:
     try:
         return job.run()
     except PitomeError as problem:
@@ -71,8 +86,9 @@ def run(raw: DictConfig) -> Finished:
 class Job:
     """The steps of one run, and what is known of it so far in case it fails."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, share: float | None = None) -> None:
+        """share: run the control `resize` at this share of the unmerged cost, and merge nothing."""
+        self.config, self.share = config, share
         self.store = Store(Path(config.results))
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.clock = time.monotonic()
@@ -87,7 +103,7 @@ class Job:
 
     def run(self) -> Finished:
         import_modules(self.config.imports)
-        amount = validate(self.config)
+        amount = validate(self.config) if self.share is None else Amount()
         self.method = MethodInfo(name=self.config.merge.name, asked=amount.asked())
         self.store.prepare()
         device = resolve_device(self.config.device)
@@ -103,16 +119,25 @@ class Job:
         task = kind(config)
         self.model = ModelInfo(name=model_label(config.model) + task.note)
         self.settings = task.settings
-        patched = patch_model(task.model, config, amount, task.input_size)
-        layers = task.layers(patched)
-        self._identify(task, patched, amount, layers)
+        patched = None
+        if self.share is not None:
+            self.method = control.shrink(task, self.share)
+            layers = task.layers(None)
+        else:
+            if config.control is not None:
+                control.check_resizable(task.model)
+            patched = patch_model(task.model, config, amount, task.input_size)
+            layers = task.layers(patched)
+            self.method = method_info(patched, amount, layers)
+        self._identify(task)
         known = None if config.rerun else self.store.finished(run_id(self._identity()))
         if known is not None:
-            return Finished(known, self.store, repeated=False)
+            # Perhaps it was asked in other words then: a table shows those of this run.
+            return Finished(dataclasses.replace(known, method=self.method), self.store, repeated=False)
 
         task.model.to(device)
         name = " ".join(
-            [config.model.name, config.merge.name, *(f"{k}={v}" for k, v in self.method.asked.items())]
+            [config.model.name, self.method.name, *(f"{k}={v}" for k, v in told(self.method).items())]
         )
         logger = open_logger(config.logger, name, dataclasses.asdict(config), self.store.folder.parent)
         trainer = lightning.Trainer(
@@ -158,25 +183,13 @@ class Job:
                 pass  # the folder cannot be written, which may be the very reason
         return record
 
-    def _identify(self, task: Task, patched: Patched | None, amount: Amount, layers: Layers) -> None:
-        config = self.config
+    def _identify(self, task: Task) -> None:
         self.weights = WeightsInfo(**task.weights.record(task.sha256))
         self.model = ModelInfo(
             name=self.model.name,
             family=task.family,
             params=sum(p.numel() for p in task.model.parameters()),
         )
-        self.method = MethodInfo(name=config.merge.name)
-        if patched is not None:
-            ratios = patched.schedule.ratios
-            merging = {ratio for ratio in ratios or () if ratio != 1.0}
-            self.method = MethodInfo(
-                name=patched.method.name,
-                options=dataclasses.asdict(patched.options),
-                asked=amount.asked(),
-                ratio=merging.pop() if len(merging) == 1 else None,
-                schedule=layers.schedule,
-            )
         self._know_data(task)
         self.identified = True
 
@@ -245,8 +258,29 @@ def patch_model(
     )
 
 
+def method_info(patched: Patched | None, amount: Amount, layers: Layers) -> MethodInfo:
+    """What merges in a patched model; the method `none` where there is no patch."""
+    if patched is None:
+        return MethodInfo(name=UNMERGED)
+    merging = {ratio for ratio in patched.schedule.ratios or () if ratio != 1.0}
+    return MethodInfo(
+        name=patched.method.name,
+        options=dataclasses.asdict(patched.options),
+        asked=amount.asked(),
+        ratio=merging.pop() if len(merging) == 1 else None,
+        schedule=layers.schedule,
+    )
+
+
+def told(method: MethodInfo) -> dict[str, Any]:
+    """What the name of a run says of its method: what was asked, or the size of the control."""
+    return method.options if method.name == RESIZE else method.asked
+
+
 def attention_kernel(model: nn.Module) -> str:
-    """How the model computes attention: `sdpa` (torch chooses the kernel) or `eager`."""
+    """How the model computes attention: `sdpa` (torch chooses the kernel), `eager`, or transformers' name."""
+    if own := getattr(getattr(model, "config", None), "_attn_implementation", None):
+        return str(own)
     return "sdpa" if any(getattr(module, "fused_attn", False) for module in model.modules()) else "eager"
 
 
@@ -274,7 +308,7 @@ def facts(record: Record) -> dict[str, object]:
     method = record.method.name + "".join(f" {k}={v}" for k, v in record.method.asked.items())
     return {
         "data": f"{record.data.name}, {record.data.split} split, revision {record.data.revision}",
-        "test top-1": f"{score} on {record.data.n_samples} images",
+        f"test {record.headline.name}": f"{score} on {record.data.n_samples} samples",
         "merging": method,
         "seed": record.seed,
         "precision": record.precision,
