@@ -3,6 +3,10 @@
 The tests run over `pitome.methods()`, so a new method is tested as soon as it is registered.
 Each guarantee a method declares is checked; where it does not declare one, the tests look for a
 counter-example, so that a guarantee that holds is declared.
+
+A method of your own, in a file my_method.py of the current directory and registered as `mine`:
+
+    PITOME_IMPORTS=my_method python -m pytest tests/test_suite_methods.py -k mine
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,9 +23,11 @@ import torch
 from torch import Tensor
 
 import pitome
+from pitome.config import import_modules
 from pitome.merge import registry
 from tests.adapters.tiny import PATCH, images, mae, vit
 
+import_modules(os.environ.get("PITOME_IMPORTS", "").split())
 METHODS = pitome.methods()
 RATIOS = (0.95, 0.9, 0.75, 0.6, 0.5)
 BUILD = {"deit": vit, "mae": mae}
