@@ -79,14 +79,14 @@ class Recipe:
 def recipes(files: set[str] | None = None) -> list[Recipe]:
     """What every name in `files` of timm (default: all) stands for, in timm's order."""
     out = []
-    with torch.device("meta"), warnings.catch_warnings():
+    with _recording() as record, torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in timm.list_models():
             entry = timm.models._registry._model_entrypoints[name]
             if files is None or entry.__module__.rpartition(".")[2] in files:
-                with _recording() as record, contextlib.suppress(_Recorded):
+                with contextlib.suppress(_Recorded):
                     entry(pretrained=False)
-                out.append(Recipe(name, *record))
+                out.append(Recipe(name, *record.pop()))
     return out
 
 
@@ -289,16 +289,16 @@ class _Recorded(Exception):
 
 
 @contextlib.contextmanager
-def _recording() -> Iterator[list[Any]]:
+def _recording() -> Iterator[list[tuple[Any, dict[str, Any]]]]:
     """Within it, timm's builder notes class and arguments instead of building, but for the feature
     extractor that is another model's stem."""
-    record: list[Any] = []
+    record: list[tuple[Any, dict[str, Any]]] = []
     builder = timm.models._builder.build_model_with_cfg
 
     def note(cls: Any, variant: str, pretrained: bool, **args: Any) -> nn.Module:
         if args.get("features_only"):
             return builder(cls, variant, pretrained, **args)
-        record.extend((cls, args))
+        record.append((cls, args))
         raise _Recorded
 
     files = [module for module in _files() if vars(module).get("build_model_with_cfg") is builder]
