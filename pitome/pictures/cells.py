@@ -34,7 +34,8 @@ def grouped(pixels: np.ndarray, groups: np.ndarray, colours: np.ndarray, scale: 
     tints = _enlarge(PALETTE[np.maximum(colours, 0)].astype(float), scale)
     merged = _enlarge(colours != NONE, scale)[..., None]
     image = np.where(merged, (1 - _TINT) * image + _TINT * tints, image)
-    image = np.where(_enlarge(groups == DROPPED, scale)[..., None], _hatch(image.shape, scale), image)
+    if (groups == DROPPED).any():
+        image = np.where(_enlarge(groups == DROPPED, scale)[..., None], _hatch(image.shape, scale), image)
     return _edges(image, groups, colours, scale).round().astype(np.uint8)
 
 

@@ -76,10 +76,10 @@ def _samples(config: Config, preprocess: Preprocess, images: Sequence[Picture | 
         if everything.info.classes <= _MOST:
             return one_per_class(everything)
         few = data(_FEW)
-        return join([from_data(few, index) for index in range(few.info.n_selected)])
+        return from_data(few, range(few.info.n_selected))
     indexed = data(None) if any(isinstance(image, int) for image in images) else None
     parts = [
-        from_file(image, preprocess) if isinstance(image, Picture) else from_data(indexed, image)
+        from_file(image, preprocess) if isinstance(image, Picture) else from_data(indexed, [image])
         for image in images
     ]
     return join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -123,7 +124,8 @@ def _flow(legend: Sequence[tuple[np.ndarray, str]], width: int) -> list[list[tup
     """Lines of (left end, swatch, meaning), broken where the width ends."""
     lines: list[list[tuple[int, np.ndarray, str]]] = [[]]
     x = 0
-    for swatch, meaning in legend:
+    for swatch, words in legend:
+        meaning = _fit(words, _font(13), width - swatch.shape[1] - 8)
         room = swatch.shape[1] + 8 + int(_font(13).getlength(meaning))
         if x and x + room > width:
             lines.append([])
@@ -141,9 +143,8 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: Text, room: 
 def _fit(words: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     if font.getlength(words) <= room:
         return words
-    while words and font.getlength(words + "…") > room:
-        words = words[:-1]
-    return words.rstrip() + "…"
+    longest = bisect.bisect(range(len(words)), room, key=lambda n: font.getlength(words[:n] + "…")) - 1
+    return words[: max(longest, 0)].rstrip() + "…"
 
 
 def _wrap(words: str, room: int, size: int) -> list[str]:

@@ -68,9 +68,29 @@ def from_file(picture: Picture, preprocess: Preprocess) -> Samples:
     return Samples(make_transform(preprocess, train=False)(image)[None], [name], [None], preprocess)
 
 
-def from_data(data: Any, index: int) -> Samples:
-    """Test sample `index` of a data module. Raises DataError where there is none or it is unreadable."""
+def from_data(data: Any, indices: Sequence[int]) -> Samples:
+    """Samples of a data module, by their places in its test split.
+
+    Raises DataError where there is none or it is unreadable.
+    """
     dataset = data.test_dataloader().dataset
+    return join([_sample(data, dataset, index) for index in indices])
+
+
+def one_per_class(data: Any) -> Samples:
+    """The first test image of every class, in the order of the classes; of as many as are there."""
+    dataset = data.test_dataloader().dataset
+    found: dict[int, Samples] = {}
+    for index in range(len(dataset)):
+        sample = _sample(data, dataset, index)
+        assert sample.labels[0] is not None
+        found.setdefault(sample.labels[0], sample)
+        if len(found) == data.info.classes:
+            break
+    return join([found[label] for label in sorted(found)])
+
+
+def _sample(data: Any, dataset: Any, index: int) -> Samples:
     if not 0 <= index < len(dataset):
         raise DataError(f"image={index}: {data.info.name} has test samples 0 to {len(dataset) - 1}")
     item = dataset[index]
@@ -78,18 +98,6 @@ def from_data(data: Any, index: int) -> Samples:
         raise DataError(f"image={index}: this sample of {data.info.name} cannot be read ({item[1]})")
     image, label, number = item
     return Samples(image[None], [f"test {int(number)}"], [int(label)], data.preprocess)
-
-
-def one_per_class(data: Any) -> Samples:
-    """The first test image of every class, in the order of the classes; of as many as are there."""
-    found: dict[int, Samples] = {}
-    for index in range(data.info.n_selected):
-        sample = from_data(data, index)
-        assert sample.labels[0] is not None
-        found.setdefault(sample.labels[0], sample)
-        if len(found) == data.info.classes:
-            break
-    return join([found[label] for label in sorted(found)])
 
 
 def class_names(data: str, classes: int) -> list[str]:

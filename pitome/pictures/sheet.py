@@ -71,9 +71,9 @@ def _by_layer(
         head = (Text(one.followed.method, bold=True), *(Text(word, GREY) for word in one.setting))
         # In the head, words have room to be read; below a cell they would be cut.
         head = (*head, Text(""), *(guess and (Text("prediction", GREY), *guess)))
-        painted = _painted(pixels, one.followed, 0, scale)
+        painted = _painted(pixels, one.followed, 0, scale, depths)
         foot = [(Text(f"{one.followed.steps[n].tokens} tokens", GREY),) for n in depths]
-        row = [Cell(painted[n], words) for n, words in zip(depths, foot, strict=True)]
+        row = [Cell(image, words) for image, words in zip(painted, foot, strict=True)]
         rows.append(Row(head, [original, *row]))
         if one.followed.ranks:
             rows.append(Row(_energy_head(one), [None, *(_energy(one.followed, n, 0, scale) for n in depths)]))
@@ -103,8 +103,9 @@ def _by_image(
     )
     foot = [_guess(unmerged, i, samples.labels[i], names) for i in count]
     rows = [Row(head, [Cell(cells.plain(pixels[i], grid, scale), foot[i]) for i in count])]
-    painted = [[_painted(pixels[i], one.followed, i, scale) for i in count] for one in shown]
-    for number, (one, pictures) in itertools.product(depths, zip(shown, painted, strict=True)):
+    painted = [[_painted(pixels[i], one.followed, i, scale, depths) for i in count] for one in shown]
+    for place, (one, pictures) in itertools.product(range(len(depths)), zip(shown, painted, strict=True)):
+        number = depths[place]
         head = (
             Text(one.followed.method, bold=True),
             *(Text(word, GREY) for word in one.setting),
@@ -114,7 +115,7 @@ def _by_image(
         guesses = [
             _guess(one.followed, i, samples.labels[i], names) if number == depths[-1] else () for i in count
         ]
-        rows.append(Row(head, [Cell(pictures[i][number], guesses[i]) for i in count]))
+        rows.append(Row(head, [Cell(pictures[i][place], guesses[i]) for i in count]))
         if one.followed.ranks:
             rows.append(Row(_energy_head(one), [_energy(one.followed, number, i, scale) for i in count]))
     columns = [
@@ -126,13 +127,16 @@ def _by_image(
     return Page(_TITLE, columns, rows, _legend(shown, scale), caption)
 
 
-def _painted(pixels: np.ndarray, followed: Followed, image: int, scale: int) -> list[np.ndarray]:
-    """The groups of one image behind every layer; colours are handed on from layer to layer."""
-    out, before = [], None
-    for step in followed.steps:
+def _painted(
+    pixels: np.ndarray, followed: Followed, image: int, scale: int, depths: Sequence[int]
+) -> list[np.ndarray]:
+    """The groups of one image at each of `depths`; colours are handed on from layer to layer."""
+    out, before = {}, None
+    for number, step in enumerate(followed.steps):
         before = colour(step.groups[image], step.size[image], before)
-        out.append(cells.grouped(pixels, step.groups[image], before, scale))
-    return out
+        if number in depths:
+            out[number] = cells.grouped(pixels, step.groups[image], before, scale)
+    return [out[number] for number in depths]
 
 
 def _energy(followed: Followed, number: int, image: int, scale: int) -> Cell:
