@@ -42,7 +42,8 @@ def pairs(table: Sequence[Row], outcomes: Outcomes) -> list[Pair]:
     an id twice.
     """
     wanted = _wanted([row for row in table if row.scored])
-    means = {row.first.run_id: mean_outcomes(row, outcomes) for pair in wanted for row in pair}
+    every = {row.first.run_id: row for pair in wanted for row in pair}
+    means = {run_id: mean_outcomes(row, outcomes) for run_id, row in every.items()}
     # By run: a control that stands in several settings is one comparison, not many.
     results: dict[tuple[str, str], Comparison] = {}
     for first, second in wanted:

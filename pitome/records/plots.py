@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pitome.records.files import write_atomically
 from pitome.records.groups import baseline, digest, group
-from pitome.records.identity import CONTROLS, RESIZE
+from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
 from pitome.records.rows import rows
 from pitome.records.schema import Record
 from pitome.records.statistics import proportion
@@ -27,6 +27,7 @@ _GREYS = ("0.55", "0.35", "0.45")
 _DASHES = ((0, (4, 2)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)))
 _NAMES = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy"}
 _MOST_BARS = 2  # lines; with more, the bars hide one another
+_CONTROL_ROOM = 0.4  # of the picture's height below the methods, as a share of their range
 _BAR_GAP = 4 / 72  # inches between the bars of two methods at equal cost
 
 
@@ -52,7 +53,8 @@ def draw(members: Sequence[Record]) -> Figure | None:
     """The figure of one group of runs; None if no merged run has both a score and a cost.
 
     x: FLOPs as a share of the unmerged model's, y: the headline metric, both in percent. A line
-    per method; bars and band are Wilson's 95 % intervals of each point alone (differences between
+    per method, dashed and grey for controls, which may leave the picture: its height belongs to the
+    methods. Bars and band are Wilson's 95 % intervals of each point alone (differences between
     methods are tighter: the samples are the same).
     """
     lines = _lines(members)
@@ -67,6 +69,8 @@ def draw(members: Sequence[Record]) -> Figure | None:
     figure = Figure(figsize=(8.4, 5.0), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    methods = [label for label in lines if label not in CONTROLS]
+    shown = _shown(members, lines)
     for i, (label, runs) in enumerate(lines.items()):
         control = label in CONTROLS
         colour = _GREYS[CONTROLS.index(label)] if control else _COLOURS[i % len(_COLOURS)]
@@ -75,7 +79,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
         axes.plot(
             x,
             y,
-            label=label,
+            label=_legend(label, y, shown),
             color=colour,
             marker=_MARKERS[i % len(_MARKERS)],
             markersize=5 if control else 6,
@@ -85,7 +89,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
             linewidth=1.3 if control else 1.6,
             zorder=2.5 if control else 3,
         )
-        if len(lines) <= _MOST_BARS:
+        if not control and len(methods) <= _MOST_BARS:
             bars = [_bar(score, n) for _, score, n in runs]
             # shifted bars do not count for the axis limits by themselves
             for sign, end in ((-1, 0), (1, 1)):
@@ -101,7 +105,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
                 capsize=2.5,
                 alpha=0.7,
                 transform=axes.transData
-                + ScaledTranslation((i - (len(lines) - 1) / 2) * _BAR_GAP, 0, figure.dpi_scale_trans),
+                + ScaledTranslation((i - (len(methods) - 1) / 2) * _BAR_GAP, 0, figure.dpi_scale_trans),
             )
     first = next(m for m in members if m.done and m.score is not None)
     unmerged = baseline(first, members)
@@ -119,6 +123,8 @@ def draw(members: Sequence[Record]) -> Figure | None:
                 zorder=1,
                 label="95 % interval",
             )
+    if shown is not None:
+        axes.set_ylim(*shown)
     axes.set_xlabel("FLOPs, % of the unmerged model")
     axes.set_ylabel(f"{_NAMES.get(first.headline.name, first.headline.name)}, %")
     n = f", n = {first.data.n_samples:,}" if first.data.n_samples is not None else ""
@@ -141,6 +147,31 @@ def _lines(members: Sequence[Record]) -> dict[str, list[tuple[float, float, int 
             lines[label].add((cost.share, score, row.first.data.n_samples))
     order = sorted(lines, key=lambda label: (label in CONTROLS, label))
     return {label: sorted(lines[label], key=lambda point: point[:2]) for label in order}
+
+
+def _shown(
+    members: Sequence[Record], lines: dict[str, list[tuple[float, float, int | None]]]
+) -> tuple[float, float] | None:
+    """Lowest and highest score of the picture, in percent, where a control would squeeze the methods
+    into a corner of it; None where everything fits."""
+    scores = {label: [100 * score for _, score, _ in runs] for label, runs in lines.items()}
+    unmerged = [
+        100 * m.score for m in members if m.done and m.score is not None and m.method.name == UNMERGED
+    ]
+    kept = [score for label, one in scores.items() if label not in CONTROLS for score in one] + unmerged
+    every = [score for one in scores.values() for score in one]
+    if not kept or max(kept) == min(kept):
+        return None
+    low, high = min(kept), max(kept + every)
+    room = _CONTROL_ROOM * (max(kept) - low)
+    if min(every) >= low - room:
+        return None
+    return low - room, high + 0.12 * (high - low)
+
+
+def _legend(label: str, y: Sequence[float], shown: tuple[float, float] | None) -> str:
+    """Its name, and how far down a line goes that leaves the picture."""
+    return f"{label} (down to {min(y):.1f})" if shown is not None and min(y) < shown[0] else label
 
 
 def _bar(score: float, n: int | None) -> tuple[float, float]:

@@ -57,14 +57,15 @@ def overview(results: Results) -> Table | None:
     unmerged, controls, best = to_unmerged(results.pairs), to_controls(results.pairs), _best(results.rows)
     lines, bold = [], set()
     for i, here in enumerate(cells.values()):
-        line = [next(iter(here.values())).point_name]
-        for j, column in enumerate(columns, 1):
+        line = [next(iter(here.values())).point_name, _costs(list(here.values()))]
+        for j, column in enumerate(columns, 2):
             if (cell := here.get(column)) is None:
                 line.append(NOTHING)
                 continue
             same = cell.key in unmerged and not unmerged[cell.key].resolved
             beaten = all(pair.resolved and pair.better for pair in controls.get(cell.key, []))
-            line.append(_score(cell) + "~" * same + "!" * (not beaten))
+            marks = "=" * same + "!" * (not beaten)
+            line.append(f"{marks} {_score(cell)}" if marks else _score(cell))
             if cell.key in best:
                 bold.add((i, j))
         lines.append(line)
@@ -72,14 +73,15 @@ def overview(results: Results) -> Table | None:
     name = metric(results.members)
     notes = [f"{name} in percent" + (f"; unmerged: {_score(base)}." if base else ".")]
     if unmerged:
-        notes.append("~: not resolved from the unmerged model.")
+        notes.append("=: not resolved from the unmerged model.")
     if controls:
-        notes.append("!: does not beat every control at its setting, or not resolved.")
-    notes.append("Bold: the best of its setting. FLOPs: at most that share of the unmerged model's.")
+        notes.append("!: not better than every control of its setting, or not resolved.")
+    notes.append("Cost %: FLOPs as a share of the unmerged model's, least and most of the row's methods.")
+    notes.append("Bold: the best of its setting.")
     return Table(
         title=f"{title(results.members[0])}: overview",
         caption=caption(results.members),
-        header=["Setting", *columns],
+        header=["Setting", "Cost %", *columns],
         rows=lines,
         notes=notes,
         bold=bold,
@@ -263,6 +265,15 @@ def _notes(results: Results, authors: bool) -> list[str]:
             "Beats controls: how many of the controls at its setting the row beats, resolved (comparisons)."
         )
     return notes
+
+
+def _costs(here: Sequence[Row]) -> str:
+    """Least and most cost of the methods of one setting, in whole percent."""
+    shares = [100 * row.first.cost.share for row in here if row.first.cost and row.method not in CONTROLS]
+    if not shares:
+        return NOTHING
+    low, high = f"{min(shares):.0f}", f"{max(shares):.0f}"
+    return low if low == high else f"{low}-{high}"
 
 
 def _name(row: Row) -> str:

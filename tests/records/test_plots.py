@@ -3,11 +3,12 @@ import struct
 import zlib
 
 import pytest
+from matplotlib.colors import to_rgb
 
 from pitome.records import RecordError
 from pitome.records.groups import group
 from pitome.records.plots import draw, plot
-from tests.records.examples import example, failed
+from tests.records.examples import example, failed, resized
 
 SWEEP = [
     example("none", None, 0.915),
@@ -62,7 +63,7 @@ def test_the_file_is_a_png_of_sensible_size(tmp_path):
 
 def test_points_are_share_of_flops_against_accuracy():
     lines = series(figure_of(*SWEEP))
-    assert set(lines) == {"pitome", "tome", "random", "unmerged"}
+    assert set(lines) == {"pitome", "tome", "random (down to 76.5)", "unmerged"}
     want = [(100 * 0.85**6, 87.0), (100 * 0.9**6, 88.5), (100 * 0.95**6, 90.0)]
     for got, point in zip(lines["pitome"], want, strict=True):
         assert got == pytest.approx(point, abs=0.01)
@@ -78,6 +79,42 @@ def test_lines_differ_in_colour_and_marker():
     assert unmerged.get_linestyle() == "--"
 
 
+def test_controls_are_grey_dashed_and_last():
+    records = [
+        *SWEEP,
+        example("stride", 0.9, 0.85),
+        resized(26, 24, 0.7, 0.8, 0.86),
+        resized(24, 24, 0.6, 0.7, 0.85),
+    ]
+    lines = [line for line in figure_of(*records).axes[0].lines if not str(line.get_label()).startswith("_")]
+    names = [str(line.get_label()).split()[0] for line in lines]
+    assert names == ["pitome", "tome", "random", "resize", "stride", "unmerged"]
+    for line, name in zip(lines, names, strict=True):
+        grey = len(set(to_rgb(line.get_color()))) == 1
+        assert grey is (name not in ("pitome", "tome"))
+        assert (line.get_linestyle() == "-") is (name in ("pitome", "tome"))
+    assert len({line.get_color() for line in lines}) == 6
+    assert len(lines[3].get_xydata()) == 2  # the sizes of `resize` are one line
+
+
+def test_a_poor_control_does_not_squeeze_the_methods():
+    bottom, top = figure_of(*SWEEP).axes[0].get_ylim()
+    assert 80 < bottom < 84 and 91.5 < top < 93  # methods and unmerged lie in 84 to 91.5, random at 76.5
+    near = [example("random", ratio, 0.9) for ratio in (0.95, 0.9)]
+    lines = series(figure_of(*SWEEP[:7], *near))
+    assert "random" in lines
+    only = figure_of(SWEEP[0], *SWEEP[7:])  # nothing but a control: all of it
+    assert only.axes[0].get_ylim()[0] < 76.5
+
+
+def test_seeds_are_one_point():
+    lines = series(
+        figure_of(example("none", None), *(example(seed=s, accuracy=a) for s, a in ((0, 0.8), (1, 0.9))))
+    )
+    ((_, y),) = lines["pitome"]
+    assert y == pytest.approx(85)
+
+
 def test_many_lines_stay_distinguishable():
     records = [example("pitome", 0.9, 0.8, options={"alpha": i / 10}) for i in range(10)]
     lines = [line for line in figure_of(*records).axes[0].lines if str(line.get_label()).startswith("pitome")]
@@ -91,7 +128,7 @@ def test_legend_stands_outside_the_data():
     box, data = legend.get_window_extent(), figure.axes[0].get_window_extent()
     assert box.x0 > data.x1 and box.x1 <= figure.bbox.x1
     assert [text.get_text() for text in legend.get_texts()] == [
-        "pitome", "tome", "random", "unmerged", "95 % interval"
+        "pitome", "tome", "random (down to 76.5)", "unmerged", "95 % interval"
     ]  # fmt: skip
 
 
@@ -104,7 +141,8 @@ def test_bars_are_wilson_intervals_inside_the_axes():
     assert (low, high) == pytest.approx((86.3741, 90.3306), abs=2e-3)  # 0.885 of 1,000
     bottom, top = axes.get_ylim()
     assert all(bottom < y < top for segment in bars.get_segments() for y in segment[:, 1])
-    assert not figure_of(*SWEEP).axes[0].collections  # three methods: they would hide one another
+    crowd = figure_of(*SWEEP[1:], example("tofu", 0.9, 0.85))
+    assert not crowd.axes[0].collections  # three methods: they would hide one another
 
 
 def test_without_the_unmerged_run_there_is_no_line_for_it():

@@ -380,11 +380,12 @@ def test_many_settings_begin_with_an_overview_and_fold_the_rest():
         records += [example("pitome", ratio, 0.9), example("tome", ratio, 0.8), example("random", ratio, 0.8)]
     over, quality, comparisons = build(records, all_outcomes)
     assert not over.folded and quality.folded and comparisons.folded
-    assert over.header == ["Setting", "pitome", "tome", "random"]
+    assert over.header == ["Setting", "Cost %", "pitome", "tome", "random"]
+    assert [row[1] for row in over.rows] == ["86", "74", "63", "53"]
     assert [row[0] for row in over.rows] == ["0.975", "0.95", "0.925", "0.9"]
-    assert over.bold == {(i, 1) for i in range(4)}
-    assert all(row[1].startswith("90.00") and not row[1].endswith("!") for row in over.rows)
-    assert all(row[2] == "80.00!" and row[3] == "80.00" for row in over.rows)
+    assert over.bold == {(i, 2) for i in range(4)}
+    assert all(row[2].endswith("90.00") and "!" not in row[2] for row in over.rows)
+    assert all(row[3] == "! 80.00" and row[4] == "80.00" for row in over.rows)
     assert "unmerged: 91.50" in over.notes[0]
     text = to_markdown([over, quality, comparisons])
     assert text.count("<details>") == text.count("</details>") == 2
@@ -398,7 +399,7 @@ def test_what_is_not_resolved_from_the_unmerged_model_is_marked():
     ]
     same = lambda record: outcomes(record.score, 1000)  # noqa: E731
     over = build(records, same)[0]
-    assert {row[1] for row in over.rows} == {"50.00"} and {row[2] for row in over.rows} == {"91.50~"}
+    assert {row[2] for row in over.rows} == {"50.00"} and {row[3] for row in over.rows} == {"= 91.50"}
 
 
 def test_long_folded_tables_are_not_printed_but_named():
