@@ -1,0 +1,49 @@
+"""scripts/report.py: from a folder of records to report.md and plots."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pitome.records import Store
+from tests.records.examples import example, outcomes
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def report() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("report", ROOT / "scripts" / "report.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_and_plot_stand_beside_the_records(
+    report: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    for record in (example("none", None, 0.9), example("tome", 0.9, 0.85), example("random", 0.9, 0.6)):
+        store.save(record, {k: v.tolist() for k, v in outcomes(record.score or 0.0).items()})
+    assert report.main([str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "| tome | 0.9 |" in text and "| 0.9 | tome | random | +25.00 [" in text
+    assert "| 1 of 1 |" in text and "resolved: better |" in text
+    (plot,) = tmp_path.glob("*.png")
+    shown = capsys.readouterr().out
+    assert "Verdict" in shown and shown.splitlines()[-2:] == [str(tmp_path / "report.md"), str(plot)]
+    first = text, plot.read_bytes()
+    assert report.main([str(tmp_path)]) == 0  # the same records, the same report
+    assert ((tmp_path / "report.md").read_text(), plot.read_bytes()) == first
+
+
+def test_a_folder_without_runs_is_one_line(
+    report: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main([str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: no recorded runs in") and shown.count("\n") == 1
