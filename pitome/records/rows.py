@@ -86,6 +86,8 @@ def rows(members: Sequence[Record]) -> list[Row]:
     out: list[Row] = []
     used: set[str] = set()
     rest = [row for row in made if row not in controls]
+    places = {row.point: i for i, row in reversed(list(enumerate(rest)))}
+    rest.sort(key=lambda row: places[row.point])  # also those whose costs would tear them apart
     for i, row in enumerate(rest):
         out.append(row)
         if i + 1 == len(rest) or rest[i + 1].point != row.point:

@@ -49,8 +49,8 @@ def overview(results: Results) -> Table | None:
     cells: dict[str, dict[str, Row]] = defaultdict(dict)  # point -> column -> row
     for row in results.rows:
         if row.point:
-            # of several `resize` in one setting the dearest, which comes last
-            cells[row.point][_column(row)] = row
+            # of several `resize` in one setting the dearest, which comes first
+            cells[row.point].setdefault(_column(row), row)
     columns = sorted({column for here in cells.values() for column in here}, key=_controls_last)
     if len(cells) < OVERVIEW_FROM or len(columns) < 2:
         return None

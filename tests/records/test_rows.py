@@ -104,6 +104,19 @@ def test_methods_of_one_ratio_and_different_cost_have_resize_controls_of_their_o
     assert [c.label for c in resize_for(found[1], found)] == ["resize 20x20"]
 
 
+def test_equal_schedules_of_ones_own_stand_together_whatever_they_cost() -> None:
+    """Costs 0.8, 0.7 and 0.6; the first and the last do the same."""
+
+    def own(method, ratio, share):
+        record = example(method, ratio, asked={})
+        return dataclasses.replace(record, cost=dataclasses.replace(record.cost, share=share))
+
+    runs = [own("pitome", 0.9, 0.8), own("tome", 0.8, 0.7), own("tofu", 0.9, 0.6)]
+    assert [row.method for row in table(*runs, resized(20, 20, 0.55, 0.9))] == [
+        "pitome", "tofu", "resize", "tome", "resize"
+    ]  # fmt: skip
+
+
 def test_resize_that_answers_nothing_stands_at_the_end():
     found = table(resized(20, 20, 0.3, 0.4), example("tome", 0.9), example("none", None))
     assert [(row.label, row.point_name) for row in found] == [

@@ -392,6 +392,14 @@ def test_many_settings_begin_with_an_overview_and_fold_the_rest():
     assert "<summary>classification: vit_fmnist on fashion_mnist: comparisons (24 rows)</summary>\n\n" in text
 
 
+def test_the_overview_shows_the_dearest_resize_of_a_setting():
+    records = [example(m, q, 0.8) for q in (0.95, 0.9, 0.85, 0.8) for m in ("pitome", "tome")]
+    dear = dataclasses.replace(records[0], cost=dataclasses.replace(records[0].cost, share=0.78))
+    sizes = [resized(26, 26, 0.76, 0.80, 0.7), resized(26, 24, 0.72, 0.76, 0.6)]
+    over = build([dear, *records[1:], *sizes], no_outcomes)[0]
+    assert over.header[-1] == "resize" and [row[-1] for row in over.rows] == ["70.00", "-", "-", "-"]
+
+
 def test_what_is_not_resolved_from_the_unmerged_model_is_marked():
     records = [example("none", None, 0.915)]
     records += [
