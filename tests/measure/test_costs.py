@@ -223,6 +223,27 @@ def test_ratio_for_share_is_the_last_float_that_fits(name, share):
     assert cost(ratio) <= share * unmerged < cost(math.nextafter(ratio, 1))
 
 
+# The offline model: 28 x 28 grey pixels in patches of 2, width 64.
+FMNIST = dataclasses.replace(vit(64, 12, 2, 197, classes=10), stem=196 * 64 * 4, patch_inputs=4)
+
+
+@pytest.mark.parametrize("name", sorted(set(registry.names()) - {"none"}))
+@pytest.mark.parametrize("model", ["deit_s", "vit_fmnist"])
+def test_a_share_is_met_from_below_and_to_one_percent(name, model):
+    architecture = {"deit_s": DEIT_S, "vit_fmnist": FMNIST}[model]
+    for share in (0.9, 0.8, 0.7, 0.6, 0.5):
+        ratio, cost, unmerged = shares(name, share, architecture)
+        assert 0.99 * share <= cost(ratio) / unmerged <= share
+        # The step to the next ratio, as the docstring of ratio_for_share has it.
+        assert 0 < cost(math.nextafter(ratio, 1)) - cost(ratio) < 0.007 * unmerged
+
+
+def test_with_few_tokens_a_share_is_met_to_one_step():
+    """TINY's steps are far coarser than one percent: still the last one below the target."""
+    ratio, cost, unmerged = shares("tome", 0.8, TINY)
+    assert cost(ratio) / unmerged < 0.79 and cost(math.nextafter(ratio, 1)) > 0.8 * unmerged
+
+
 @pytest.mark.parametrize("share", [0.55, 0.7, 0.9, 0.985, 0.995])
 @pytest.mark.parametrize("name", ["pitome", "tome_repo"])
 def test_no_higher_ratio_fits(name, share):

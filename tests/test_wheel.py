@@ -1,0 +1,126 @@
+"""The wheel of `pip install .`: works elsewhere, with the core dependencies alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import pitome
+
+ROOT = Path(__file__).parents[1]
+
+SCRIPT = """
+import sys
+from importlib.machinery import PathFinder
+
+WHEEL, PLUGIN = sys.argv[1:]
+sys.path[:0] = [WHEEL, PLUGIN]
+
+
+class Core(PathFinder):
+    '''What `pip install .` does not bring is not there.'''
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {NAMES} else super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Core
+
+import pitome
+
+assert pitome.__file__.startswith(WHEEL), pitome.__file__
+assert "torch" not in sys.modules
+from pitome import flops, methods, patch, register, remove, throughput  # as a user would
+
+import timm
+import torch
+
+assert {"pitome", "tome", "stride", "swap"} <= set(methods()), methods()
+
+
+@register("mine")
+def mine(tokens, remove, options):
+    return pitome.Plan(*pitome.merge.stride.stride(tokens, remove, options).__dict__.values())
+
+
+model = timm.create_model("vit_tiny_patch16_224", depth=3, img_size=64).eval()
+images = torch.zeros(2, 3, 64, 64)
+with torch.no_grad():
+    unmerged = model(images)
+    for name in ("pitome", "swap", "mine"):
+        with patch(model, name, ratio=0.75) as patched:
+            assert model(images).isfinite().all()
+            assert patched.tokens == [17, 13, 10, 8], patched.tokens
+            assert 0.5 < flops(model).share < 1
+    patch(model, "tome", flops=0.8)
+    assert 0.7 < flops(model).share <= 0.8
+    assert throughput(model, images, seconds=0.1) is not None
+    remove(model)
+    assert torch.equal(model(images), unmerged)
+print("works")
+"""
+PLUGIN = """
+import pitome
+from pitome.merge import registry
+
+@pitome.register("swap")
+def swap(tokens, remove, options):
+    return registry.get("stride").plan(tokens, remove, options)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the backend that pip asks, from a copy without anything that is not listed."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "pitome", source / "pitome", ignore=shutil.ignore_patterns("__pycache__"))
+    code = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    assert wheel.name == f"pitome-{pitome.__version__}-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"pitome", f"pitome-{pitome.__version__}.dist-info"}
+    code = {str(path.relative_to(ROOT)) for path in (ROOT / "pitome").rglob("*.py")}
+    assert code == {name for name in names if name.endswith(".py")}
+    weights = {path.name for path in (ROOT / "pitome" / "models" / "weights").glob("*.safetensors")}
+    assert weights == {Path(name).name for name in names if name.endswith(".safetensors")}
+
+
+def test_it_works_outside_the_repository_without_the_extras(wheel: Path, tmp_path: Path) -> None:
+    package, plugin = tmp_path / "wheel", tmp_path / "plugin"
+    zipfile.ZipFile(wheel).extractall(package)
+    info = plugin / "swapping-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: swapping\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pitome.methods]\nswap = swapping\n")
+    (plugin / "swapping.py").write_text(PLUGIN)
+    (metadata,) = package.glob("*.dist-info/METADATA")
+    extras = re.findall(r"Requires-Dist: ([\w-]+).*extra ==", metadata.read_text())
+    assert {"hydra-core", "lightning", "wandb"} <= set(extras)
+    blocked = {name.replace("-", "_") for name in extras} | {"hydra", "omegaconf"}
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("{NAMES}", repr(sorted(blocked))))
+    done = subprocess.run(
+        [sys.executable, "-I", str(script), str(package), str(plugin)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "works\n"
