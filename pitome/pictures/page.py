@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,8 +144,8 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: Text, room: 
 def _fit(words: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     if font.getlength(words) <= room:
         return words
-    longest = bisect.bisect(range(len(words)), room, key=lambda n: font.getlength(words[:n] + "…")) - 1
-    return words[: max(longest, 0)].rstrip() + "…"
+    fitting = bisect.bisect(range(len(words)), room, key=lambda n: math.ceil(font.getlength(words[:n] + "…")))
+    return words[: max(fitting - 1, 0)].rstrip() + "…"
 
 
 def _wrap(words: str, room: int, size: int) -> list[str]:
