@@ -19,13 +19,15 @@ from pitome.data.roots import check_source
 from pitome.errors import UsageError, nearest
 from pitome.merge.plugins import reason
 from pitome.merge.schedule import check_ratio, check_removal, parse_layers
-from pitome.models.origin import find_weights
+from pitome.models.origin import find_text_weights, find_weights
 
 CONF = Path(__file__).parent.parent / "conf"
 DEFAULT_RATIO = 0.925
 
 SOURCES = ("auto", "hub", "local", "package")
 MODES = ("test", "train")
+SPLITS = ("official", "hash")
+TEXT_SCHEDULES = ("linear", "plateau")
 MEASURES = ("none", "flops", "full")
 HEADS = ("classifier", "knn")
 CONTROLS = ("resize",)
@@ -45,9 +47,21 @@ class TaskConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """source: `shipped` or hub:<repository>@<revision>; cased: whether its tokenizer keeps case; split:
+    the kind of split whose training texts it has seen, so that it is tested on no others."""
+
+    source: str = MISSING
+    cased: bool = False
+    split: str = "official"
+
+
+@dataclass
 class ModelConfig:
-    """arch, args: what timm builds; preprocess: None takes timm's record of the model;
-    checkpoint: what weights=pretrained means."""
+    """arch, args: what timm or, for texts, transformers builds; preprocess: None takes timm's record
+    of the model; checkpoint: what weights=pretrained means. For texts: base: the encoder that
+    training starts from, `package` or hub:<repository>@<revision>; checkpoints: what
+    weights=pretrained means, by data set."""
 
     name: str = MISSING
     task: str = MISSING
@@ -55,11 +69,14 @@ class ModelConfig:
     args: dict[str, Any] = field(default_factory=dict)
     preprocess: dict[str, Any] | None = None
     checkpoint: str = MISSING
+    base: str | None = None
+    checkpoints: dict[str, CheckpointConfig] = field(default_factory=dict)
 
 
 @dataclass
 class DataConfig:
-    """root: a local folder; repository, revision: on the hub; sources: where it can be had."""
+    """root: a local folder; repository, revision: on the hub; sources: where it can be had; split, of
+    texts: official, hash, or None for the one that the classifier was trained on."""
 
     name: str = MISSING
     task: str = MISSING
@@ -67,6 +84,7 @@ class DataConfig:
     repository: str = MISSING
     revision: str = "main"
     sources: list[str] = field(default_factory=list)
+    split: str | None = None
 
 
 @dataclass
@@ -91,7 +109,20 @@ class StageConfig:
 
 
 @dataclass
+class LoraConfig:
+    """rank: 0 trains the whole model; alpha: an update is alpha / rank * B A; targets: names of the
+    linear layers that get one."""
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=list)
+
+
+@dataclass
 class TrainerConfig:
+    """schedule: of the learning rate; images: cosine; texts: linear or plateau."""
+
     stages: list[StageConfig] = field(default_factory=list)
     weight_decay: float = 0.0
     mixup: float = 0.0
@@ -100,6 +131,8 @@ class TrainerConfig:
     clip: float = 1.0
     drop_path: float = 0.0
     workers: int = 0
+    schedule: str = "cosine"
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass
@@ -181,11 +214,54 @@ def validate(config: Config) -> Amount:
             f"available: auto, {', '.join(config.data.sources)}"
         )
     check_source(config.source, config.data.root)
-    if config.weights is not None or config.mode == "test":
+    if config.task.name == "text":
+        _check_text(config)
+    elif config.weights is not None or config.mode == "test":
         find_weights(config.model.name, config.model.checkpoint, config.weights or "pretrained")
     if config.mode == "train" and not config.trainer.stages:
         raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
     return amount
+
+
+def _check_text(config: Config) -> None:
+    if config.weights is not None or config.mode == "test":
+        entry = config.model.checkpoints.get(config.data.name)
+        source = None if entry is None else entry.source
+        find_text_weights(config.model.name, config.data.name, source, config.weights or "pretrained")
+    split = text_split(config)
+    if split == "official" and config.source == "package":
+        raise UsageError(
+            f"source=package holds no official split of data={config.data.name}; use data.split=hash, "
+            "where the weights have not seen its texts, or another source"
+        )
+    trainer = config.trainer
+    if config.mode == "train":
+        _one_of("trainer.schedule", trainer.schedule, TEXT_SCHEDULES)
+        _whole("trainer.lora.rank", trainer.lora.rank, 0)
+        if len(trainer.stages) != 1 or trainer.stages[0].patch_size is not None:
+            raise UsageError("task=text trains in one stage without a patch_size; correct trainer.stages")
+
+
+def text_split(config: Config) -> str:
+    """The kind of split of a text run: `official` or `hash`.
+
+    A classifier is tested on texts it has not seen: the split its checkpoint names. Raises
+    UsageError for another one.
+    """
+    entry = config.model.checkpoints.get(config.data.name)
+    trained = (
+        entry.split if entry and config.mode == "test" and config.weights in (None, "pretrained") else None
+    )
+    given = config.data.split
+    if given is None:
+        return trained or ("hash" if "package" in config.data.sources else "official")
+    _one_of("data.split", given, SPLITS)
+    if trained is not None and given != trained:
+        raise UsageError(
+            f"model={config.model.name} was trained on the {trained} split of data={config.data.name}, "
+            f"on texts that data.split={given} tests on; leave data.split out, or give weights=PATH"
+        )
+    return given
 
 
 def import_modules(names: Sequence[str]) -> None:

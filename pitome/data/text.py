@@ -152,10 +152,12 @@ class TextData(lightning.LightningDataModule):
             selection="the first of a permutation seeded with the name" if limited else "all",
         )
         samples, truncated = [], 0
+        # A word the tokenizer does not know is a word all the same.
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             for row, tokens in zip(part, self._tokenise([rows.texts[i] for i in part]), strict=True):
-                if not set(tokens) - set(self.tokenizer.all_special_ids):
+                if not set(tokens) - special:
                     blank = not rows.texts[row].strip()
                     info.skipped[row] = "empty text" if blank else "no token besides special ones"
                     continue

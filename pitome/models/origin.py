@@ -64,6 +64,21 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
     )
 
 
+def find_text_weights(model: str, data: str, source: str | None, weights: str) -> Weights:
+    """As `find_weights`, for a text model, whose weights=pretrained is a classifier for `data`.
+
+    source: of that classifier, None if there is none. Raises CheckpointError likewise.
+    """
+    name = f"{model}_{data}"
+    lacks = source is None or (source == "shipped" and not (SHIPPED / f"{name}.safetensors").is_file())
+    if weights == "pretrained" and lacks:
+        raise CheckpointError(
+            f"model={model} has no classifier for data={data}: train it (python run.py mode=train task=text "
+            f"model={model} data={data}), give weights=PATH, or use weights=random"
+        )
+    return find_weights(name, source or "", weights)
+
+
 def fetch_weights(weights: Weights) -> Weights:
     """Bring hub weights into the hub's cache; the revision becomes the commit. Others stay as they are.
 

@@ -16,7 +16,7 @@ from pitome.errors import CheckpointError, DataError
 from pitome.hub import fetch_folder
 from pitome.models.checkpoints import load_checkpoint, load_into, sha256_of
 from pitome.models.lora import merge_adapter, read_lora
-from pitome.models.origin import Weights, find_weights
+from pitome.models.origin import Weights, find_text_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ def build(config: Mapping[str, Any], data: str, classes: int, weights: str = "pr
     are missing, damaged, unsafe, or do not belong together.
     """
     entry = config["checkpoints"].get(data)
-    found = find_weights(f"{config['name']}_{data}", entry["source"] if entry else "", weights)
+    found = find_text_weights(config["name"], data, entry["source"] if entry else None, weights)
     if found.source == "hub":
         built = _from_hub(config, found, classes, cased=entry["cased"])
     elif found.path is not None and (lora := read_lora(found.path)) is not None:
@@ -146,7 +146,8 @@ def _from_hub(config: Mapping[str, Any], weights: Weights, classes: int, *, case
             f"choose another checkpoint, {_ELSE}"
         )
     tokenizer = load_tokenizer(folder)
-    if (tokenizer.tokenize("Ab") != tokenizer.tokenize("ab")) is not cased:
+    normalizer = tokenizer.backend_tokenizer.normalizer  # type: ignore[attr-defined]
+    if (normalizer is None or normalizer.normalize_str("Ab") == "Ab") is not cased:
         kind = ("lower-cases", "keeps case")
         raise CheckpointError(
             f"the tokenizer of {weights.name} {kind[not cased]}, model.checkpoints says that it "

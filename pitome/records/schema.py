@@ -37,7 +37,8 @@ class DataInfo:
 
     source: where they were taken from (hub, local, package). limit: None for the whole split.
     selection: how `limit` chooses. n_samples: evaluated; n_skipped: unreadable, of which
-    `skipped` names some. bank: the labelled samples that voted on these, if any did.
+    `skipped` names some. bank: the labelled samples that voted on these, if any did. n_truncated:
+    texts of which the model reads the beginning only.
     """
 
     name: str
@@ -50,6 +51,7 @@ class DataInfo:
     n_skipped: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     bank: DataInfo | None = None
+    n_truncated: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +99,24 @@ class Headline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FixedLength:
+    """Cost of a text of `tokens` tokens, special ones counted; the fields as in `Cost`."""
+
+    tokens: int
+    macs: int
+    unmerged_macs: int
+    authors_macs: int
+    unmerged_authors_macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one sample. FLOPs = 2 MACs.
+    """Of one sample, or the mean over the samples where their lengths differ. FLOPs = 2 MACs.
 
     macs, flops: counted on the patched model. macs_closed_form: from the schedule. plan_macs: the
     part of macs that decides what is merged. authors_macs: by the convention of the PiToMe
     repository. unmerged_*: of the same model without merging. share: flops / unmerged_flops.
+    fixed_length: for texts, the cost at one length, which does not depend on the data.
     """
 
     macs: int
@@ -114,13 +128,15 @@ class Cost:
     plan_macs: int | None = None
     authors_macs: int | None = None
     unmerged_authors_macs: int | None = None
+    fixed_length: FixedLength | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
     """Merged and unmerged model, timed alternately in one run.
 
-    speedup: median of `pairs` ratios, with its 95 % interval [speedup_low, speedup_high].
+    images_per_s: samples of any kind. speedup: median of `pairs` ratios, with its 95 % interval
+    [speedup_low, speedup_high]. tokens_per_s: of texts, tokens of the input without padding.
     """
 
     images_per_s: float
@@ -132,6 +148,8 @@ class Throughput:
     batch: int
     device: str
     threads: int
+    tokens_per_s: float | None = None
+    tokens_per_s_unmerged: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -16,7 +15,13 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pitome.models.lora import Lora, adapter_state, metadata
+from pitome.config import Amount, Config, text_split
+from pitome.data.text import build_text
+from pitome.data.text_sets import SETS
+from pitome.models.lora import Lora, adapter_state, add_lora, metadata
+from pitome.models.text import build, load_base
+from pitome.records.identity import UNMERGED
+from pitome.tasks.loggers import open_logger
 from pitome.tasks.text_classifier import TextClassification, TextRecipe
 
 _BEST, _LAST = "best.ckpt", "last.ckpt"
@@ -39,7 +44,7 @@ def fit(
     line to `epochs.jsonl`. The test split is not looked at.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    module = TextClassification(model, classes, recipe)
+    module = TextClassification(model.train(), classes, recipe)  # transformers hands out models in eval mode
     best = ModelCheckpoint(
         folder,
         filename=Path(_BEST).stem,
@@ -79,6 +84,7 @@ class TextEpochs(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         line = {
+            "stage": 0,
             "epoch": trainer.current_epoch,
             "seconds": round(time.monotonic() - self.clock, 1),
             "val_accuracy": float(trainer.callback_metrics["val_accuracy"]),
@@ -99,7 +105,80 @@ def save_trained(model: nn.Module, lora: Lora | None, path: Path) -> None:
     partial.replace(path)
 
 
-def training_key(parts: dict[str, Any]) -> str:
+def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    """Train what `config` describes; return the configuration that tests the result, and the folder.
+
+    It starts from weights=PATH, from random ones, or, weights=null, from the model's pretrained
+    encoder with a new classifier. The folder is results/train/<model>_<data>-<key>, its key a hash
+    of all that the weights depend on: the same command goes on where it was cut off.
+    """
+    from pitome.tasks.job import patch_model
+
+    name = f"{config.model.name}_{config.data.name}"
+    split = text_split(config)
+    folder = Path(config.results).parent / "train" / f"{name}-{_key(config, amount, split)}"
+    trainer, stage = config.trainer, config.trainer.stages[0]
+    classes = len(SETS[config.data.name].classes)
+    model_config = dataclasses.asdict(config.model)
+    model: nn.Module
+    if config.weights is None:
+        model, tokenizer = load_base(model_config, classes)
+    else:
+        built = build(model_config, config.data.name, classes, config.weights)
+        model, tokenizer = built.model.requires_grad_(True), built.tokenizer
+    data = build_text(
+        dataclasses.asdict(config.data),
+        tokenizer,
+        batch_size=stage.batch_size,
+        split=split,
+        source=config.source,
+        max_length=model.config.max_position_embeddings,  # type: ignore[union-attr, arg-type]
+    )
+    # An adapter is of no use without its base, which is what weights=null starts from.
+    lora = None
+    if trainer.lora.rank and config.weights is None:
+        given = trainer.lora
+        lora = Lora(given.rank, given.alpha, tuple(given.targets), given.dropout)
+        add_lora(model, lora)
+    if config.merge.name != UNMERGED and amount.ratio != 1.0:
+        patch_model(model, config, amount, max(data.lengths))
+    logger = open_logger(config.logger, f"train {name}", dataclasses.asdict(config), folder.parent.parent)
+    recipe = TextRecipe(
+        epochs=stage.epochs,
+        batch_size=stage.batch_size,
+        lr=stage.lr,
+        weight_decay=trainer.weight_decay,
+        warmup=stage.warmup,
+        schedule=trainer.schedule,
+        clip=trainer.clip,
+    )
+    fit(
+        model,
+        data,
+        classes,
+        recipe,
+        folder,
+        accelerator=device.type,
+        precision=config.precision,
+        logger=logger or False,
+    )
+    path = folder / f"{name}.safetensors"
+    save_trained(model, lora, path)
+    tested = dataclasses.replace(config.data, split=split)
+    return dataclasses.replace(config, weights=str(path), data=tested), folder
+
+
+def _key(config: Config, amount: Amount, split: str) -> str:
     """8 hexadecimal digits of everything the trained weights depend on."""
-    plain = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in parts.items()}  # type: ignore[arg-type]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    trainer = dataclasses.asdict(config.trainer)
+    del trainer["workers"]
+    parts = {
+        "model": dataclasses.asdict(config.model),
+        "data": [config.data.name, split],
+        "merge": [dataclasses.asdict(config.merge), amount.asked()] if amount.ratio != 1.0 else None,
+        "trainer": trainer,
+        "weights": config.weights,
+        "precision": config.precision,
+        "seed": config.seed,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -198,9 +198,11 @@ def write_card(folder: Path, name: str, command: str, facts: dict[str, Any]) -> 
     for stage in stages:
         own = [epoch for epoch in epochs if epoch["stage"] == stage]
         minutes = sum(epoch["seconds"] for epoch in own) / 60
+        key = next(key for key in own[-1] if key.startswith("val_"))
+        score = key.removeprefix("val_").replace("top1", "top-1")
         rows.append(
             f"| stage {stage} | {len(own)} epochs, {minutes:.0f} minutes, "
-            f"validation top-1 {own[-1]['val_top1']:.4f} at its end |"
+            f"validation {score} {own[-1][key]:.4f} at its end, {max(e[key] for e in own):.4f} at its best |"
         )
     path = folder / f"{name}.md"
     write_atomically(path, ("\n".join(rows) + "\n").encode())

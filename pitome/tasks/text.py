@@ -1,0 +1,102 @@
+"""task=text: texts and their classes, accuracy and F1; every text at its own length."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+import pitome
+from pitome.adapters.patch import Patched
+from pitome.config import Amount, Config, text_split
+from pitome.data.base import DataInfo
+from pitome.data.text import build_text
+from pitome.data.text_sets import SETS
+from pitome.errors import UsageError
+from pitome.models.text import build
+from pitome.records.schema import Cost, Headline, Throughput
+from pitome.tasks.base import Evaluation, Layers, Task
+from pitome.tasks.text_classifier import TextClassification
+from pitome.tasks.text_measuring import measure_cost, measure_throughput, tokens_per_layer
+from pitome.tasks.text_training import train_text
+
+
+class Text(Task):
+    """A classifier on the test split: token ids [B, N] -> logits [B, classes].
+
+    Costs are means over the texts, each at its own length, as if it were alone: padding is no part
+    of them.
+    """
+
+    headline = Headline(name="accuracy", outcome="correct")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        name = config.data.name
+        self.classes = len(SETS[name].classes)
+        built = build(dataclasses.asdict(config.model), name, self.classes, config.weights or "pretrained")
+        self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
+        own: Any = built.model.config
+        self.data = build_text(
+            dataclasses.asdict(config.data),
+            built.tokenizer,
+            batch_size=int(config.batch_size),
+            split=text_split(config),
+            source=config.source,
+            limit=config.limit,
+            max_length=own.max_position_embeddings,
+        )
+        self.lengths = Counter(self.data.lengths)
+        # The budget `flops=` is met at the mean length, rounded.
+        mean = round(sum(self.data.lengths) / len(self.data.lengths))
+        self.input_size = mean
+        with pitome.patch(self.model, "none", ratio=1.0) as handle:
+            self.architectures = {n: handle.architecture(n) for n in sorted({*self.lengths, mean})}
+        self.family = self.architectures[mean].family
+
+    @staticmethod
+    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+        return train_text(config, amount, device)
+
+    @property
+    def info(self) -> DataInfo:
+        return self.data.info
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The batch size: the `_repo` methods merge padding, so that a text's result depends on its batch."""
+        return {"batch_size": int(self.config.batch_size)}
+
+    def layers(self, patched: Patched | None) -> Layers:
+        tokens = tokens_per_layer(self.architectures, self.lengths, patched)
+        if patched is None:
+            return Layers(tokens, None)
+        schedule = patched.schedule
+        given = schedule.ratios or schedule.removals or schedule.kept
+        if given is None:
+            raise UsageError(f"merge={patched.method.name} has no schedule; give ratio or r")
+        return Layers(tokens, list(given))
+
+    def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
+        module = TextClassification(self.model, self.classes)
+        result = trainer.test(module, self.data, verbose=False)[0]
+        return Evaluation({key: float(result[key]) for key in ("accuracy", "f1")}, module.outcomes())
+
+    def cost(self, patched: Patched | None) -> Cost:
+        return measure_cost(self.model, self.architectures, self.lengths, patched)
+
+    def throughput(self, patched: Patched | None) -> Throughput | None:
+        if patched is None:
+            return None
+        batches = list(self.data.test_dataloader())
+        batch = batches[len(batches) // 2]  # they are sorted by length: texts of median length
+        device = next(self.model.parameters()).device
+        inputs = {key: batch[key].to(device) for key in ("input_ids", "attention_mask")}
+        return measure_throughput(self.model, inputs, self.config.precision)
+
+
+TASK = Text

@@ -1,0 +1,127 @@
+"""What texts of different lengths cost: means over a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pitome.adapters.patch import Patched
+from pitome.adapters.patch import patched as patched_handle
+from pitome.measure.costs import Architecture, authors_macs, closed_form
+from pitome.measure.costs import Cost as ClosedForm
+from pitome.measure.flops import count_flops
+from pitome.measure.throughput import throughput
+from pitome.measure.twin import meta_twin
+from pitome.records.identity import UNMERGED
+from pitome.records.schema import Cost, FixedLength, Throughput
+
+FIXED = 128
+"""The length, special tokens counted, of the cost that does not depend on the data."""
+
+_COUNTED = 64  # lengths counted operation by operation; a count between two of them is interpolated
+
+Lengths = Mapping[int, int]
+"""Length in tokens -> how many texts have it."""
+
+
+def tokens_per_layer(
+    architectures: Mapping[int, Architecture], lengths: Lengths, patched: Patched | None
+) -> list[float]:
+    """Tokens entering each block, then the final count: means over the texts, to two decimals."""
+    forms = {n: _form(architectures[n], patched) for n in lengths}
+    total = sum(lengths.values())
+    sums = [0] * len(next(iter(forms.values())).tokens)
+    for n, times in lengths.items():
+        sums = [so_far + times * own for so_far, own in zip(sums, forms[n].tokens, strict=True)]
+    return [round(value / total, 2) for value in sums]
+
+
+def measure_cost(
+    model: nn.Module, architectures: Mapping[int, Architecture], lengths: Lengths, patched: Patched | None
+) -> Cost:
+    """Mean cost of the texts, each alone at its own length; merged as `patched` says, and unmerged.
+
+    `macs` is counted on the model: at every length that occurs, or at 64 of them, shortest and
+    longest among them. The closed forms and the authors' convention are of every length.
+    """
+    name = patched.method.name if patched is not None else UNMERGED
+    twin = meta_twin(model)
+    handle = patched_handle(twin)
+    chosen = sorted({*_choose(sorted(lengths)), FIXED})
+    merged = {n: _count(twin, n) for n in chosen}
+    if handle is not None:
+        handle.remove()
+    plain = {n: _count(twin, n) for n in chosen} if handle is not None else merged
+    forms = {n: _form(architectures[n], patched) for n in lengths}
+    macs, unmerged = _interpolated(lengths, merged), _interpolated(lengths, plain)
+    fixed = _at(architectures, FIXED)
+    return Cost(
+        macs=macs,
+        flops=2 * macs,
+        unmerged_macs=unmerged,
+        unmerged_flops=2 * unmerged,
+        share=macs / unmerged,
+        macs_closed_form=round(_mean(lengths, lambda n: forms[n].macs)),
+        plan_macs=round(_mean(lengths, lambda n: forms[n].plan_macs)),
+        authors_macs=round(_mean(lengths, lambda n: authors_macs(architectures[n], forms[n].tokens, name))),
+        unmerged_authors_macs=round(_mean(lengths, lambda n: _plain_authors(architectures[n], name))),
+        fixed_length=FixedLength(
+            tokens=FIXED,
+            macs=merged[FIXED],
+            unmerged_macs=plain[FIXED],
+            authors_macs=authors_macs(fixed, _form(fixed, patched).tokens, name),
+            unmerged_authors_macs=_plain_authors(fixed, name),
+        ),
+    )
+
+
+def measure_throughput(model: nn.Module, inputs: dict[str, Tensor], precision: str) -> Throughput:
+    """Merged against unmerged, timed alternately on one batch with its padding; padding is no token."""
+    timing = throughput(model, inputs, precision=precision)
+    names = {field.name for field in dataclasses.fields(Throughput)}
+    values = {key: value for key, value in dataclasses.asdict(timing).items() if key in names}
+    tokens = float(inputs["attention_mask"].sum()) / len(inputs["attention_mask"])
+    return Throughput(
+        **values,
+        tokens_per_s=tokens * timing.images_per_s,
+        tokens_per_s_unmerged=tokens * timing.images_per_s_unmerged,
+    )
+
+
+def _form(architecture: Architecture, patched: Patched | None) -> ClosedForm:
+    if patched is None:
+        return closed_form(architecture)
+    return closed_form(architecture, patched.schedule, patched.method, patched.options, patched.state.active)
+
+
+def _at(architectures: Mapping[int, Architecture], tokens: int) -> Architecture:
+    """Of one length, from that of another: only the number of tokens differs."""
+    return dataclasses.replace(next(iter(architectures.values())), tokens=tokens, patches=tokens)
+
+
+def _plain_authors(architecture: Architecture, method: str) -> int:
+    return authors_macs(architecture, closed_form(architecture).tokens, method)
+
+
+def _count(twin: nn.Module, tokens: int) -> int:
+    return count_flops(twin, torch.zeros(1, tokens, dtype=torch.long, device="meta")).macs
+
+
+def _choose(lengths: list[int]) -> list[int]:
+    if len(lengths) <= _COUNTED:
+        return lengths
+    return [lengths[i] for i in np.linspace(0, len(lengths) - 1, _COUNTED).round().astype(int)]
+
+
+def _interpolated(lengths: Lengths, counted: Mapping[int, int]) -> int:
+    known = sorted(counted)
+    values = [counted[n] for n in known]
+    return round(_mean(lengths, lambda n: float(np.interp(n, known, values))))
+
+
+def _mean(lengths: Lengths, value: Callable[[int], float]) -> float:
+    return sum(times * value(n) for n, times in lengths.items()) / sum(lengths.values())
