@@ -22,7 +22,7 @@ class Tokens:
     A batch of sentences of different lengths has `padding` [B, N], True at padding, which comes
     last in every sample and has size 0. The number to remove is then a tensor [B], one for every
     sample from its own length, and `rows` is the common length M of the plan: at least what every
-    sample keeps. Both are None where nothing is padding.
+    sample keeps, at most N less what any of them removes. Both are None where nothing is padding.
     """
 
     x: Tensor
