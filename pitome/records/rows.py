@@ -76,7 +76,7 @@ def rows(members: Sequence[Record]) -> list[Row]:
     names = labels(members)
     together: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for m in members:
-        key: tuple[str, ...] = (m.method.name, point(m), word_of(m.method.options))
+        key: tuple[str, ...] = (m.method.name, point(m), word_of(_options(m)))
         together[key if m.done else (*key, m.run_id)].append(m)
     made = [
         Row(tuple(sorted(runs, key=lambda run: run.seed)), names[runs[0].run_id], *_place(runs[0]))
@@ -120,7 +120,7 @@ def labels(members: Sequence[Record]) -> dict[str, str]:
     names = {}
     for name, runs in by_method.items():
         # A failed run may have stopped before its options were resolved.
-        known = [r.method.options for r in runs if r.method.options]
+        known = [_options(r) for r in runs if r.method.options]
         differing = sorted(
             key
             for key in {key for options in known for key in options}
@@ -130,7 +130,8 @@ def labels(members: Sequence[Record]) -> dict[str, str]:
             if name == RESIZE and run.done:
                 names[run.run_id] = f"{name} {size_of(run)}"
                 continue
-            parts = [f"{key}={word(run.method.options.get(key))}" for key in differing if run.method.options]
+            options = _options(run)
+            parts = [f"{key}={word(options[key])}" for key in differing if key in options]
             parts += [f"seed {run.seed}"] if several_seeds and not run.done else []
             names[run.run_id] = f"{name} ({', '.join(parts)})" if parts else name
     return names
@@ -164,6 +165,11 @@ def identical(row: Row, outcomes: Outcomes) -> bool:
     if len(first[0]) != len(found[0]):
         return False
     return bool(np.array_equal(first[1][np.argsort(first[0])], found[1][np.argsort(found[0])]))
+
+
+def _options(record: Record) -> dict[str, Any]:
+    """Of the method; its own seed is left out where it is the run's."""
+    return {k: v for k, v in record.method.options.items() if k != "seed" or v != record.seed}
 
 
 def _place(record: Record) -> tuple[str, str, str]:

@@ -44,6 +44,14 @@ def test_runs_that_differ_by_the_seed_are_one_row():
     assert other.deviation is None and other.score == 0.9
 
 
+def test_a_method_that_draws_by_the_seed_of_the_run_is_one_row_too():
+    runs = [example("random", 0.9, options={"seed": seed}, seed=seed) for seed in (0, 1, 2)]
+    (row,) = table(*runs)
+    assert row.label == "random" and len(row.runs) == 3
+    found = table(*runs, example("random", 0.9, options={"seed": 7}))
+    assert sorted(row.label for row in found) == ["random", "random (seed=7)"]
+
+
 def test_other_options_or_settings_are_other_rows_and_so_is_a_failed_seed():
     assert len(table(example(seed=0), example(options={"margin": 0.8}, seed=1))) == 2
     assert len(table(example(seed=0), example("pitome", 0.95, seed=1))) == 2
