@@ -167,7 +167,8 @@ class Job:
         record = self.store.save(record, result.outcomes)
         close_logger(logger, numbers(record))
         if folder is not None:
-            write_card(folder, config.model.name, command_line(), facts(record))
+            # beside the weights, under their name
+            write_card(folder, Path(config.weights or "").stem, command_line(), facts(record))
         return Finished(record, self.store)
 
     def failed(self, problem: Exception) -> Record:
