@@ -345,6 +345,14 @@ def _check_head(config: Config) -> None:
         ]
         if given:
             raise UsageError(f"task.{given[0]} goes with task.head=knn")
+        if (
+            task.name == "classification"
+            and config.mode == "test"
+            and config.model.args.get("num_classes") == 0
+        ):
+            raise UsageError(
+                f"model={config.model.name} has no classifier; use task.head=knn, the vote of similar images"
+            )
         return
     if task.name != "classification":
         raise UsageError(f"task.head=knn is for task=classification, not for task={task.name}")

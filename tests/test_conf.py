@@ -21,6 +21,7 @@ from pitome.tasks.loggers import close_logger, open_logger
 from pitome.tasks.training import _stage
 
 ROOT = Path(__file__).parents[1]
+BACKBONES = ("dinov2_s", "siglip_b")  # models without a classifier
 GROUPS = ("task", "model", "merge", "data", "trainer", "logger")
 
 
@@ -32,7 +33,8 @@ def config_of(*overrides: str) -> Config:
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in choices(group)])
 def test_composes_and_is_named_after_its_file(group: str, name: str) -> None:
-    config = config_of(f"{group}={name}", "weights=random")
+    head = ["task.head=knn"] if name in BACKBONES else []
+    config = config_of(f"{group}={name}", "weights=random", *head)
     if group != "trainer":
         assert getattr(config, group).name == name
     validate(config)
@@ -48,8 +50,7 @@ def test_every_model_is_built_patched_and_described(name: str) -> None:
         architecture = patched.architecture()
     assert patched.family == ("mae" if name.startswith("mae") else "deit")
     assert architecture.patches * architecture.patch_inputs == preprocess.channels * preprocess.size**2
-    backbones = ("dinov2_s", "siglip_b")
-    assert architecture.classes == (10 if name == "vit_fmnist" else 0 if name in backbones else 1000)
+    assert architecture.classes == (10 if name == "vit_fmnist" else 0 if name in BACKBONES else 1000)
 
 
 @pytest.mark.parametrize("name", choices("data"))

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import pitome
-from pitome.config import Config, TaskConfig
+from pitome.config import Config, TaskConfig, _check_head
 from pitome.data.base import Preprocess
 from pitome.data.fashion_mnist import FashionMNIST
 from pitome.errors import UsageError
@@ -29,6 +29,7 @@ from pitome.records.schema import Record, from_json, to_json
 from pitome.records.store import Store
 from pitome.tasks import knn
 from pitome.tasks.knn import Bank, choose, rank, vote
+from pitome.tasks.measuring import check_classes
 
 Run = Callable[..., int]
 Records = Callable[[], dict[str, Record]]
@@ -265,9 +266,12 @@ def test_one_line(run: Run, capsys: pytest.CaptureFixture[str], words: tuple[str
     assert errors.count("error: ") == 1 and message in errors and "Traceback" not in errors
 
 
-def test_a_vote_needs_a_task_with_classes() -> None:
-    from pitome.config import _check_head
+def test_a_model_without_a_classifier_that_only_its_building_shows() -> None:
+    with pytest.raises(UsageError, match=r"model=mine has no classifier; use task\.head=knn"):
+        check_classes(0, 10, random=True, model="mine", data="fashion_mnist")
 
+
+def test_a_vote_needs_a_task_with_classes() -> None:
     with pytest.raises(UsageError, match=r"task\.head=knn is for task=classification, not for task=text"):
         _check_head(Config(task=TaskConfig(name="text", head="knn")))
 
