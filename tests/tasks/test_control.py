@@ -203,3 +203,10 @@ def test_the_view_of_an_imagenet_image_stays_the_same() -> None:
     for channel, axis in ((0, 1), (1, 0)):
         ends = squeezed[channel].mean(dim=1 - axis)[[0, -1]], usual[channel].mean(dim=1 - axis)[[0, -1]]
         assert ends[0] == pytest.approx(ends[1], abs=3 / 255)
+
+
+def test_the_images_that_vote_are_as_small_as_those_they_vote_on(run: Run, tmp_path: Path) -> None:
+    words = ("task.head=knn", "task.k=3", "task.bank=40", "limit=10")
+    assert run("merge=tome", "flops=0.8", "control=resize", *words) == 0
+    record = control_of(Store(tmp_path / "results" / "runs").all())
+    assert record.identity["settings"]["k"] == 3 and record.tokens == [170.0] * 5
