@@ -46,7 +46,10 @@ def draw(
         followed = follow(model, inputs, one.merge.name, _asked(one, amount), one.merge.options)
         shown.append(Shown(_judged(followed, built), _setting(one, amount)))
     unmerged = _judged(follow(model, inputs, "none", {"ratio": 1.0}), built)
+    # Whether a prediction is right can be said where model and data know the same classes.
     classes = 0 if unmerged.probabilities is None else unmerged.probabilities.shape[-1]
+    if classes != samples.classes:
+        samples = dataclasses.replace(samples, labels=[None] * len(samples.labels))
     page = lay_out(
         samples,
         unmerged,
@@ -109,7 +112,7 @@ def _caption(config: Config, built: Built, samples: Samples) -> list[str]:
         weights = f"{weights} {built.weights.name} (sha256 {built.sha256[:12]})"
     size = built.preprocess.size
     model = f"Model {model_label(config.model)}, {weights}, input {size}x{size}, seed {config.seed}."
-    tested = [name for name, label in zip(samples.names, samples.labels, strict=True) if label is not None]
+    tested = [name for name, title in zip(samples.names, samples.titles, strict=True) if title is not None]
     if len(samples.names) == 1:
         return [model, f"Image: {config.data.name} {tested[0]}." if tested else f"Image: {samples.names[0]}."]
     # With several images, each column is headed by its own name.

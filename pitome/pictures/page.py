@@ -19,6 +19,7 @@ RED = (190, 32, 38)
 
 _MARGIN, _GAP, _LINE = 28, 10, 19
 _HEAD = 168  # width of the column in front of the cells
+_LEAST = 760  # width of a page whose cells need less
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def render(page: Page) -> Image.Image:
     """Draw the page; every cell's picture keeps its own pixels."""
     cells = [cell for row in page.rows for cell in row.cells if cell is not None]
     wide = max(cell.image.shape[1] for cell in cells)
-    width = 2 * _MARGIN + _HEAD + len(page.columns) * (wide + _GAP) - _GAP
+    width = max(2 * _MARGIN + _HEAD + len(page.columns) * (wide + _GAP) - _GAP, _LEAST)
     inside = width - 2 * _MARGIN
     captions = [line for text in page.caption for line in _wrap(text, inside, 13)]
     keys = _flow(page.legend, inside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +34,17 @@ _NAMES = {
 @dataclass(frozen=True)
 class Samples:
     """B images: `inputs` [B, C, H, W] as the model gets them, what each is called (a file, or a place
-    in the test split), and labels, None where unknown."""
+    in the test split), labels and what they are called, None where unknown.
+
+    classes: of the data the labels belong to, 0 if there are none.
+    """
 
     inputs: Tensor
     names: list[str]
     labels: list[int | None]
+    titles: list[str | None]
     preprocess: Preprocess
+    classes: int = 0
 
     @property
     def pixels(self) -> np.ndarray:
@@ -55,7 +61,9 @@ def join(parts: Sequence[Samples]) -> Samples:
         torch.cat([part.inputs for part in parts]),
         [name for part in parts for name in part.names],
         [label for part in parts for label in part.labels],
+        [title for part in parts for title in part.titles],
         parts[0].preprocess,
+        max(part.classes for part in parts),
     )
 
 
@@ -65,7 +73,7 @@ def from_file(picture: Picture, preprocess: Preprocess) -> Samples:
 
     image = picture.image.convert("L") if preprocess.channels == 1 else picture.image
     name = f"{picture.name} ({', '.join(picture.notes)})" if picture.notes else picture.name
-    return Samples(make_transform(preprocess, train=False)(image)[None], [name], [None], preprocess)
+    return Samples(make_transform(preprocess, train=False)(image)[None], [name], [None], [None], preprocess)
 
 
 def from_data(data: Any, indices: Sequence[int]) -> Samples:
@@ -97,12 +105,14 @@ def _sample(data: Any, dataset: Any, index: int) -> Samples:
     if len(item) == 2:
         raise DataError(f"image={index}: this sample of {data.info.name} cannot be read ({item[1]})")
     image, label, number = item
-    return Samples(image[None], [f"test {int(number)}"], [int(label)], data.preprocess)
+    title, classes = class_names(data.info.name, data.info.classes)[int(label)], data.info.classes
+    return Samples(image[None], [f"test {int(number)}"], [int(label)], [title], data.preprocess, classes)
 
 
+@functools.cache
 def class_names(data: str, classes: int) -> list[str]:
-    """What the `classes` outputs of a classifier are called: the names of the data set `data`, those of
-    ImageNet for 1,000, else numbers."""
+    """What `classes` classes are called: by the data set `data` if it has so many, by ImageNet if they
+    are 1,000, else by number."""
     if len(_NAMES.get(data, ())) == classes:
         return list(_NAMES[data])
     if classes == 1000:

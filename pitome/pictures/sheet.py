@@ -16,8 +16,8 @@ from pitome.pictures.page import GREEN, GREY, INK, RED, Cell, Page, Row, Text
 from pitome.pictures.samples import Samples
 
 _TITLE = "Patches that ended up in one token"
-_SIDE = {"layers": 210, "images": 140}  # pixels of a cell, about
-_LEAST = {"layers": 8, "images": 5}  # pixels of a patch, at least
+_FEW = 6  # columns that have room for large cells
+_SIDE, _PATCH = {True: 210, False: 140}, {True: 8, False: 5}  # pixels: of a cell, about; of a patch, at least
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _by_layer(
     pixels, label = samples.pixels[0], samples.labels[0]
     first = unmerged.steps[0]
     grid, depth = first.groups.shape[1:], len(unmerged.steps) - 1
-    scale = _scale("layers", max(grid))
+    scale = _scale(1 + len(depths), max(grid))
     original = Cell(cells.plain(pixels, grid, scale), (Text(f"{first.tokens} tokens", GREY),))
     rows = []
     for one in shown:
@@ -77,7 +77,7 @@ def _by_layer(
         rows.append(Row(head, [original, *row]))
         if one.followed.ranks:
             rows.append(Row(_energy_head(one), [None, *(_energy(one.followed, n, 0, scale) for n in depths)]))
-    known = () if label is None else (Text(f"label: {_name(names, label)}", GREY),)
+    known = () if samples.titles[0] is None else (Text(f"label: {samples.titles[0]}", GREY),)
     guess = _guess(unmerged, 0, label, names)
     columns = [(Text("input", bold=True), *known, *(guess and (Text("unmerged model:", GREY), *guess)))]
     columns += [(Text(f"after {n} of {depth} layers", bold=True),) for n in depths]
@@ -94,7 +94,7 @@ def _by_image(
 ) -> Page:
     first = unmerged.steps[0]
     grid, depth = first.groups.shape[1:], len(unmerged.steps) - 1
-    scale = _scale("images", max(grid))
+    scale = _scale(len(samples.names), max(grid))
     count, pixels = range(len(samples.names)), samples.pixels
     head: tuple[Text, ...] = (
         Text("input", bold=True),
@@ -119,10 +119,8 @@ def _by_image(
         if one.followed.ranks:
             rows.append(Row(_energy_head(one), [_energy(one.followed, number, i, scale) for i in count]))
     columns = [
-        (Text(name, bold=True),)
-        if label is None
-        else (Text(_name(names, label), bold=True), Text(name, GREY))
-        for name, label in zip(samples.names, samples.labels, strict=True)
+        (Text(name, bold=True),) if title is None else (Text(title, bold=True), Text(name, GREY))
+        for name, title in zip(samples.names, samples.titles, strict=True)
     ]
     return Page(_TITLE, columns, rows, _legend(shown, scale), caption)
 
@@ -163,16 +161,13 @@ def _guess(followed: Followed, image: int, label: int | None, names: Sequence[st
     right = label is not None and label == chosen
     mark = "" if label is None else "✓ " if right else "✗ "
     ink = INK if label is None else GREEN if right else RED
-    return (Text(f"{mark}{_name(names, chosen)} {share:.0f} %", ink),)
+    return (Text(f"{mark}{names[chosen]} {share:.0f} %", ink),)
 
 
-def _name(names: Sequence[str], label: int) -> str:
-    return names[label] if label < len(names) else f"class {label}"
-
-
-def _scale(kind: str, patches: int) -> int:
+def _scale(columns: int, patches: int) -> int:
     """Pixels of a patch, so that cells are about equally large whatever the model's grid."""
-    return max(round(_SIDE[kind] / patches), _LEAST[kind])
+    few = columns <= _FEW
+    return max(round(_SIDE[few] / patches), _PATCH[few])
 
 
 def _legend(shown: Sequence[Shown], scale: int) -> list[tuple[np.ndarray, str]]:
