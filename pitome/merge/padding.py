@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pitome.merge.plan import Plan, Tokens
+from pitome.merge.plan import Plan, Tokens, keep_all
 from pitome.merge.registry import Method
 from pitome.merge.schedule import Schedule, count_unprotected, limit_unprotected
 
@@ -65,7 +65,10 @@ def plan_alone(plan: Callable[[Tokens, int], Plan], tokens: Tokens, remove: Tens
     assert tokens.padding is not None and tokens.rows is not None
     n, rows = tokens.x.shape[1], tokens.rows
     counts = zip(real_tokens(tokens.padding).tolist(), remove.tolist(), strict=True)
-    parts = [_pad(plan(_sample(tokens, i, real), k), n, rows) for i, (real, k) in enumerate(counts)]
+    parts = []
+    for i, (real, k) in enumerate(counts):
+        sample = _sample(tokens, i, real)
+        parts.append(_pad(plan(sample, k) if k > 0 else keep_all(sample), n, rows))
 
     def together(name: str, width: int) -> Tensor | None:
         found = [getattr(part, name) for part in parts]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, keep_all, rank
 from pitome.merge.registry import MethodOptions, register
 
 
-@register("stride", source="a baseline of this project")
-def stride(tokens: Tokens, remove: int, options: MethodOptions) -> Plan:
+@register("stride", source="a baseline of this project", padding="batch")
+def stride(tokens: Tokens, remove: int | Tensor, options: MethodOptions) -> Plan:
     """Keep evenly spaced tokens and average each other one, by size, into the nearest kept one.
 
     Of the T unprotected tokens, counted from 0 in the order of the sequence, M = T - remove are
@@ -17,24 +21,58 @@ def stride(tokens: Tokens, remove: int, options: MethodOptions) -> Plan:
     token joins the kept one at the least distance in the sequence, of two equally near the later
     one. As long as T <= 2M (ratios of 0.5 and above), a kept token takes in one other at most.
 
-    The choice depends on T and `remove` alone: neither on the image nor on any seed. Positions are
-    those among the tokens that are left, so in a later layer a neighbour in the sequence need not
-    have been one in the image; the last patch of a row and the first of the next are neighbours.
+    The choice depends on T and `remove` alone: neither on the image nor on any seed; where there is
+    padding, T is a sample's own length. Positions are those among the tokens that are left, so in a
+    later layer a neighbour in the sequence need not have been one in the image; the last patch of a
+    row and the first of the next are neighbours.
     """
+    if isinstance(remove, Tensor):
+        return _padded(tokens, remove)
     if remove == 0:
         return keep_all(tokens)
     p, device = tokens.protected, tokens.x.device
     batch, n = tokens.x.shape[:2]
-    total, left = n - p, n - p - remove
-    grid = (2 * torch.arange(left, device=device) + 1) * total // (2 * left)
-    taken = torch.ones(total, dtype=torch.long, device=device).scatter(0, grid, 0)
-    source = rank(taken)[:remove]
-    # The kept token a source is nearest to: as many as there are midpoints up to it.
-    target = (grid[1:] + grid[:-1] <= 2 * source[:, None]).sum(dim=-1)
-    kept = torch.cat([torch.arange(p, device=device), grid + p])
+    positions = torch.arange(n - p, device=device)
+    grid, row = _nearest(positions, n - p, n - p - remove)
+    order = rank((grid[row] == positions).long())  # those on the grid first
+    kept, source = order[: n - p - remove], order[n - p - remove :]
     return Plan(
-        kept=kept.expand(batch, -1),
+        kept=torch.cat([torch.arange(p, device=device), kept + p]).expand(batch, -1),
         source=(source + p).expand(batch, -1),
-        target=(target + p).expand(batch, -1),
+        target=(row[source] + p).expand(batch, -1),
+        weight=tokens.size,
+    )
+
+
+def _nearest(positions: Tensor, total: Any, left: Any) -> tuple[Tensor, Tensor]:
+    """The grid of `left` among `total` tokens, its first `left` entries, and the entry that each of
+    `positions` (0, 1, ..) is nearest to: both [.., T].
+
+    `total` and `left`: numbers, or [B, 1] for a grid per sample. A token on the grid is nearest to
+    its own entry.
+    """
+    grid = (2 * positions + 1) * total // (2 * left)
+    between = (grid[..., 1:] + grid[..., :-1])[..., None, :] <= 2 * positions[:, None]
+    on_grid = positions[1:] < left
+    return grid, (between & on_grid[..., None, :]).sum(dim=-1)
+
+
+def _padded(tokens: Tokens, remove: Tensor) -> Plan:
+    """A grid per sample for a batch with padding; `remove` [B]."""
+    assert tokens.padding is not None
+    p, n = tokens.protected, tokens.x.shape[1]
+    padding = tokens.padding[:, p:]
+    positions = torch.arange(n - p, device=padding.device)
+    total = real_tokens(padding)[:, None]
+    grid, row = _nearest(positions, total, (total - remove[:, None]).clamp_min(1))
+    partner = grid.gather(1, row)
+    section = torch.where(partner == positions, 0, 2).masked_fill(padding, 1)
+    head = torch.arange(p, device=padding.device).expand(padding.shape[0], -1)
+    order = (section * n + positions).argsort(dim=-1)
+    return split(
+        tokens,
+        remove,
+        torch.cat([head, order + p], dim=1),
+        torch.cat([head, partner + p], dim=1),
         weight=tokens.size,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -72,3 +73,15 @@ def test_it_is_blind_to_features_and_averages_by_size() -> None:
         group = rows == row
         want = (one.x[0, group] * size[group, None]).sum(dim=0) / size[group].sum()
         torch.testing.assert_close(got, want)
+
+
+def test_with_padding_every_sample_has_the_grid_of_its_own_length() -> None:
+    """Nine tokens, one of them protected; 8, 5 and 2 others, of which 4, 2 and 0 are to go."""
+    real, remove = torch.tensor([9, 6, 3]), torch.tensor([4, 2, 0])
+    padding = torch.arange(9) >= real[:, None]
+    tokens = dataclasses.replace(make_tokens(9, batch=3), padding=padding, rows=5)
+    plan = STRIDE.plan(tokens, remove, MethodOptions())
+    for i, (n, k) in enumerate(zip(real.tolist(), remove.tolist(), strict=True)):
+        alone = STRIDE.plan(make_tokens(n, batch=1), k, MethodOptions())
+        assert torch.equal(plan.assignment()[i, :n], alone.assignment()[0])
+        assert plan.kept[i, n - k :].ge(n).all()  # padding fills the rest
