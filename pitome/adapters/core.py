@@ -186,7 +186,8 @@ class Site:
         # While compiling no number may be read, so there is room for a sample without padding.
         compiling = torch.compiler.is_compiling()
         rows = n - self._remove(n) if compiling else int((real - remove).max())
-        tokens = replace(tokens, padding=padding, rows=rows)
+        size = torch.where(leading, tokens.size.clamp_min(1), tokens.size)
+        tokens = replace(tokens, size=size, padding=padding, rows=rows)
         if state.method.padding == "batch":
             return self._plan(tokens, remove)
         return plan_alone(self._plan, tokens, remove)
