@@ -20,7 +20,8 @@ from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, FixedLength, Throughput
 
 FIXED = 128
-"""The length, special tokens counted, of the cost that does not depend on the data."""
+"""The length, special tokens counted, of the cost that does not depend on the data (the model's
+longest where that is shorter)."""
 
 _COUNTED = 64  # lengths counted operation by operation; a count between two of them is interpolated
 
@@ -51,14 +52,15 @@ def measure_cost(
     name = patched.method.name if patched is not None else UNMERGED
     twin = meta_twin(model)
     handle = patched_handle(twin)
-    chosen = sorted({*_choose(sorted(lengths)), FIXED})
+    length = min(FIXED, int(model.config.max_position_embeddings))  # type: ignore[union-attr, arg-type]
+    chosen = sorted({*_choose(sorted(lengths)), length})
     merged = {n: _count(twin, n) for n in chosen}
     if handle is not None:
         handle.remove()
     plain = {n: _count(twin, n) for n in chosen} if handle is not None else merged
     forms = {n: _form(architectures[n], patched) for n in lengths}
     macs, unmerged = _interpolated(lengths, merged), _interpolated(lengths, plain)
-    fixed = _at(architectures, FIXED)
+    fixed = _at(architectures, length)
     return Cost(
         macs=macs,
         flops=2 * macs,
@@ -70,9 +72,9 @@ def measure_cost(
         authors_macs=round(_mean(lengths, lambda n: authors_macs(architectures[n], forms[n].tokens, name))),
         unmerged_authors_macs=round(_mean(lengths, lambda n: _plain_authors(architectures[n], name))),
         fixed_length=FixedLength(
-            tokens=FIXED,
-            macs=merged[FIXED],
-            unmerged_macs=plain[FIXED],
+            tokens=length,
+            macs=merged[length],
+            unmerged_macs=plain[length],
             authors_macs=authors_macs(fixed, _form(fixed, patched).tokens, name),
             unmerged_authors_macs=_plain_authors(fixed, name),
         ),

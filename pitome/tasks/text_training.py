@@ -50,9 +50,10 @@ def fit(
         filename=Path(_BEST).stem,
         monitor="val_accuracy",
         mode="max",
-        save_last=True,
         enable_version_counter=False,
     )
+    # `save_last` of the one above would wait for the next best epoch.
+    every = ModelCheckpoint(folder, filename=Path(_LAST).stem, enable_version_counter=False)
     trainer = lightning.Trainer(
         accelerator=accelerator,
         devices=1,
@@ -60,7 +61,7 @@ def fit(
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip,
         logger=logger,
-        callbacks=[best, TQDMProgressBar(refresh_rate=20), TextEpochs(folder / "epochs.jsonl")],
+        callbacks=[best, every, TQDMProgressBar(refresh_rate=20), TextEpochs(folder / "epochs.jsonl")],
         enable_model_summary=False,
         log_every_n_steps=20,
         num_sanity_val_steps=0,
@@ -110,7 +111,8 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
 
     It starts from weights=PATH, from random ones, or, weights=null, from the model's pretrained
     encoder with a new classifier. The folder is results/train/<model>_<data>-<key>, its key a hash
-    of all that the weights depend on: the same command goes on where it was cut off.
+    of all that the weights depend on: the same command goes on where it was cut off, and what is finished
+    is not repeated.
     """
     from pitome.tasks.job import patch_model
 
@@ -152,6 +154,12 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
         schedule=trainer.schedule,
         clip=trainer.clip,
     )
+    path = folder / f"{name}.safetensors"
+    tested = dataclasses.replace(
+        config, weights=str(path), data=dataclasses.replace(config.data, split=split)
+    )
+    if path.exists():
+        return tested, folder
     fit(
         model,
         data,
@@ -162,10 +170,10 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
         precision=config.precision,
         logger=logger or False,
     )
-    path = folder / f"{name}.safetensors"
     save_trained(model, lora, path)
-    tested = dataclasses.replace(config.data, split=split)
-    return dataclasses.replace(config, weights=str(path), data=tested), folder
+    for name in (_BEST, _LAST):
+        (folder / name).unlink(missing_ok=True)
+    return tested, folder
 
 
 def _key(config: Config, amount: Amount, split: str) -> str:
