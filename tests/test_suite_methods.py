@@ -1,4 +1,4 @@
-"""What every registered method must do, on tiny timm models.
+"""What every registered method must do, on tiny models.
 
 The tests run over `pitome.methods()`, so a new method is tested as soon as it is registered.
 Each guarantee a method declares is checked; where it does not declare one, the tests look for a
@@ -26,6 +26,7 @@ import pitome
 from pitome.config import import_modules
 from pitome.merge import registry
 from tests.adapters.tiny import PATCH, images, mae, vit
+from tests.adapters.tiny_text import batch, bert, sentence
 
 import_modules(os.environ.get("PITOME_IMPORTS", "").split())
 METHODS = pitome.methods()
@@ -424,3 +425,40 @@ def test_compiles_to_one_graph(name: str) -> None:
 @pytest.mark.usefixtures("fresh_compiler")
 def test_inductor() -> None:
     assert compiled_difference("pitome", "inductor") <= 1e-4
+
+
+# Text
+
+
+@each_method
+def test_text_of_every_length_in_one_batch(name: str) -> None:
+    """On a tiny BERT: padding merges with nothing, except where a preset says so."""
+    model = bert()
+    sentences = [sentence(n) for n in (19, 6, 1, 2, 12)]
+    inputs = batch(sentences, extra=3)
+    mask = inputs["attention_mask"]
+
+    def logits(**inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(**inputs).logits
+
+    unmerged = logits(**inputs)
+    try:
+        handle = pitome.patch(model, name, ratio=0.7, trace=True)
+    except pitome.errors.UsageError:
+        assert name.endswith("_repo"), "only a preset may lack options for a family"
+        return
+    output = logits(**inputs)
+    assert output.isfinite().all()
+    sources = handle.sources
+    assert (sources.sum(dim=1) <= 1).all(), "a token ended in two outputs"
+    if registry.get(name).padding != "merged":
+        if guarantees(name).conserves_mass and handle.sizes is not None:
+            torch.testing.assert_close(handle.sizes.sum(dim=1), mask.sum(dim=1).float())
+        holds_real = (sources * mask[:, None, :]).sum(dim=2) > 0
+        holds_padding = (sources * (1 - mask)[:, None, :]).sum(dim=2) > 0
+        assert not (holds_real & holds_padding).any(), "a token merged with padding"
+        alone = torch.cat([logits(input_ids=ids) for ids in sentences])
+        torch.testing.assert_close(output, alone, atol=1e-5, rtol=0)
+    handle.remove()
+    assert torch.equal(logits(**inputs), unmerged)
