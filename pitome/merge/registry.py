@@ -9,7 +9,7 @@ import logging
 import pkgutil
 import re
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,7 +76,8 @@ class Method:
 
     plan(tokens, remove, options) -> Plan decides one layer.
     resolve(options, family, depth) -> options fills what depends on the model's family.
-    count(n, protected, ratio, layer) -> int: tokens a layer of `n` removes at `ratio`.
+    count(n, protected, ratio, layer) -> int: tokens a layer of `n` removes at `ratio`; counts: those of
+    the families of models in which it counts otherwise.
     limit(n, protected) -> int: the most tokens one layer of `n` can remove.
     macs(n, protected, dim, remove, options) -> int: multiply-accumulates of one plan (one
     image), as FlopCounterMode counts them: matrix products only.
@@ -99,6 +100,11 @@ class Method:
     resolve: Callable[[Any, str, int], Any]
     kept: Callable[[Any], Sequence[int] | None]
     padding: PaddingRule = "alone"
+    counts: Mapping[str, CountFunction] = dataclasses.field(default_factory=dict)
+
+    def of_family(self, family: str) -> Method:
+        """The method as it counts in a model of `family`."""
+        return dataclasses.replace(self, count=self.counts.get(family, self.count))
 
     def build_options(self, values: dict[str, Any]) -> MethodOptions:
         """Typed options from keyword arguments. Raises UsageError for an unknown name."""
@@ -129,6 +135,7 @@ def register(
     resolve: Callable[[Any, str, int], Any] = lambda options, family, depth: options,
     kept: Callable[[Any], Sequence[int] | None] = lambda options: None,
     padding: PaddingRule = "alone",
+    counts: Mapping[str, CountFunction] | None = None,
 ) -> Callable[[PlanFunction], PlanFunction]:
     """Make a plan function known as `merge=<name>`.
 
@@ -165,6 +172,7 @@ def register(
             resolve=resolve,
             kept=kept,
             padding=padding,
+            counts=counts or {},
         )
         return plan
 
