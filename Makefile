@@ -1,7 +1,7 @@
 # Everything runs from a fresh clone: each target sets up what it needs.
 PYTHON := .venv/bin/python
 LIMIT ?= 1000
-METHODS := none,pitome,tome,tofu,diffrate,random
+METHODS := none,pitome,tome,tofu,diffrate,random,stride
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench report nightly clean
@@ -13,7 +13,7 @@ setup: ## virtual environment with all dependencies, in .venv
 	@bash scripts/setup.sh
 
 demo: setup ## merge tokens in a trained ViT, all methods, on 1,000 test images (LIMIT=n for others)
-	@$(PYTHON) run.py -m merge=$(METHODS) ratio=0.95,0.9,0.85 limit=$(LIMIT)
+	@$(PYTHON) run.py -m merge=$(METHODS) ratio=0.95,0.9,0.85 control=resize limit=$(LIMIT)
 
 test: setup ## the test suite
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "not nightly"
