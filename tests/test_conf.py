@@ -12,17 +12,31 @@ from omegaconf import OmegaConf
 
 import pitome
 from pitome.cli.compose import register_schema
-from pitome.config import CONF, Config, choices, validate
+from pitome.config import CONF, TEXT_SCHEDULES, Config, choices, text_split, validate
 from pitome.data.base import Preprocess
 from pitome.data.build import build as build_data
+from pitome.data.text import build_text
 from pitome.merge import registry
+from pitome.models.text import from_args
 from pitome.models.vision import build_timm, preprocess_of
 from pitome.tasks.loggers import close_logger, open_logger
 from pitome.tasks.training import _stage
+from tests.models.tiny_text import tokenizer
 
 ROOT = Path(__file__).parents[1]
 BACKBONES = ("dinov2_s", "siglip_b")  # models without a classifier
 GROUPS = ("task", "model", "merge", "data", "trainer", "logger")
+
+
+def task_of(group: str, name: str) -> str:
+    """The task that a file is for, as the override that chooses it."""
+    file = OmegaConf.load(CONF / group / f"{name}.yaml")
+    return f"task={OmegaConf.select(file, 'task', default='classification')}"
+
+
+def of_task(group: str, task: str) -> list[str]:
+    """The names of a group's files for one task."""
+    return [name for name in choices(group) if task_of(group, name) == f"task={task}"]
 
 
 def config_of(*overrides: str) -> Config:
@@ -34,13 +48,43 @@ def config_of(*overrides: str) -> Config:
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in choices(group)])
 def test_composes_and_is_named_after_its_file(group: str, name: str) -> None:
     head = ["task.head=knn"] if name in BACKBONES else []
-    config = config_of(f"{group}={name}", "weights=random", *head)
+    task = [task_of(group, name)] if group in ("model", "data") else []
+    config = config_of(f"{group}={name}", "weights=random", *head, *task)
     if group != "trainer":
         assert getattr(config, group).name == name
     validate(config)
 
 
-@pytest.mark.parametrize("name", choices("model"))
+@pytest.mark.parametrize("name", of_task("model", "text"))
+def test_every_text_model_is_built_patched_and_described(name: str) -> None:
+    config = config_of("task=text", f"model={name}").model
+    with torch.device("meta"):
+        model = from_args(dataclasses.asdict(config), classes=2)
+    with pitome.patch(model, "pitome", ratio=0.9) as patched:
+        architecture = patched.architecture(128)
+    assert patched.family == config.arch and architecture.classes == 2
+    assert len(architecture.layers) == config.args["num_hidden_layers"]
+    assert architecture.layers[0].hidden_dim == config.args["hidden_size"]
+
+
+@pytest.mark.parametrize("name", of_task("model", "text"))
+def test_every_checkpoint_of_a_text_model_is_of_a_known_place(name: str) -> None:
+    config = config_of("task=text", f"model={name}")
+    model = config.model
+    sources = [model.base, *(entry.source for entry in model.checkpoints.values())]
+    assert all(
+        source in ("package", "shipped") or (source.startswith("hub:") and source.count("@") == 1)
+        for source in sources
+    )
+    assert set(model.checkpoints) <= set(of_task("data", "text"))
+    if name != "minilm":  # the paper's models; of its own texts, each has seen the official training split
+        assert all(
+            text_split(config_of("task=text", f"model={name}", f"data={data}")) == "official"
+            for data in model.checkpoints
+        )
+
+
+@pytest.mark.parametrize("name", of_task("model", "classification"))
 def test_every_model_is_built_patched_and_described(name: str) -> None:
     config = config_of(f"model={name}").model
     with torch.device("meta"):
@@ -53,7 +97,15 @@ def test_every_model_is_built_patched_and_described(name: str) -> None:
     assert architecture.classes == (10 if name == "vit_fmnist" else 0 if name in BACKBONES else 1000)
 
 
-@pytest.mark.parametrize("name", choices("data"))
+@pytest.mark.parametrize("name", of_task("data", "text"))
+def test_every_text_data_set_has_a_module(name: str) -> None:
+    config = config_of("task=text", f"data={name}", "model=bert_base")
+    data = build_text(dataclasses.asdict(config.data), tokenizer(), batch_size=1, split=text_split(config))
+    assert data.set.name == name and (data.set.archive is not None) is ("package" in config.data.sources)
+    assert len(config.data.revision) == 40, "pinned"
+
+
+@pytest.mark.parametrize("name", of_task("data", "classification"))
 def test_every_data_set_has_a_module(name: str) -> None:
     data = build_data(dataclasses.asdict(config_of(f"data={name}").data), Preprocess(224), batch_size=1)
     assert type(data).__name__.lower() == name.replace("_", "")
@@ -64,6 +116,8 @@ def test_every_trainer_has_stages(name: str) -> None:
     trainer = config_of(f"trainer={name}").trainer
     stages = [_stage(stage, trainer) for stage in trainer.stages]
     assert stages and all(stage.recipe.epochs > 0 and stage.recipe.lr > 0 for stage in stages)
+    text = name in of_task("data", "text")
+    assert (trainer.schedule in TEXT_SCHEDULES) is text and (len(stages) == 1 or not text)
 
 
 @pytest.mark.parametrize("name", choices("logger"))
@@ -93,3 +147,7 @@ def test_the_pairs_of_the_default_are_offline() -> None:
         "fashion_mnist",
         "pitome",
     )
+    config = config_of("task=text")
+    assert (config.model.name, config.data.name) == ("minilm", "rotten_tomatoes")
+    assert config.trainer == config_of("trainer=rotten_tomatoes").trainer
+    assert config_of("task=text", "model=bert_base", "data=sst2").model.name == "bert_base"
