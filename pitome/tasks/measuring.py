@@ -67,7 +67,7 @@ def measure_throughput(
     if patched is None:
         return None
     timing = throughput(model, images, precision=precision)
-    return Throughput(**{f.name: getattr(timing, f.name) for f in dataclasses.fields(Throughput)})
+    return Throughput(**dataclasses.asdict(timing))
 
 
 def check_classes(model_classes: int, data_classes: int, *, random: bool, model: str, data: str) -> None:

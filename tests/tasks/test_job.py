@@ -207,7 +207,7 @@ def test_training_ends_in_weights_a_card_and_a_record_and_resumes(
         path.name for path in folder.iterdir()
     }
     card = (folder / "vit_fmnist.md").read_text()
-    assert "test top-1" in card and "seed" in card and "stage 1" in card
+    assert "test top1" in card and "seed" in card and "stage 1" in card
     (record,) = records().values()
     assert record.metrics["top1"] is not None and record.cost is not None and record.cost.share == 1
     before = (folder / "stage1.safetensors").read_bytes()
