@@ -13,7 +13,7 @@ from pitome.errors import UsageError
 from pitome.measure.costs import Architecture, authors_macs, closed_form
 from pitome.measure.costs import Cost as ClosedForm
 from pitome.measure.flops import count_flops
-from pitome.measure.throughput import throughput
+from pitome.measure.throughput import Timing, throughput
 from pitome.records.schema import Cost, Throughput
 
 
@@ -66,8 +66,13 @@ def measure_throughput(
     """Merged against unmerged, timed alternately on `images` [B, C, H, W]; None if nothing merges."""
     if patched is None:
         return None
-    timing = throughput(model, images, precision=precision)
-    return Throughput(**dataclasses.asdict(timing))
+    return recorded(throughput(model, images, precision=precision))
+
+
+def recorded(timing: Timing) -> Throughput:
+    """What a record keeps of a timing."""
+    known = {field.name for field in dataclasses.fields(Throughput)}
+    return Throughput(**{key: value for key, value in dataclasses.asdict(timing).items() if key in known})
 
 
 def check_classes(model_classes: int, data_classes: int, *, random: bool, model: str, data: str) -> None:

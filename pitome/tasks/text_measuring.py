@@ -18,6 +18,7 @@ from pitome.measure.throughput import throughput
 from pitome.measure.twin import meta_twin
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, FixedLength, Throughput
+from pitome.tasks.measuring import recorded
 
 FIXED = 128
 """The length, special tokens counted, of the cost that does not depend on the data (the model's
@@ -84,11 +85,9 @@ def measure_cost(
 def measure_throughput(model: nn.Module, inputs: dict[str, Tensor], precision: str) -> Throughput:
     """Merged against unmerged, timed alternately on one batch with its padding; padding is no token."""
     timing = throughput(model, inputs, precision=precision)
-    names = {field.name for field in dataclasses.fields(Throughput)}
-    values = {key: value for key, value in dataclasses.asdict(timing).items() if key in names}
     tokens = float(inputs["attention_mask"].sum()) / len(inputs["attention_mask"])
-    return Throughput(
-        **values,
+    return dataclasses.replace(
+        recorded(timing),
         tokens_per_s=tokens * timing.images_per_s,
         tokens_per_s_unmerged=tokens * timing.images_per_s_unmerged,
     )
