@@ -150,6 +150,7 @@ class Job:
             enable_model_summary=False,
         )
         result = task.evaluate(trainer)
+        task.model.to(device)  # Lightning leaves it on the CPU
         memory = peak_memory(device)
         cost = task.cost(patched) if config.measure != "none" else None
         timing = task.throughput(patched) if config.measure == "full" else None
