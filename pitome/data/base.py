@@ -62,7 +62,8 @@ class Preprocess:
 
     size: height and width in pixels; channels: 1 or 3; mean, std: per channel, of values in
     [0, 1]; crop_pct: share of the resized image that the centre crop keeps; shape: height and width
-    in pixels, where the same view is to be had in another size, squeezed if it is not square.
+    in pixels, where the same view is to be had in another size, squeezed if it is not square;
+    squash: of captioned images, the whole image is squeezed into the square, nothing is cut off.
     """
 
     size: int
@@ -72,6 +73,7 @@ class Preprocess:
     crop_pct: float = 1.0
     interpolation: str = "bicubic"
     shape: tuple[int, int] | None = None
+    squash: bool = False
 
 
 def permuted_selection(name: str, total: int, limit: int) -> np.ndarray:

@@ -7,6 +7,7 @@ Everything follows from the seed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ _UPPER = ("upper left", "upper right", "lower left", "lower right")
 _NUMBERS = ("one", "two", "three", "four")
 # Most scenes are rich: a single item at one of four places allows 40 different scenes only.
 _COUNTS = (0.05, 0.25, 0.35, 0.35)
+_MOVED = 0.3  # share of neighbours in which an item moves rather than changes
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def make(
     must point to one image). numpy freezes RandomState, so a seed gives the same scenes everywhere.
     """
     kinds = layouts(count, random, distinct=distinct)
-    chosen = np.zeros_like(kinds)
-    for label in range(len(KINDS)):
-        where = kinds == label
-        chosen[where] = random.choice(np.flatnonzero(labels == label), int(where.sum()))
-    shifts = random.randint(-SHIFT, SHIFT + 1, (count, len(PLACES), 2))
-    return Scenes(kinds, draw(images, kinds, chosen, shifts))
+    return Scenes(kinds, place(images, kinds, indices_by_label(labels), random))
+
+
+def indices_by_label(labels: np.ndarray) -> list[np.ndarray]:
+    """For each label, where it stands in `labels` [N]."""
+    return [np.flatnonzero(labels == label) for label in range(len(KINDS))]
 
 
 def layouts(count: int, random: np.random.RandomState, *, distinct: bool) -> np.ndarray:
@@ -82,6 +84,32 @@ def layouts(count: int, random: np.random.RandomState, *, distinct: bool) -> np.
     return np.asarray(rows)
 
 
+def place(
+    images: np.ndarray, kinds: np.ndarray, by_label: Sequence[np.ndarray], random: np.random.RandomState
+) -> np.ndarray:
+    """Canvases [S, 56, 56] uint8 of scenes with `kinds` [S, 4], of items drawn from `by_label`: for each
+    label, the indices of its `images`."""
+    chosen = np.zeros_like(kinds)
+    for label, indices in enumerate(by_label):
+        where = kinds == label
+        chosen[where] = random.choice(indices, int(where.sum()))
+    return draw(images, kinds, chosen, random.randint(-SHIFT, SHIFT + 1, (len(kinds), len(PLACES), 2)))
+
+
+def neighbours(kinds: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Scenes [S, 4] that differ from `kinds` [S, 4] in one item: of another kind, or at another place."""
+    out = kinds.copy()
+    for row in out:
+        full, empty = np.flatnonzero(row != EMPTY), np.flatnonzero(row == EMPTY)
+        item = random.choice(full)
+        if len(empty) and random.rand() < _MOVED:
+            row[random.choice(empty)] = row[item]
+            row[item] = EMPTY
+        else:
+            row[item] = (row[item] + random.randint(1, len(KINDS))) % len(KINDS)
+    return out
+
+
 def draw(images: np.ndarray, kinds: np.ndarray, chosen: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     """Canvases [S, 56, 56] uint8: item `chosen` [S, 4] of `images` in each quarter that is not empty.
 
@@ -90,14 +118,14 @@ def draw(images: np.ndarray, kinds: np.ndarray, chosen: np.ndarray, shifts: np.n
     """
     canvas = np.zeros((len(kinds), CANVAS, CANVAS), np.uint8)
     offsets = np.arange(ITEM)
-    for place in range(len(PLACES)):
-        scenes = np.flatnonzero(kinds[:, place] != EMPTY)
-        corner = np.array([place // 2, place % 2]) * ITEM
-        start = np.clip(corner + shifts[scenes, place], 0, CANVAS - ITEM)
+    for quarter in range(len(PLACES)):
+        scenes = np.flatnonzero(kinds[:, quarter] != EMPTY)
+        corner = np.array([quarter // 2, quarter % 2]) * ITEM
+        start = np.clip(corner + shifts[scenes, quarter], 0, CANVAS - ITEM)
         rows = (start[:, :1] + offsets)[:, :, None]
         columns = (start[:, 1:] + offsets)[:, None, :]
         index = (scenes[:, None, None], rows, columns)
-        canvas[index] = np.maximum(canvas[index], images[chosen[scenes, place]])
+        canvas[index] = np.maximum(canvas[index], images[chosen[scenes, quarter]])
     return canvas
 
 

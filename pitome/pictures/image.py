@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -31,8 +32,8 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read an image of at most `max_pixels` pixels.
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, *, file: BinaryIO | None = None) -> Picture:
+    """Read an image of at most `max_pixels` pixels, from `file` if it is given, which `path` names.
 
     Upright by its EXIF orientation, the first frame of several, transparency over white, more than
     8 bits scaled to 8. Raises DataError for a file that is missing, no image, damaged, larger than
@@ -40,7 +41,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """
     path = Path(path).expanduser()
     what = f"image={path}"
-    if path.is_dir():
+    if file is None and path.is_dir():
         raise DataError(f"{what} is a folder; give an image file")
     before = Image.MAX_IMAGE_PIXELS
     try:
@@ -48,9 +49,9 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
             # Pillow then keeps to this limit wherever it decodes, not only in the file's header.
             Image.MAX_IMAGE_PIXELS = max_pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=[name for name in _FORMATS if _known(name)]) as file:
-                file.load()
-                return _upright_rgb(file, path.name, what)
+            with Image.open(file or path, formats=[name for name in _FORMATS if _known(name)]) as image:
+                image.load()
+                return _upright_rgb(image, path.name, what)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise DataError(
             f"{what} has more than max_pixels={max_pixels} pixels; shrink it or raise max_pixels"

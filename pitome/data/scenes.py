@@ -1,0 +1,100 @@
+"""Scenes out of Fashion-MNIST as a retrieval data set: see `pitome.data.scenes_make`.
+
+1,000 test scenes of test images; 500 validation scenes of the last 5,000 training images; training
+scenes, made batch by batch, of the other 55,000.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pitome.data.fashion_mnist import VALIDATION
+from pitome.data.fashion_mnist_files import checksum as items_checksum
+from pitome.data.fashion_mnist_files import locate, read_split
+from pitome.data.retrieval_cache import cached
+from pitome.data.retrieval_pairs import Pairs, checksum
+from pitome.data.scenes_make import (
+    Scenes,
+    describe,
+    indices_by_label,
+    layouts,
+    make,
+    neighbours,
+    place,
+)
+
+SCENES = {"test": 1000, "validation": 500}
+EPOCH = 25_600  # training scenes
+_SEEDS = {"test": 0, "validation": 1}
+_VERSION = 1  # raised when the same seed gives other scenes
+
+
+def scenes_pairs(split: str, *, source: str, root: str | None, repository: str, revision: str) -> Pairs:
+    """The `test` or `validation` scenes, of Fashion-MNIST from wherever `pitome.data.fashion_mnist_files`
+    finds it; cached. Raises DataError."""
+    found, images, labels = _items(split, source, root, repository, revision)
+    key = {"items": items_checksum(images, labels), "split": split, "version": _VERSION}
+
+    def fill(folder: Path) -> None:
+        random = np.random.RandomState(_SEEDS[split])
+        scenes = make(images, labels, SCENES[split], random, distinct=True)
+        np.save(folder / "kinds.npy", scenes.kinds)
+        np.save(folder / "images.npy", scenes.images)
+
+    folder = cached("scenes", key, fill)
+    scenes = Scenes(np.load(folder / "kinds.npy"), np.load(folder / "images.npy"))
+    captions = [scenes.captions(index) for index in range(len(scenes.kinds))]
+    return Pairs(
+        source=found,
+        revision=checksum([scenes.images.tobytes(), *(text for own in captions for text in own)]),
+        names=[f"scene {index}" for index in range(len(captions))],
+        captions=captions,
+        read=lambda index: Image.fromarray(scenes.images[index]).convert("RGB"),
+    )
+
+
+class TrainingScenes:
+    """Batches of training scenes, each determined by its number and the seed.
+
+    Every second scene is the neighbour of another one of the batch, which one item tells apart.
+    """
+
+    def __init__(
+        self, batch_size: int, seed: int, *, source: str, root: str | None, repository: str, revision: str
+    ) -> None:
+        """Raises DataError where Fashion-MNIST cannot be had."""
+        _, self.images, labels = _items("train", source, root, repository, revision)
+        self.by_label = indices_by_label(labels)
+        self.batch_size, self.seed = batch_size, seed
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return max(EPOCH // self.batch_size, 1)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """Batch `number`, counted over all epochs: images [B, 56, 56] uint8, one caption of each, and the
+        scenes they show: equal rows of [B] numbers are equal scenes."""
+        random = np.random.RandomState([self.seed, number])
+        first = layouts(-(-self.batch_size // 2), random, distinct=False)
+        kinds = np.concatenate([first, neighbours(first, random)])[: self.batch_size]
+        images = place(self.images, kinds, self.by_label, random)
+        captions = [own[random.randint(len(own))] for own in map(describe, kinds)]
+        _, same = np.unique(kinds, axis=0, return_inverse=True)
+        return images, captions, same.reshape(-1)
+
+
+def _items(
+    split: str, source: str, root: str | None, repository: str, revision: str
+) -> tuple[str, np.ndarray, np.ndarray]:
+    """Where Fashion-MNIST was found, images and labels that a split of scenes is made of."""
+    part = "test" if split == "test" else "train"
+    found = locate(source, root, part, repository, revision)
+    images, labels = read_split(found, part)
+    if split == "validation":
+        return found.source, images[-VALIDATION:], labels[-VALIDATION:]
+    if split == "train":
+        return found.source, images[:-VALIDATION], labels[:-VALIDATION]
+    return found.source, images, labels
