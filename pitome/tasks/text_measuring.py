@@ -24,7 +24,7 @@ FIXED = 128
 """The length, special tokens counted, of the cost that does not depend on the data (the model's
 longest where that is shorter)."""
 
-_COUNTED = 64  # lengths counted operation by operation; a count between two of them is interpolated
+_COUNTED = 8  # lengths that are counted operation by operation
 
 Lengths = Mapping[int, int]
 """Length in tokens -> how many texts have it."""
@@ -47,8 +47,9 @@ def measure_cost(
 ) -> Cost:
     """Mean cost of the texts, each alone at its own length; merged as `patched` says, and unmerged.
 
-    `macs` is counted on the model: at every length that occurs, or at 64 of them, shortest and
-    longest among them. The closed forms and the authors' convention are of every length.
+    `macs` is counted on the model at eight of the lengths, shortest and longest among them, and at
+    the fixed one; in between, the ratio of count to closed form is interpolated, so that the mean
+    follows the steps of the schedule. Closed forms and the authors' convention are of every length.
     """
     name = patched.method.name if patched is not None else UNMERGED
     twin = meta_twin(model)
@@ -60,7 +61,9 @@ def measure_cost(
         handle.remove()
     plain = {n: _count(twin, n) for n in chosen} if handle is not None else merged
     forms = {n: _form(architectures[n], patched) for n in lengths}
-    macs, unmerged = _interpolated(lengths, merged), _interpolated(lengths, plain)
+    described = {n: architectures.get(n) or _at(architectures, n) for n in {*lengths, length}}
+    macs = _mean_counted(lengths, merged, {n: _form(one, patched).macs for n, one in described.items()})
+    unmerged = _mean_counted(lengths, plain, {n: _form(one, None).macs for n, one in described.items()})
     fixed = _at(architectures, length)
     return Cost(
         macs=macs,
@@ -118,10 +121,10 @@ def _choose(lengths: list[int]) -> list[int]:
     return [lengths[i] for i in np.linspace(0, len(lengths) - 1, _COUNTED).round().astype(int)]
 
 
-def _interpolated(lengths: Lengths, counted: Mapping[int, int]) -> int:
+def _mean_counted(lengths: Lengths, counted: Mapping[int, int], closed: Mapping[int, int]) -> int:
     known = sorted(counted)
-    values = [counted[n] for n in known]
-    return round(_mean(lengths, lambda n: float(np.interp(n, known, values))))
+    ratios = [counted[n] / closed[n] for n in known]
+    return round(_mean(lengths, lambda n: closed[n] * float(np.interp(n, known, ratios))))
 
 
 def _mean(lengths: Lengths, value: Callable[[int], float]) -> float:
