@@ -20,7 +20,8 @@ from pitome.merge.registry import Method, MethodOptions, one_of
 from pitome.merge.schedule import Schedule, build_schedule, parse_layers
 
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
-LIBRARIES = frozenset(m.name for m in pkgutil.iter_modules(pitome.adapters.__path__)) - {"core", "patch"}
+_MODULES = (module.name for module in pkgutil.iter_modules(pitome.adapters.__path__))
+LIBRARIES = frozenset(name for name in _MODULES if not name.startswith("_")) - {"core", "patch"}
 
 _log = logging.getLogger("pitome")
 
@@ -78,6 +79,11 @@ class Patched:
     def example(self, input_size: int | tuple[int, int] | None = None) -> Tensor:
         """A blank image [1, C, H, W] for the model, of the type and on the device of its weights."""
         return self._adapter.example(input_size)
+
+    @property
+    def entry(self) -> nn.Module | None:
+        """The part of the model that takes `example`; None: the whole model."""
+        return self._adapter.entry
 
     def remove(self) -> None:
         """Undo the patch: the model computes bit for bit what it did before. A second call does
@@ -144,6 +150,7 @@ def patch(
     adapter = _adapt(model)
     family = adapter.family if family is None else family
     one_of("family", family, FAMILIES)
+    entry = entry.of_family(family)
     resolved = entry.resolve(entry.build_options(options), family, adapter.depth)
     if entry.guarantees.needs_class_token and not adapter.has_class_token:
         raise UnsupportedModelError(

@@ -209,8 +209,34 @@ def count_repo(n: int, protected: int, ratio: float, layer: int) -> int:
     return min(n - base + math.floor(base - base * ratio), max(n - protected, 0))
 
 
+def count_clip(n: int, protected: int, ratio: float, layer: int) -> int:
+    """As `count_repo`, on CLIP, where the first layer starts from all tokens (DiffRate/patch/clip.py)."""
+    return min(math.floor(n - n * ratio), max(n - protected, 0))
+
+
 _COMMON = {"prop_attn": True, "metric": "hidden", "position": "before_mlp", "protected": 1, "prune_each": 0}
-FAMILIES = {"deit": _COMMON, "mae": {**_COMMON, "prune_each": 1}, "blip": _COMMON, "eva": _COMMON}
+FAMILIES = {
+    "deit": _COMMON,
+    "mae": {**_COMMON, "prune_each": 1},
+    "clip": {**_COMMON, "prop_attn": False},
+    "blip": _COMMON,
+    "eva": _COMMON,
+}
+
+
+def _repo_plan(tokens: Tokens, remove: int, options: DiffrateRepoOptions, one_more: bool) -> Plan:
+    if remove == 0:
+        return keep_all(tokens)
+    prune = _listed(tokens, options)
+    if prune is None:
+        assert options.prune_each is not None  # filled in by resolve
+        prune = one_more + options.prune_each
+    return rank_plan(tokens, remove, min(prune, remove), clamp=False)
+
+
+def clip_plan(tokens: Tokens, remove: int, options: DiffrateRepoOptions) -> Plan:
+    """`diffrate_repo` on CLIP, where the first layer prunes no token more than the others."""
+    return _repo_plan(tokens, remove, options, one_more=False)
 
 
 @register(
@@ -226,23 +252,20 @@ FAMILIES = {"deit": _COMMON, "mae": {**_COMMON, "prune_each": 1}, "blip": _COMMO
     padding="merged",
     resolve=lambda options, family, depth: _read(fill("diffrate_repo", options, family, FAMILIES)),
     kept=kept,
+    families={"clip": {"plan": clip_plan, "count": count_clip}},
 )
 def diffrate_repo(tokens: Tokens, remove: int, options: DiffrateRepoOptions) -> Plan:
     """What the PiToMe repository runs as DiffRate: uniform rates instead of learned ones. Its
     particulars:
 
     - the first layer prunes a token at any ratio below 1, because it starts from the number of
-      patches (patch/deit.py:64); MAE prunes one more in every layer (patch/mae.py:111);
+      patches (patch/deit.py:64), but not on CLIP; MAE prunes one more in every layer
+      (patch/mae.py:111);
+    - attention is proportional, except on CLIP (patch/clip.py);
     - sizes may shrink by a negative similarity (patch/timm.py:104-108).
 
     A layer with nothing to remove returns its tokens as they are; the authors' code sorts them by
-    class attention, which no later result shows. It has no row for CLIP and LLaVA: there the
-    numbers start elsewhere or are built in.
+    class attention, which no later result shows. It has no row for LLaVA, where the numbers are built
+    in.
     """
-    if remove == 0:
-        return keep_all(tokens)
-    prune = _listed(tokens, options)
-    if prune is None:
-        assert options.prune_each is not None  # filled in by resolve
-        prune = (tokens.layer == 0) + options.prune_each
-    return rank_plan(tokens, remove, min(prune, remove), clamp=False)
+    return _repo_plan(tokens, remove, options, one_more=tokens.layer == 0)

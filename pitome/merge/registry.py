@@ -76,8 +76,7 @@ class Method:
 
     plan(tokens, remove, options) -> Plan decides one layer.
     resolve(options, family, depth) -> options fills what depends on the model's family.
-    count(n, protected, ratio, layer) -> int: tokens a layer of `n` removes at `ratio`; counts: those of
-    the families of models in which it counts otherwise.
+    count(n, protected, ratio, layer) -> int: tokens a layer of `n` removes at `ratio`.
     limit(n, protected) -> int: the most tokens one layer of `n` can remove.
     macs(n, protected, dim, remove, options) -> int: multiply-accumulates of one plan (one
     image), as FlopCounterMode counts them: matrix products only.
@@ -86,6 +85,8 @@ class Method:
     padding: what a batch with padding means to `plan`: `alone`, it is asked for one sample at a time
     and never sees padding; `batch`, it takes `Tokens.padding` and a tensor [B] as `remove`; `merged`,
     it treats padding as any other token.
+    families: family of models -> the fields of this class that are others there (a `_repo` preset
+    whose authors wrote another function for it).
     """
 
     name: str
@@ -100,11 +101,11 @@ class Method:
     resolve: Callable[[Any, str, int], Any]
     kept: Callable[[Any], Sequence[int] | None]
     padding: PaddingRule = "alone"
-    counts: Mapping[str, CountFunction] = dataclasses.field(default_factory=dict)
+    families: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def of_family(self, family: str) -> Method:
-        """The method as it counts in a model of `family`."""
-        return dataclasses.replace(self, count=self.counts.get(family, self.count))
+        """The method as it is in a model of `family`."""
+        return dataclasses.replace(self, **self.families.get(family, {}))
 
     def build_options(self, values: dict[str, Any]) -> MethodOptions:
         """Typed options from keyword arguments. Raises UsageError for an unknown name."""
@@ -135,7 +136,7 @@ def register(
     resolve: Callable[[Any, str, int], Any] = lambda options, family, depth: options,
     kept: Callable[[Any], Sequence[int] | None] = lambda options: None,
     padding: PaddingRule = "alone",
-    counts: Mapping[str, CountFunction] | None = None,
+    families: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[PlanFunction], PlanFunction]:
     """Make a plan function known as `merge=<name>`.
 
@@ -172,7 +173,7 @@ def register(
             resolve=resolve,
             kept=kept,
             padding=padding,
-            counts=counts or {},
+            families=families or {},
         )
         return plan
 

@@ -1,0 +1,322 @@
+"""open_clip: image towers of CLIP models (checked on 3.3.0). The text tower stays as it is.
+
+Towers made of `ResidualAttentionBlock` or `CustomResidualAttentionBlock`, with the class token, the
+mean or CoCa's attention pool as output, and towers that timm builds (`TimmModel`, through the timm
+adapter). The patched part is the image tower, so `pitome.flops` of a CLIP counts that alone.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import (
+    Attention,
+    AttentionalPooler,
+    CustomResidualAttentionBlock,
+    ResidualAttentionBlock,
+    Transformer,
+    VisionTransformer,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pitome.adapters import timm
+from pitome.adapters.core import Adapter, Site, State, Tap, size_bias
+from pitome.errors import UnsupportedModelError, UsageError
+from pitome.measure.costs import Architecture, LayerCost
+
+_TOWER = ("forward", "_embeds", "_pool", "_global_pool", "forward_intermediates")
+
+
+def adapt(model: nn.Module) -> Adapter:
+    """The adapter of the one image tower in `model`: a CLIP, a CoCa or the tower itself.
+
+    Raises UnsupportedModelError if there is none or more than one, or if it computes something the
+    patch does not know.
+    """
+    towers = [module for module in model.modules() if isinstance(module, VisionTransformer | TimmModel)]
+    if len(towers) != 1:
+        visual = type(getattr(model, "visual", model))
+        what = f"{len(towers)} of them" if towers else f"{visual.__module__}.{visual.__qualname__}"
+        raise UnsupportedModelError(
+            f"cannot patch {type(model).__name__}: looked for one VisionTransformer or TimmModel of "
+            f"open_clip, found {what}; pass the part of the model that is one"
+        )
+    tower = towers[0]
+    if isinstance(tower, TimmModel):
+        return TrunkAdapter(tower)
+    _check_tower(tower)
+    return OpenClipAdapter(tower)
+
+
+class OpenClipAdapter(Adapter):
+    """An image tower of open_clip's own blocks."""
+
+    host: Any  # torch types the attributes of a module as Tensor | Module
+
+    def __init__(self, host: VisionTransformer) -> None:
+        self.host = host
+        self.blocks: Any = host.transformer.resblocks
+        self.depth = len(self.blocks)
+        self.protected = 1
+        self.has_class_token = True
+        self.family = "clip"
+
+    def attach(self, state: State) -> None:
+        host = self.host
+        host.forward_intermediates = types.MethodType(_refuse_intermediates, host)
+        if host.attn_pool is not None:
+            host.attn_pool._pitome = state
+            host.attn_pool.forward = types.MethodType(_attention_pool, host.attn_pool)
+        elif host.pool_type == "avg":
+            host._global_pool = types.MethodType(_mean_pool, host)
+        for layer, block in enumerate(self.blocks):
+            site = Site(state, layer)
+            block._pitome = site
+            if isinstance(block, ResidualAttentionBlock):
+                block.forward = types.MethodType(_forward, block)
+                continue
+            block.forward = types.MethodType(_custom_forward, block)
+            if site.needs_keys:
+                block.attn.ln_k.register_forward_hook(Tap(site, "keys"))
+            if site.needs_cls_query:
+                block.attn.ln_q.register_forward_hook(Tap(site, "cls_query"))
+
+    def detach(self) -> None:
+        host = self.host
+        del host.forward_intermediates
+        vars(host).pop("_global_pool", None)
+        if host.attn_pool is not None:
+            del host.attn_pool._pitome, host.attn_pool.forward
+        for block in self.blocks:
+            del block._pitome, block.forward
+            for module in block.attn.children():
+                # By type, not by handle: a deepcopy has hooks of its own.
+                for key in [key for key, hook in module._forward_hooks.items() if isinstance(hook, Tap)]:
+                    del module._forward_hooks[key]
+
+    def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
+        """Costs of the matrix products and of the convolution of the patch embedding, image tower
+        alone. Raises UsageError for a size the model does not take."""
+        host = self.host
+        self._check_size(input_size)
+        patches = host.grid_size[0] * host.grid_size[1]
+        pool, pool_token = _pool_cost(host.attn_pool)
+        return Architecture(
+            tokens=patches + 1,
+            protected=self.protected,
+            layers=tuple(_layer_cost(block) for block in self.blocks),
+            stem=patches * host.conv1.weight.numel(),
+            head=pool + (0 if host.proj is None else host.proj.numel()),
+            patches=patches,
+            classes=host.output_dim,
+            patch_inputs=host.conv1.weight[0].numel(),
+            family=self.family,
+            pool_token=pool_token,
+        )
+
+    def example(self, input_size: int | tuple[int, int] | None = None) -> Tensor:
+        """A blank image [1, 3, H, W]. Raises UsageError for a size the model does not take."""
+        return self.host.conv1.weight.new_zeros(1, self.host.conv1.in_channels, *self._check_size(input_size))
+
+    def _check_size(self, input_size: int | tuple[int, int] | None) -> tuple[int, int]:
+        own = tuple(self.host.image_size)
+        size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size or own)
+        if size != own:
+            raise UsageError(f"input_size={input_size} does not fit: the model takes {own} only")
+        return own
+
+
+class TrunkAdapter(timm.TimmAdapter):
+    """An image tower that timm builds, `TimmModel.trunk`, with open_clip's projection behind it."""
+
+    def __init__(self, tower: TimmModel) -> None:
+        trunk = timm.adapt(tower.trunk)  # refuses what the timm adapter does not know
+        super().__init__(trunk.host)
+        self.family = "clip"
+        self.projection = _linear(tower.head)
+
+    def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
+        """As the timm adapter's, and the projection."""
+        own = super().architecture(input_size)
+        return replace(own, head=own.head + self.projection)
+
+
+def _forward(
+    self: Any,
+    q_x: Tensor,
+    k_x: Tensor | None = None,
+    v_x: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+) -> Tensor:
+    """`ResidualAttentionBlock.forward` with a merge between its two halves, or behind them.
+
+    The block's own attention runs where nothing has merged and no keys are asked for, so that a
+    model which merges nothing computes bit for bit what it did.
+    """
+    _refuse_mask(k_x, v_x, attn_mask)
+    site: Site = self._pitome
+    bias, x = site.enter(q_x), self.ln_1(q_x)
+    if bias is None and not site.needs_keys:
+        x = self.attention(q_x=x)
+    else:
+        x, query, keys = _attend(self.attn, x, x, bias)
+        if site.needs_keys:
+            site.keys = keys
+        if site.needs_cls_query:
+            site.cls_query = query[:, :, :1]
+    return _rest(self, q_x + self.ls_1(x), self.attn.head_dim**-0.5)
+
+
+def _custom_forward(
+    self: Any,
+    x: Tensor,
+    k_x: Tensor | None = None,
+    v_x: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+) -> Tensor:
+    """As `_forward`, of `CustomResidualAttentionBlock`, whose attention takes the bias itself."""
+    _refuse_mask(k_x, v_x, attn_mask)
+    bias = self._pitome.enter(x)
+    x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), attn_mask=bias)))
+    return _rest(self, x, self.attn.scale)
+
+
+def _rest(block: Any, x: Tensor, scale: float) -> Tensor:
+    """What follows the attention of either block."""
+    site: Site = block._pitome
+    before_mlp = site.state.options.position == "before_mlp"
+    if before_mlp:
+        x = site.merge(x, scale)
+    x = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return x if before_mlp else site.merge(x, scale)
+
+
+def _refuse_mask(*given: Tensor | None) -> None:
+    if any(tensor is not None for tensor in given):
+        raise UsageError("a patched image tower takes no k_x, v_x or attn_mask: its tokens merge")
+
+
+def _attend(
+    attn: nn.MultiheadAttention, x: Tensor, context: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`nn.MultiheadAttention` of `x` [B, M, C] over `context` [B, N, D] with its own weights, and a bias
+    [B, 1, 1, N] that is broadcast, not spread over heads and queries.
+
+    Returns the output [B, M, C], queries [B, H, M, D] and keys [B, H, N, D].
+    """
+    if context is x:
+        projected = functional.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
+    else:
+        weights: Iterable[Tensor] = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
+        if attn._qkv_same_embed_dim:
+            weights = attn.in_proj_weight.chunk(3)
+        parts = zip((x, context, context), weights, attn.in_proj_bias.chunk(3), strict=True)
+        projected = tuple(functional.linear(*part) for part in parts)
+    q, k, v = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in projected)
+    dropout = attn.dropout if attn.training else 0.0
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    out = out.transpose(1, 2).flatten(2)
+    return functional.linear(out, attn.out_proj.weight, attn.out_proj.bias), q, k
+
+
+def _mean_pool(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """`VisionTransformer._global_pool` of merged tokens [B, N, C]: every patch counts once."""
+    size = self._pitome.state.size[-1]
+    if size is None:
+        return type(self)._global_pool(self, x)
+    x, size = x[:, 1:], size[:, 1:]
+    total = size.sum(dim=1, keepdim=True)
+    # A method without protection can leave no patch token at all: zeros then, not NaN.
+    return ((x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype), x
+
+
+def _attention_pool(self: Any, x: Tensor) -> Tensor:
+    """`AttentionalPooler.forward` over merged tokens [B, N, C], with log(size) as bias (whether or not
+    the blocks use proportional attention)."""
+    size = self._pitome.size[-1]
+    if size is None:
+        return type(self).forward(self, x)
+    x = self.ln_k(x)
+    query = self.ln_q(self.query).expand(x.shape[0], -1, -1)
+    return _attend(self.attn, query, x, size_bias(size, x))[0]
+
+
+def _refuse_intermediates(self: Any, *args: object, **kwargs: object) -> None:
+    raise UsageError("a patched model has no map of features per position; call remove() on the patch first")
+
+
+def _check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> None:
+    """Refuse a module that computes something else than `expected` does."""
+    name, found = expected.__qualname__, type(module)
+    for method in methods:
+        if getattr(found, method, None) is not getattr(expected, method):
+            raise UnsupportedModelError(
+                f"cannot patch: looked for {name}.{method} as in {expected.__module__}, "
+                f"found {found.__module__}.{found.__qualname__} with one of its own"
+            )
+        if method in vars(module):
+            raise UnsupportedModelError(
+                f"cannot patch: {method} of a {name} was replaced already, by another patch; undo that first"
+            )
+
+
+def _check_tower(host: Any) -> None:
+    """Refuse a tower that computes something else than the patch knows."""
+    _check_class(host, VisionTransformer, _TOWER)
+    _check_class(host.transformer, Transformer, ("forward",))
+    for block in host.transformer.resblocks:
+        if isinstance(block, CustomResidualAttentionBlock):
+            _check_class(block, CustomResidualAttentionBlock, ("forward",))
+            _check_class(block.attn, Attention, ("forward",))
+            if block.attn.scaled_cosine:
+                raise UnsupportedModelError(
+                    "cannot patch: scaled_cosine_attn does not take a bias per token; "
+                    "looked for attention by scaled dot products"
+                )
+        else:
+            _check_class(block, ResidualAttentionBlock, ("forward", "attention"))
+            _check_class(block.attn, nn.MultiheadAttention, ("forward",))
+            if not block.attn.batch_first:
+                raise UnsupportedModelError(
+                    "cannot patch: looked for features [B, N, C], found batch_first=False"
+                )
+    looked = f"cannot patch {type(host).__name__}: looked for a class token, mean or attention pool, found "
+    if host.attn_pool is not None:
+        _check_class(host.attn_pool, AttentionalPooler, ("forward",))
+        if host.attn_pool_contrastive is not None:
+            raise UnsupportedModelError(f"{looked}the pools {host.attn_pool_type!r}, which are unfinished")
+    elif host.pool_type not in ("tok", "avg") or host.output_tokens:
+        what = "output_tokens=True" if host.output_tokens else "no pool"
+        raise UnsupportedModelError(f"{looked}{what}: merged tokens come out, and which is where is lost")
+
+
+def _layer_cost(block: Any) -> LayerCost:
+    attn = block.attn
+    width = attn.out_proj.in_features
+    return LayerCost(
+        attn_token=attn.in_proj_weight.numel() + _linear(attn.out_proj),
+        attn_pair=2 * width,
+        mlp_token=_linear(block.mlp),
+        metric_dim=attn.head_dim,
+        hidden_dim=width,
+        heads=attn.num_heads,
+    )
+
+
+def _pool_cost(pool: Any) -> tuple[int, int]:
+    """MACs of an attention pool: (whatever the tokens, per token that leaves the last block)."""
+    if pool is None:
+        return 0, 0
+    queries, width = pool.query.shape
+    context = pool.attn.kdim
+    return queries * (width**2 + _linear(pool.attn.out_proj)), 2 * width * (context + queries)
+
+
+def _linear(module: nn.Module) -> int:
+    """Multiply-accumulates of all linear layers in `module`, for one token."""
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
