@@ -24,7 +24,7 @@ _TEMPORARY = ".partial-"
 _STALE_SECONDS = 24 * 3600.0  # age after which nobody writes to a temporary folder any more
 
 
-def cached(kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+def cached(kind: str, key: Mapping[str, Any], make: Callable[[Path], object]) -> Path:
     """The folder of the entry `key` (JSON) of a kind; `make(folder)` fills it where there is none.
 
     Filled beside its place and renamed, so that several processes never see half of one; the first

@@ -41,7 +41,10 @@ def file_pairs(
     """
     data, given = SETS[name], check_source(source, root)
     own = f"{data.karpathy} or {data.lists['test']}"
-    otherwise = f"give a folder with {own} and the images with data.root=FOLDER, or use data=scenes, which needs no hub"
+    otherwise = (
+        f"give a folder with {own} and the images with data.root=FOLDER, or use data=scenes, which "
+        "needs no hub"
+    )
     if source == "package":
         raise DataError(f"{name} is in no package; use source=hub, or {otherwise}")
     if given is None and split != "test":

@@ -17,6 +17,7 @@ from pitome.data.fashion_mnist_files import locate, read_split
 from pitome.data.retrieval_cache import cached
 from pitome.data.retrieval_pairs import Pairs, checksum
 from pitome.data.scenes_make import (
+    KINDS,
     Scenes,
     describe,
     indices_by_label,
@@ -25,6 +26,7 @@ from pitome.data.scenes_make import (
     neighbours,
     place,
 )
+from pitome.errors import DataError
 
 SCENES = {"test": 1000, "validation": 500}
 EPOCH = 25_600  # training scenes
@@ -93,8 +95,9 @@ def _items(
     part = "test" if split == "test" else "train"
     found = locate(source, root, part, repository, revision)
     images, labels = read_split(found, part)
-    if split == "validation":
-        return found.source, images[-VALIDATION:], labels[-VALIDATION:]
-    if split == "train":
-        return found.source, images[:-VALIDATION], labels[:-VALIDATION]
+    if split != "test":
+        part_of = slice(-VALIDATION, None) if split == "validation" else slice(None, -VALIDATION)
+        images, labels = images[part_of], labels[part_of]
+    if missing := [kind for label, (kind, _) in enumerate(KINDS) if label not in labels]:
+        raise DataError(f"{found.folder} holds no {missing[0]} to make {split} scenes of; use source=package")
     return found.source, images, labels
