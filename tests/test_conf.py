@@ -20,7 +20,7 @@ from pitome.merge import registry
 from pitome.models.text import from_args
 from pitome.models.vision import build_timm, preprocess_of
 from pitome.tasks.loggers import close_logger, open_logger
-from pitome.tasks.training import _stage
+from pitome.tasks.training import stage_of
 from tests.models.tiny_text import tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ def test_every_data_set_has_a_module(name: str) -> None:
 @pytest.mark.parametrize("name", choices("trainer"))
 def test_every_trainer_has_stages(name: str) -> None:
     trainer = config_of(f"trainer={name}").trainer
-    stages = [_stage(stage, trainer) for stage in trainer.stages]
+    stages = [stage_of(stage, trainer) for stage in trainer.stages]
     assert stages and all(stage.recipe.epochs > 0 and stage.recipe.lr > 0 for stage in stages)
     text = name in of_task("data", "text")
     assert (trainer.schedule in TEXT_SCHEDULES) is text and (len(stages) == 1 or not text)

@@ -11,7 +11,7 @@ from pitome.errors import PitomeError
 from pitome.records.decode import decode
 from pitome.records.identity import run_id
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a field is added, removed or changes its meaning. Older records stay readable:
 a field they lack takes its default."""
 
@@ -116,7 +116,9 @@ class Cost:
     macs, flops: counted on the patched model. macs_closed_form: from the schedule. plan_macs: the
     part of macs that decides what is merged. authors_macs: by the convention of the PiToMe
     repository. unmerged_*: of the same model without merging. share: flops / unmerged_flops.
-    fixed_length: for texts, the cost at one length, which does not depend on the data.
+    fixed_length: for texts, the cost at one length, which does not depend on the data. total_macs,
+    unmerged_total_macs: of image-text models, whose other costs are of the image tower: an image
+    with the captions that come with it.
     """
 
     macs: int
@@ -129,6 +131,8 @@ class Cost:
     authors_macs: int | None = None
     unmerged_authors_macs: int | None = None
     fixed_length: FixedLength | None = None
+    total_macs: int | None = None
+    unmerged_total_macs: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pitome.config import Amount, Config, StageConfig, TrainerConfig
 from pitome.data.build import build as build_data
@@ -39,20 +39,24 @@ class Stage:
 def train(
     stages: list[Stage],
     build: Callable[[int | None], nn.Module],
-    datamodule: Callable[[int], lightning.LightningDataModule],
-    classes: int,
+    datamodule: Callable[[int, int], lightning.LightningDataModule],
+    module: Callable[[nn.Module, Recipe], lightning.LightningModule],
     folder: Path,
     *,
     accelerator: str,
     precision: str,
     logger: Logger | bool,
     prepare: Callable[[nn.Module], object] = lambda model: None,
+    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = fit_state,
 ) -> nn.Module:
     """Run `stages` one after another; each starts from the weights of the one before.
 
-    `build(patch_size)` gives a fresh model; `prepare(model)` patches it for training with merging
-    on. In `folder`, stage i keeps `stage<i>.ckpt` while it runs and `stage<i>.safetensors` once it
-    is done, and every epoch adds a line to `epochs.jsonl`. Returns the trained model.
+    `build(patch_size)` gives a fresh model; `datamodule(batch_size, number)` the data of stage
+    `number`; `module(model, recipe)` what Lightning trains, which logs a metric `val_...`;
+    `prepare(model)` patches a model for training with merging on; `fit(state, model)` resizes the
+    weights of a stage to the next one's patches. In `folder`, stage i keeps `stage<i>.ckpt` while it
+    runs and `stage<i>.safetensors` once it is done, and every epoch adds a line to `epochs.jsonl`.
+    Returns the trained model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     previous: Path | None = None
@@ -65,7 +69,7 @@ def train(
             previous = done
             continue
         if previous is not None:
-            model.load_state_dict(fit_state(load_file(previous), model))
+            model.load_state_dict(fit(load_file(previous), model))
         prepare(model)
         last = folder / f"stage{number}.ckpt"
         trainer = lightning.Trainer(
@@ -84,16 +88,14 @@ def train(
             log_every_n_steps=20,
         )
         trainer.fit(
-            Classification(model, classes, stage.recipe),
-            datamodule(stage.batch_size),
+            module(model, stage.recipe),
+            datamodule(stage.batch_size, number),
             ckpt_path=str(last) if last.exists() else None,
             weights_only=True,
         )
         if trainer.interrupted:
             raise KeyboardInterrupt
-        partial = done.with_suffix(".partial")
-        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, partial)
-        partial.replace(done)
+        save_weights(model, done)
         last.unlink(missing_ok=True)
         previous = done
     assert model is not None, "training needs at least one stage"
@@ -101,7 +103,7 @@ def train(
 
 
 class EpochLog(Callback):
-    """A line for each epoch: stage, epoch, seconds, validation accuracy."""
+    """A line for each epoch: stage, epoch, seconds, what was measured on the validation split."""
 
     def __init__(self, path: Path, stage: int) -> None:
         self.path, self.stage, self.clock = path, stage, 0.0
@@ -114,7 +116,8 @@ class EpochLog(Callback):
             "stage": self.stage,
             "epoch": trainer.current_epoch,
             "seconds": round(time.monotonic() - self.clock, 1),
-            "val_top1": float(trainer.callback_metrics["val_top1"]),
+        } | {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")
         }
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -126,12 +129,12 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
     The folder is results/train/<model>-<key>, its key a hash of all that the weights depend on: the
     same command goes on where it was cut off.
     """
-    folder = Path(config.results).parent / "train" / f"{config.model.name}-{_key(config, amount)}"
+    folder = Path(config.results).parent / "train" / f"{config.model.name}-{key_of(config, amount)}"
     weights = config.weights or "random"
     model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
     preprocess = build(model_config, "random").preprocess
 
-    def data(batch_size: int) -> Any:
+    def data(batch_size: int, number: int = 0) -> Any:
         return build_data(
             data_config,
             preprocess,
@@ -166,26 +169,31 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
         config.logger, f"train {config.model.name}", dataclasses.asdict(config), folder.parent.parent
     )
     model = train(
-        [_stage(stage, config.trainer) for stage in config.trainer.stages],
+        [stage_of(stage, config.trainer) for stage in config.trainer.stages],
         make,
         data,
-        classes,
+        lambda model, recipe: Classification(model, classes, recipe),
         folder,
         accelerator=device.type,
         precision=config.precision,
         logger=logger or False,
         prepare=prepare,
     )
-    path = folder / f"{config.model.name}.safetensors"
+    path = save_weights(model, folder / f"{config.model.name}.safetensors")
+    args = dict(config.model.args) | {"num_classes": classes}
+    return dataclasses.replace(
+        config, weights=str(path), model=dataclasses.replace(config.model, args=args)
+    ), folder
+
+
+def save_weights(model: nn.Module, path: Path) -> Path:
+    """Write the weights as safetensors, as a whole or not at all; return `path`."""
     partial = path.with_suffix(".partial")
     save_file(
         {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, partial, {"format": "pt"}
     )
     partial.replace(path)
-    args = dict(config.model.args) | {"num_classes": classes}
-    return dataclasses.replace(
-        config, weights=str(path), model=dataclasses.replace(config.model, args=args)
-    ), folder
+    return path
 
 
 def write_card(folder: Path, name: str, command: str, facts: dict[str, Any]) -> Path:
@@ -209,7 +217,8 @@ def write_card(folder: Path, name: str, command: str, facts: dict[str, Any]) -> 
     return path
 
 
-def _stage(stage: StageConfig, trainer: TrainerConfig) -> Stage:
+def stage_of(stage: StageConfig, trainer: TrainerConfig) -> Stage:
+    """One stage of conf/trainer as `train` takes it."""
     recipe = Recipe(
         epochs=stage.epochs,
         lr=stage.lr,
@@ -224,7 +233,7 @@ def _stage(stage: StageConfig, trainer: TrainerConfig) -> Stage:
     return Stage(recipe, stage.batch_size, stage.patch_size)
 
 
-def _key(config: Config, amount: Amount) -> str:
+def key_of(config: Config, amount: Amount) -> str:
     """8 hexadecimal digits of everything the trained weights depend on."""
     trainer = dataclasses.asdict(config.trainer)
     del trainer["workers"]
