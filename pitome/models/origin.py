@@ -79,8 +79,9 @@ def find_text_weights(model: str, data: str, source: str | None, weights: str) -
     return find_weights(name, source or "", weights)
 
 
-def fetch_weights(weights: Weights) -> Weights:
+def fetch_weights(weights: Weights, file: str = _FILE) -> Weights:
     """Bring hub weights into the hub's cache; the revision becomes the commit. Others stay as they are.
+    file: its name in the repository.
 
     Raises CheckpointError, one line with the three ways to provide the file, when it cannot be had.
     """
@@ -89,9 +90,9 @@ def fetch_weights(weights: Weights) -> Weights:
     assert weights.revision is not None
     folder = fetch_folder(
         weights.name,
-        _FILE,
+        file,
         revision=weights.revision,
         error=CheckpointError,
         otherwise="give the file with weights=PATH, or use weights=random",
     )
-    return Weights("hub", weights.name, folder / _FILE, folder.name)
+    return Weights("hub", weights.name, folder / file, folder.name)

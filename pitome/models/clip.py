@@ -1,0 +1,156 @@
+"""CLIP models of open_clip: a configuration becomes image tower, text tower and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pitome.data.base import Preprocess
+from pitome.errors import UsageError, nearest
+from pitome.measure.flops import count_flops
+from pitome.measure.twin import meta_twin
+from pitome.models.captions import Tokenizer, byte_pairs, word_list
+from pitome.models.checkpoints import Checkpoint, load_checkpoint, load_into
+from pitome.models.origin import fetch_weights, find_weights
+from pitome.models.vision import Built
+
+OWN = "CLIP"  # arch of a model made from its args alone
+_FILE = "open_clip_model.safetensors"  # what repositories of open_clip models on the hub hold
+_CONV, _POSITION = "visual.conv1.weight", "visual.positional_embedding"
+_MODULE = "module."  # in front of every name where open_clip trained on several devices
+
+
+class ImageText(nn.Module):
+    """An `open_clip.model.CLIP` with its tokenizer: images and captions to features of unit length.
+
+    `pitome.patch` takes it as it is; its image tower merges.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer = tokenizer
+
+    @property
+    def image_tower(self) -> nn.Module:
+        """Images [B, C, H, W] -> features [B, D], not yet of unit length."""
+        return self.model.visual
+
+    @property
+    def log_scale(self) -> Tensor:
+        """The logarithm of the factor on similarities, trained with the model."""
+        return self.model.logit_scale
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> features [B, D] of unit length."""
+        return functional.normalize(self.model.visual(images), dim=-1)
+
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> features [T, D] of unit length. Raises DataError for words that the model's list
+        of words does not hold."""
+        return self.encode_tokens(self.tokenizer(captions).to(self.model.logit_scale.device))
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids [T, context] -> features [T, D] of unit length."""
+        return functional.normalize(self.model.encode_text(tokens), dim=-1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encode_image(images)
+
+    def count_truncated(self, captions: Sequence[str]) -> int:
+        """How many of the captions are longer than the text tower reads."""
+        return self.tokenizer.count_truncated(captions)
+
+    def text_macs(self) -> int:
+        """Multiply-accumulates of one caption: always those of the whole context, which is padded."""
+        tokens = torch.zeros(1, self.tokenizer.context, dtype=torch.long, device="meta")
+        return count_flops(meta_twin(self.model), {"text": tokens}).macs
+
+
+def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
+    """Build the model of a CLIP file of conf/model, an `ImageText` in eval mode.
+
+    config: name, arch, args, preprocess, checkpoint; weights: pretrained, random (drawn from
+    torch's global generator) or a path, with the names of open_clip. Raises CheckpointError when
+    weights are missing, damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be
+    built.
+    """
+    found = fetch_weights(find_weights(config["name"], config["checkpoint"], weights), _FILE)
+    model, digest = build_model(config).eval(), None
+    if found.path is not None:
+        checkpoint = load_checkpoint(found.path)
+        load_into(model.model, _without_module(checkpoint))
+        digest = checkpoint.sha256
+    given = config["preprocess"]
+    preprocess = Preprocess(**{**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])})
+    return Built(model, preprocess, found, digest)
+
+
+def build_model(config: Mapping[str, Any], patch_size: int | None = None) -> ImageText:
+    """The model of a configuration with random weights, in training mode; `patch_size` instead of its
+    own, for training that starts with fewer tokens.
+
+    arch: a name of open_clip, or `CLIP` for a model made from `args` alone; args: what open_clip calls
+    a model's configuration, and `words`, if the text tower reads a list of words. Raises UsageError.
+    """
+    from open_clip.model import CLIP
+
+    args = {**_named(config["arch"]), **(config["args"] or {})}
+    words = args.pop("words", None)
+    if patch_size is not None:
+        args["vision_cfg"] = {**args["vision_cfg"], "patch_size": patch_size}
+    context = args["text_cfg"]["context_length"]
+    tokenizer = byte_pairs(context) if words is None else word_list(words, context, config["name"])
+    if tokenizer.end >= args["text_cfg"]["vocab_size"]:
+        raise UsageError(
+            f"model={config['name']}: text_cfg.vocab_size={args['text_cfg']['vocab_size']} is too small for "
+            f"its words; give {tokenizer.end + 1}"
+        )
+    return ImageText(CLIP(**args), tokenizer)
+
+
+def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Resize patch and position embeddings of `state` to the image tower of `model` (timm's
+    resampling), whatever stands in front of their names; grids are square."""
+    from timm.layers import resample_abs_pos_embed, resample_patch_embed
+
+    own, out = model.state_dict(), dict(state)
+    for key, value in state.items():
+        if key not in own or value.shape == own[key].shape:
+            continue
+        if key.endswith(_CONV):
+            out[key] = resample_patch_embed(value, list(own[key].shape[-2:]))
+        elif key.endswith(_POSITION):
+            side = round((own[key].shape[0] - 1) ** 0.5)
+            out[key] = resample_abs_pos_embed(value[None], [side, side], num_prefix_tokens=1)[0]
+    return out
+
+
+def _named(arch: str) -> dict[str, Any]:
+    """open_clip's own configuration of `arch`."""
+    if arch == OWN:
+        return {}
+    import open_clip
+
+    if arch not in open_clip.list_models():
+        raise UsageError(f"model.arch={arch} is not known; {nearest(arch, [OWN, *open_clip.list_models()])}")
+    found = dict(open_clip.get_model_config(arch) or {})
+    if (
+        set(found) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+        or "hf_model_name" in found["text_cfg"]
+    ):
+        raise UsageError(
+            f"model.arch={arch} is no CLIP with open_clip's own text tower; choose one, e.g. ViT-B-32"
+        )
+    return found
+
+
+def _without_module(checkpoint: Checkpoint) -> Checkpoint:
+    if not all(key.startswith(_MODULE) for key in checkpoint.state):
+        return checkpoint
+    return replace(checkpoint, state={k.removeprefix(_MODULE): v for k, v in checkpoint.state.items()})
