@@ -246,6 +246,7 @@ class Adapter(ABC):
     """
 
     host: nn.Module  # the part of the model that holds the blocks
+    entry: nn.Module | None = None  # the part that takes an example; None: the whole model
     depth: int
     protected: int  # leading tokens that never move
     has_class_token: bool

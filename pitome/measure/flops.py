@@ -93,7 +93,8 @@ def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> 
     """Cost of a model, patched or not, at `input_size`: height and width of an image (the model's
     own if None), or the number of tokens of a text.
 
-    Counted on a copy without weights, so it takes no memory and leaves `Patched.tokens` as it was.
+    Counted on a copy without weights, so it takes no memory and leaves `Patched.tokens` as it was. Of a
+    model that takes texts beside images, the image tower alone is counted.
     Raises UnsupportedModelError for a model that `pitome.patch` does not know.
 
     >>> import pitome, timm
@@ -107,11 +108,12 @@ def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> 
     handle = patched(twin) or patch(twin, "none", ratio=1.0)
     architecture, example = handle.architecture(input_size), handle.example(input_size)
     form = closed_form(architecture, handle.schedule, handle.method, handle.options, handle.state.active)
-    merged = count_flops(twin, example)
+    part = twin if handle.entry is None else handle.entry
+    merged = count_flops(part, example)
     handle.remove()
     return Flops(
         macs=merged.macs,
         macs_closed_form=form.macs,
         plan_macs=form.plan_macs,
-        unmerged_macs=count_flops(twin, example).macs,
+        unmerged_macs=count_flops(part, example).macs,
     )

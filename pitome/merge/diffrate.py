@@ -219,7 +219,7 @@ FAMILIES = {
     "deit": _COMMON,
     "mae": {**_COMMON, "prune_each": 1},
     "clip": {**_COMMON, "prop_attn": False},
-    "blip": _COMMON,
+    "blip": {**_COMMON, "prop_attn": False},
     "eva": _COMMON,
 }
 
@@ -261,7 +261,7 @@ def diffrate_repo(tokens: Tokens, remove: int, options: DiffrateRepoOptions) -> 
     - the first layer prunes a token at any ratio below 1, because it starts from the number of
       patches (patch/deit.py:64), but not on CLIP; MAE prunes one more in every layer
       (patch/mae.py:111);
-    - attention is proportional, except on CLIP (patch/clip.py);
+    - attention is proportional, except on CLIP and BLIP (patch/clip.py, patch/blip.py);
     - sizes may shrink by a negative similarity (patch/timm.py:104-108).
 
     A layer with nothing to remove returns its tokens as they are; the authors' code sorts them by

@@ -19,6 +19,8 @@ from pitome.merge.families import fill
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
 from pitome.merge.registry import Guarantees, MethodOptions, register
+from pitome.merge.schedule import count_all, count_unprotected
+from pitome.merge.tome import unclamped_plan
 
 
 @dataclass(frozen=True)
@@ -242,9 +244,27 @@ FAMILIES = {
     "clip": _family(0.95, 0.95, metric="hidden"),
     "blip": _family(0.9, 0.9, metric="hidden"),
     "eva": _family(0.75, 0.4, prop_attn=True),
+    "llava": _family(0.9, 0.9, metric="hidden", position="after_block", weighted=False),
     "bert": _TEXT,
     "distilbert": _TEXT,
 }
+
+
+BIPARTITE_LAYERS = 13  # on LLaVA, whatever the depth
+
+
+def count_llava(n: int, protected: int, ratio: float, layer: int) -> int:
+    """Removals on LLaVA: of all tokens where ToMe matches, of the unprotected ones behind."""
+    return (count_all if layer < BIPARTITE_LAYERS else count_unprotected)(n, protected, ratio, layer)
+
+
+def llava_plan(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
+    """`pitome_repo` on LLaVA, whose layers 0 to 12 match as ToMe does."""
+    if remove == 0:
+        return keep_all(tokens)
+    if tokens.layer < BIPARTITE_LAYERS:
+        return unclamped_plan(tokens, remove, tokens.size if options.weighted else None)
+    return energy_plan(tokens, remove, options)
 
 
 @register(
@@ -255,6 +275,13 @@ FAMILIES = {
     macs=macs,
     padding="merged",
     resolve=lambda options, family, depth: fill("pitome_repo", options, family, FAMILIES),
+    families={
+        "llava": {
+            "plan": llava_plan,
+            "count": count_llava,
+            "guarantees": Guarantees(proportional=False, keeps_protected_first=False),
+        }
+    },
 )
 def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
     """What the authors' repository runs as PiToMe. It differs from the paper in this:
@@ -266,7 +293,9 @@ def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan
       (patch/deit.py:34, patch/mae.py:32);
     - the margin depends on the family, alpha is always 1;
     - a distillation token is merged like a patch token;
-    - CLIP and BLIP compare hidden states instead of keys;
+    - CLIP, BLIP and LLaVA compare hidden states instead of keys;
+    - on LLaVA's image tower layers 0 to 12 match as ToMe does, whatever the depth, all of them merge
+      behind the block, and into the plain mean (patch/clip_hf.py:30, :37);
     - text sizes restart at 1 in every layer (patch/bert.py:54), which is a plain mean; padding
       enters the energy and merges like any other token, and what it merged with is padding only
       where all of it was (patch/bert.py).

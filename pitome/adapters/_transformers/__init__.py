@@ -1,0 +1,1 @@
+"""The two kinds of encoders in transformers, and what they share."""

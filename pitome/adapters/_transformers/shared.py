@@ -1,0 +1,56 @@
+"""What text and image encoders of transformers have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pitome.adapters.core import Site, State, Tap
+from pitome.errors import UnsupportedModelError, UsageError
+
+
+class HeadTap(Tap):
+    """`Tap` of a projection whose output still has its heads side by side: [B, N, H * D]."""
+
+    def __init__(self, site: Site, name: str, heads: int) -> None:
+        super().__init__(site, name)
+        self.heads = heads
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        super().__call__(module, args, output.unflatten(-1, (self.heads, -1)).transpose(1, 2))
+
+
+def check_attention(config: Any, state: State) -> str:
+    """`eager`, `sdpa` or `flash`: the form of the mask. Raises UsageError for another kind of
+    attention, and for flash attention where sizes are to weigh, since it takes no bias."""
+    kind = config._attn_implementation
+    if kind in ("eager", "sdpa"):
+        return kind
+    if not kind.startswith("flash_attention"):
+        raise UsageError(f"attn_implementation={kind} is not known; use sdpa, eager or flash_attention_2")
+    if state.options.prop_attn:
+        raise UsageError(
+            f"attn_implementation={kind} takes no log(size) bias; "
+            "use prop_attn=false, or attn_implementation=sdpa"
+        )
+    return "flash"
+
+
+def check_forward(model: nn.Module, module: nn.Module, expected: type[nn.Module]) -> None:
+    """Refuse a part of `model` that computes something else than `expected` does."""
+    if type(module).forward is not expected.forward:
+        raise UnsupportedModelError(
+            f"cannot patch {type(model).__name__}: looked for {expected.__name__}.forward, "
+            f"found {type(module).__module__}.{type(module).__qualname__} with one of its own"
+        )
+    if "forward" in vars(module):
+        raise UnsupportedModelError(
+            f"cannot patch: forward of a {expected.__name__} was replaced already, by another patch; "
+            "undo that first"
+        )
+
+
+def linear(module: nn.Module) -> int:
+    """Multiply-accumulates of all linear layers in `module`, for one token."""
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
