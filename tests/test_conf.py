@@ -15,6 +15,7 @@ from pitome.cli.compose import register_schema
 from pitome.config import CONF, TEXT_SCHEDULES, Config, choices, text_split, validate
 from pitome.data.base import Preprocess
 from pitome.data.build import build as build_data
+from pitome.data.retrieval import build_retrieval
 from pitome.data.text import build_text
 from pitome.merge import registry
 from pitome.models.text import from_args
@@ -111,6 +112,14 @@ def test_every_data_set_has_a_module(name: str) -> None:
     assert type(data).__name__.lower() == name.replace("_", "")
 
 
+@pytest.mark.parametrize("name", of_task("data", "retrieval"))
+def test_every_captioned_data_set_has_a_module(name: str) -> None:
+    config = config_of("task=retrieval", f"data={name}").data
+    data = build_retrieval(dataclasses.asdict(config), Preprocess(224), batch_size=1)
+    assert data.name == name and ("package" in config.sources) is (name == "scenes")
+    assert len(config.revision) == 40 or name == "scenes", "pinned"
+
+
 @pytest.mark.parametrize("name", choices("trainer"))
 def test_every_trainer_has_stages(name: str) -> None:
     trainer = config_of(f"trainer={name}").trainer
@@ -150,4 +159,7 @@ def test_the_pairs_of_the_default_are_offline() -> None:
     config = config_of("task=text")
     assert (config.model.name, config.data.name) == ("minilm", "rotten_tomatoes")
     assert config.trainer == config_of("trainer=rotten_tomatoes").trainer
+    retrieval = config_of("task=retrieval")
+    assert (retrieval.model.name, retrieval.data.name) == ("clip_scenes", "scenes")
+    assert [stage.patch_size for stage in retrieval.trainer.stages] == [8, 4]
     assert config_of("task=text", "model=bert_base", "data=sst2").model.name == "bert_base"

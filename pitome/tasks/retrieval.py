@@ -1,0 +1,148 @@
+"""task=retrieval: images and their captions, recall at 1, 5 and 10 in both directions, and Rsum."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from pitome.adapters.patch import Patched
+from pitome.config import Amount, Config
+from pitome.data.base import DataInfo
+from pitome.data.retrieval import build_retrieval
+from pitome.data.retrieval_cache import cached
+from pitome.data.retrieval_pairs import checksum
+from pitome.measure.flops import count_flops
+from pitome.measure.twin import meta_twin
+from pitome.models.clip import build
+from pitome.records.schema import Cost, Headline, Throughput
+from pitome.tasks import measuring
+from pitome.tasks.base import Evaluation, Layers, Task
+from pitome.tasks.recall import KS, Retrieval, check_ks
+from pitome.tasks.retrieval_module import RetrievalTest
+from pitome.tasks.retrieval_training import train_retrieval
+
+
+class ImageTextRetrieval(Task):
+    """A model of images [B, C, H, W] and captions, each to a feature [B, D] of unit length; the image
+    tower merges.
+
+    Costs are of one image: the image tower, and in total with the captions that come with it.
+    """
+
+    headline: ClassVar[Headline] = Headline(name="mean_recall", outcome="recall")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
+        self.weights, self.sha256 = built.weights, built.sha256
+        self.model: Any = built.model
+        self.data = build_retrieval(
+            dataclasses.asdict(config.data),
+            built.preprocess,
+            batch_size=int(config.batch_size),
+            source=config.source,
+            limit=config.limit,
+        )
+        check_ks(KS, len(self.data.test.ids))
+        self.architecture = measuring.architecture_of(self.tower)
+        self.family = self.architecture.family
+        self.shape = (1, built.preprocess.channels, built.preprocess.size, built.preprocess.size)
+        self.unmerged_macs = 0
+        if config.measure != "none":
+            self.unmerged_macs = self._count()
+
+    @property
+    def tower(self) -> Any:
+        """The image tower, which is what a cost is of: images [B, C, H, W] -> features."""
+        return self.model.image_tower
+
+    @staticmethod
+    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+        return train_retrieval(config, amount, device)
+
+    @property
+    def info(self) -> DataInfo:
+        info = self.data.info
+        if info.n_truncated is None:
+            info.n_truncated = self.model.count_truncated(self.data.test.captions)
+        return info
+
+    def layers(self, patched: Patched | None) -> Layers:
+        tokens = measuring.tokens_per_layer(self.architecture, patched)
+        removed = [before - after for before, after in itertools.pairwise(tokens)]
+        return Layers([float(n) for n in tokens], removed if patched is not None else None)
+
+    def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
+        split = self.data.test
+        module = RetrievalTest(self.model, split.captions, self._texts)
+        trainer.test(module, self.data, verbose=False)
+        ranks = module.ranks(split.owner)
+        metrics = ranks.recalls(KS)
+        return Evaluation(
+            metrics | {"mean_recall": metrics["rsum"] / (200 * len(KS))},
+            outcomes(ranks, split.owner, split.ids),
+        )
+
+    def cost(self, patched: Patched | None) -> Cost:
+        twin = meta_twin(self.tower)
+        image = torch.zeros(self.shape, device="meta")
+        cost = measuring.measure_cost(twin, self.architecture, patched, self.unmerged_macs, image)
+        captions = len(self.data.test.captions) / len(self.data.test.ids)
+        texts = round(captions * self.model.text_macs())
+        return dataclasses.replace(
+            cost, total_macs=cost.macs + texts, unmerged_total_macs=cost.unmerged_macs + texts
+        )
+
+    def throughput(self, patched: Patched | None) -> Throughput | None:
+        images = next(iter(self.data.test_dataloader()))[0].to(next(self.model.parameters()).device)
+        return measuring.measure_throughput(patched, self.tower, images, self.config.precision)
+
+    def _count(self) -> int:
+        return count_flops(meta_twin(self.tower), torch.zeros(self.shape, device="meta")).macs
+
+    def _texts(self, encode: Callable[[], Tensor]) -> Tensor:
+        """The features of the captions [T, D], which no merging of images changes: from the cache, if
+        this model has encoded them before."""
+        config = self.config
+        key = {
+            "model": dataclasses.asdict(config.model),
+            "weights": self.sha256 or f"random, seed {config.seed}",
+            "captions": checksum(self.data.test.captions),
+            "precision": str(config.precision),
+            "device": next(self.model.parameters()).device.type,
+            "torch": torch.__version__,
+        }
+        folder = cached("texts", key, lambda place: np.save(place / "features.npy", encode().numpy()))
+        return torch.from_numpy(np.load(folder / "features.npy"))
+
+
+def outcomes(ranks: Retrieval, owner: Tensor, ids: list[int]) -> dict[str, list[Any]]:
+    """Columns per image: id; recall, whose mean over the images is the mean recall (Rsum / 600);
+    text_rank of its best caption; image_rank, the mean over its captions.
+
+    An image and its captions are one sample: what is drawn together in a bootstrap. A caption weighs
+    as much as in the recall over all captions, also where images have different numbers of them.
+    """
+    images, captions = len(ids), len(owner)
+    found_text = sum((ranks.to_text < k).double() for k in KS)
+    found_image = sum((ranks.to_image < k).double() for k in KS)
+    assert isinstance(found_text, Tensor) and isinstance(found_image, Tensor)
+    per_image = torch.zeros(images, dtype=torch.double).index_add_(0, owner, found_image) * images / captions
+    rank = torch.zeros(images, dtype=torch.double).index_add_(0, owner, ranks.to_image.double())
+    return {
+        "id": ids,
+        "recall": ((found_text + per_image) / (2 * len(KS))).tolist(),
+        "text_rank": ranks.to_text.tolist(),
+        "image_rank": (rank / torch.bincount(owner, minlength=images)).tolist(),
+    }
+
+
+TASK = ImageTextRetrieval
