@@ -37,9 +37,11 @@ PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
 @dataclass
 class TaskConfig:
     """head: what answers in classification, the model's classifier or the vote of the nearest
-    neighbours; k, temperature: of that vote; bank: training images that may vote, all if None."""
+    neighbours; k, temperature: of that vote; bank: training images that may vote, all if None.
+    layers: where the task merges unless the command says (`layers=`), all if None."""
 
     name: str = MISSING
+    layers: Any = None
     head: str = "classifier"
     k: Any = 20
     temperature: Any = 0.07
@@ -405,7 +407,8 @@ def _amount(config: Config) -> Amount:
     given = [key for key in ("ratio", "r", "flops") if getattr(config, key) is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other: give exactly one of ratio, r and flops")
-    layers = plain(config.layers)
+    given_layers = plain(config.layers)
+    layers = plain(config.task.layers) if given_layers is None else given_layers
     parse_layers(layers, 10_000)  # its form; the model knows its depth
     if config.inflection is not None and given != ["r"]:
         raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
@@ -414,7 +417,7 @@ def _amount(config: Config) -> Amount:
             config.merge.options.get(key) is not None for key in ("merge_kept", "prune_kept", "schedule_file")
         )
         if own:
-            return Amount(layers=layers)
+            return Amount(layers=given_layers)
         # Merging while training has to be asked for.
         return Amount(ratio=1.0 if config.mode == "train" else DEFAULT_RATIO, layers=layers)
     if config.ratio is not None:
