@@ -5,7 +5,7 @@ Images are decoded and resized once and kept in a bounded cache (`pitome.data.re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,20 +66,17 @@ class Prepared(Dataset):
 
 
 class Steps(Sampler[int]):
-    """Numbers of batches, counted over all epochs: an epoch goes on where the one before ended, also in
-    a resumed training (Lightning calls `set_epoch`)."""
+    """Numbers of batches, counted over all epochs: an epoch goes on where `done()` batches end, also in
+    a resumed training."""
 
-    def __init__(self, per_epoch: int) -> None:
-        self.per_epoch, self.epoch = per_epoch, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, per_epoch: int, done: Callable[[], int]) -> None:
+        self.per_epoch, self.done = per_epoch, done
 
     def __len__(self) -> int:
         return self.per_epoch
 
     def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.per_epoch
+        start = self.done() // self.per_epoch * self.per_epoch
         return iter(range(start, start + self.per_epoch))
 
 
@@ -157,6 +154,7 @@ class RetrievalData(lightning.LightningDataModule):
             raise UsageError(f"unknown data {name!r}; {nearest(name, NAMES)}")
         self.name, self.preprocess, self.batch_size = name, preprocess, batch_size
         self.limit, self.seed, self.workers = limit, seed, workers
+        self._resumed = 0
         self.place: dict[str, Any] = {
             "source": source,
             "root": root,
@@ -224,6 +222,17 @@ class RetrievalData(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         return self._loader(self.validation)
 
+    def _steps(self) -> int:
+        # After a restart Lightning asks for batches before it counts on, hence the number of its checkpoint.
+        return max(self.trainer.global_step if self.trainer else 0, self._resumed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoints: the training batches seen."""
+        return {"steps": self._steps()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resumed = int(state_dict["steps"])
+
     def train_dataloader(self) -> DataLoader:
         batches: SceneBatches | FileBatches
         if self.name == "scenes":
@@ -233,7 +242,7 @@ class RetrievalData(lightning.LightningDataModule):
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=Steps(len(batches)),
+            sampler=Steps(len(batches), self._steps),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )
