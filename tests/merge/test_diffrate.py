@@ -109,3 +109,18 @@ def test_everything_but_the_class_token_can_be_pruned():
 def test_fewer_tokens_than_are_protected():
     with pytest.raises(UsageError, match="keep at least 2"):
         BARE.plan(make_tokens(5, protected=2), 4, BARE.build_options({"prune_kept": [1]}))
+
+
+def test_the_preset_is_another_on_clip():
+    """Its first layer starts from all tokens, not from the patches, and prunes none of them."""
+    clip = REPO.of_family("clip")
+    assert REPO.of_family("deit") == REPO
+    # 37 tokens at 0.75: 9 go, or by the number of patches one and 9 of 36
+    assert (clip.count(37, 1, 0.75, 0), REPO.count(37, 1, 0.75, 0)) == (9, 10)
+    assert clip.count(28, 1, 0.75, 1) == REPO.count(28, 1, 0.75, 1) == 7
+    assert clip.count(4, 3, 0.5, 0) == 1, "protected tokens stay"
+    for layer in (0, 1):
+        tokens = make_tokens(12, layer=layer)
+        for method, family in ((clip, "clip"), (REPO, "deit")):
+            plan = method.plan(tokens, 4, method.resolve(method.options(), family, 2))
+            assert ((plan.target == -1).sum(dim=1) == (method is REPO and layer == 0)).all()
