@@ -152,7 +152,8 @@ class RetrievalData(lightning.LightningDataModule):
         super().__init__()
         if name not in NAMES:
             raise UsageError(f"unknown data {name!r}; {nearest(name, NAMES)}")
-        self.name, self.preprocess, self.batch_size = name, preprocess, batch_size
+        self.name: str = name
+        self.preprocess, self.batch_size = preprocess, batch_size
         self.limit, self.seed, self.workers = limit, seed, workers
         self._resumed = 0
         self.place: dict[str, Any] = {
