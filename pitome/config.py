@@ -38,7 +38,8 @@ PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
 class TaskConfig:
     """head: what answers in classification, the model's classifier or the vote of the nearest
     neighbours; k, temperature: of that vote; bank: training images that may vote, all if None.
-    layers: where the task merges unless the command says (`layers=`), all if None."""
+    layers: where the task merges unless the command says (`layers=`), all if None. rerank: candidates of
+    an image and of a caption that a matching head sees in retrieval, 0: none."""
 
     name: str = MISSING
     layers: Any = None
@@ -46,6 +47,7 @@ class TaskConfig:
     k: Any = 20
     temperature: Any = 0.07
     bank: Any = None
+    rerank: Any = 128
 
 
 @dataclass
@@ -208,6 +210,7 @@ def validate(config: Config) -> Amount:
     _check_fit(config)
     _check_head(config)
     _check_control(config)
+    _check_rerank(config.task)
     _check_options(config.merge)
     amount = _amount(config)
     if config.source != "auto" and config.source not in config.data.sources:
@@ -368,6 +371,12 @@ def _check_head(config: Config) -> None:
     value = task.temperature
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise UsageError(f"task.temperature={value} is not a number above 0")
+
+
+def _check_rerank(task: TaskConfig) -> None:
+    _whole("task.rerank", task.rerank, 0)
+    if task.name != "retrieval" and task.rerank != TaskConfig.rerank:
+        raise UsageError(f"task.rerank goes with task=retrieval, not with task={task.name}")
 
 
 def _check_control(config: Config) -> None:

@@ -43,18 +43,41 @@ def check_ks(ks: Sequence[int], images: int) -> None:
 
 
 def rank_features(images: Tensor, texts: Tensor, owner: Tensor) -> Retrieval:
-    """Ranks by cosine similarity of `images` [I, D] and `texts` [T, D], both of unit length.
+    """Ranks by cosine similarity of `images` and `texts`, as `scores_of`.
 
-    owner [T]: the image each caption belongs to. Scores are sums in float64, rounded to float32, so
-    that equal texts score equally wherever they stand; never more than 400 MB of them at once.
+    owner [T]: the image each caption belongs to. Never more than 400 MB of scores at once.
+    """
+    return rank(*scores_of(images, texts), owner.cpu(), len(images))
+
+
+def scores_of(images: Tensor, texts: Tensor) -> tuple[Scores, Scores]:
+    """Cosine similarities of `images` [I, D] with `texts` [T, D], all of unit length: rows of [I, T],
+    rows of [T, I]. Of images with several features, [I, Q, D], the most similar one counts.
+
+    Sums in float64, rounded to float32, so that equal texts score equally wherever they stand.
     """
     pictures, words = images.double().cpu(), texts.double().cpu()
-    return rank(
-        lambda rows: (pictures[rows] @ words.T).float(),
-        lambda rows: (words[rows] @ pictures.T).float(),
-        owner.cpu(),
-        len(pictures),
-    )
+    if pictures.ndim == 2:
+        return (
+            lambda rows: (pictures[rows] @ words.T).float(),
+            lambda rows: (words[rows] @ pictures.T).float(),
+        )
+    queries = pictures.unbind(1)  # one by one, so that there are never Q times as many scores
+
+    def by_image(rows: slice) -> Tensor:
+        return _largest(query[rows] @ words.T for query in queries)
+
+    def by_text(rows: slice) -> Tensor:
+        return _largest(words[rows] @ query.T for query in queries)
+
+    return by_image, by_text
+
+
+def _largest(parts: Iterator[Tensor]) -> Tensor:
+    best = next(parts)
+    for part in parts:
+        torch.maximum(best, part, out=best)
+    return best.float()
 
 
 def rank(by_image: Scores, by_text: Scores, owner: Tensor, n_images: int) -> Retrieval:
@@ -73,18 +96,19 @@ def rank(by_image: Scores, by_text: Scores, owner: Tensor, n_images: int) -> Ret
             f"{int(missing.sum())} images have no caption, the first is {int(missing.nonzero()[0])}"
         )
     to_text, to_image = torch.empty(n_images, dtype=torch.long), torch.empty(n_texts, dtype=torch.long)
-    for rows in _chunks(n_images, n_texts):
+    for rows in chunks(n_images, n_texts):
         scores = _checked(by_image(rows))
         own = owner[None, :] == torch.arange(rows.start, rows.stop)[:, None]
         best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
         to_text[rows] = ((scores >= best) & ~own).sum(dim=1)
-    for rows in _chunks(n_texts, n_images):
+    for rows in chunks(n_texts, n_images):
         scores = _checked(by_text(rows))
         to_image[rows] = (scores >= scores.gather(1, owner[rows, None])).sum(dim=1) - 1
     return Retrieval(to_text, to_image)
 
 
-def _chunks(rows: int, columns: int) -> Iterator[slice]:
+def chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of `rows` of a matrix of scores that are held at once."""
     step = max(_CELLS // max(columns, 1), 1)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 

@@ -19,14 +19,17 @@ from pitome.data.base import DataInfo
 from pitome.data.retrieval import build_retrieval
 from pitome.data.retrieval_cache import cached
 from pitome.data.retrieval_pairs import checksum
+from pitome.errors import UsageError
 from pitome.measure.flops import count_flops
 from pitome.measure.twin import meta_twin
-from pitome.models.clip import build
+from pitome.models.blip import ARCHS, ImageTextMatching
+from pitome.models.image_text import build
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.recall import KS, Retrieval, check_ks
-from pitome.tasks.retrieval_module import RetrievalTest
+from pitome.tasks.rerank import Reranking
+from pitome.tasks.retrieval_module import RerankTest, RetrievalTest
 from pitome.tasks.retrieval_training import train_retrieval
 
 
@@ -55,6 +58,8 @@ class ImageTextRetrieval(Task):
         self.architecture = measuring.architecture_of(self.tower)
         self.family = self.architecture.family
         self.shape = (1, built.preprocess.channels, built.preprocess.size, built.preprocess.size)
+        # Of these the matching head decides, for every image and every caption.
+        self.candidates = config.task.rerank if isinstance(self.model, ImageTextMatching) else 0
         self.unmerged_macs = 0
         if config.measure != "none":
             self.unmerged_macs = self._count()
@@ -66,7 +71,16 @@ class ImageTextRetrieval(Task):
 
     @staticmethod
     def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+        if config.model.arch in ARCHS:
+            raise UsageError(
+                f"model={config.model.name} is tested as published, training is for the CLIP models; "
+                "use mode=test, or one of them"
+            )
         return train_retrieval(config, amount, device)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"rerank": self.candidates} if self.candidates else {}
 
     @property
     def info(self) -> DataInfo:
@@ -85,11 +99,20 @@ class ImageTextRetrieval(Task):
         module = RetrievalTest(self.model, split.captions, self._texts)
         trainer.test(module, self.data, verbose=False)
         ranks = module.ranks(split.owner)
-        metrics = ranks.recalls(KS)
+        metrics = ranks.recalls(KS) | self._reranked(trainer, module)
         return Evaluation(
             metrics | {"mean_recall": metrics["rsum"] / (200 * len(KS))},
             outcomes(ranks, split.owner, split.ids),
         )
+
+    def _reranked(self, trainer: lightning.Trainer, module: RetrievalTest) -> dict[str, float]:
+        """Recalls after re-ranking, `reranked_rt1`, ...; none of a model without a matching head."""
+        if not self.candidates:
+            return {}
+        split = self.data.test
+        reranking = Reranking(*module.features, self.candidates)
+        trainer.test(RerankTest(self.model, split.captions, reranking), self.data, verbose=False)
+        return {f"reranked_{key}": value for key, value in reranking.ranks(split.owner).recalls(KS).items()}
 
     def cost(self, patched: Patched | None) -> Cost:
         twin = meta_twin(self.tower)

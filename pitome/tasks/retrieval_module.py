@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from pitome.data.retrieval import Batch, Split
 from pitome.tasks.classifier import Recipe
 from pitome.tasks.recall import Retrieval, rank_features
+from pitome.tasks.rerank import Reranking
 
 _CHUNK = 500  # captions encoded at once
+_PAIRS = 128  # captions that the matching head sees at once
 _LARGEST_SCALE = 100.0  # of the similarities in training (Radford et al. 2021, Section 2.5)
 
 
@@ -55,7 +57,28 @@ class RetrievalTest(lightning.LightningModule):
 
     def ranks(self, owner: Tensor) -> Retrieval:
         """owner [T]: the image that each caption belongs to."""
-        return rank_features(torch.cat(self._images), self._text_features, owner)
+        return rank_features(*self.features, owner)
+
+    @property
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Of the images and of the captions, float32 on the CPU."""
+        return torch.cat(self._images), self._text_features
+
+
+class RerankTest(lightning.LightningModule):
+    """Runs the images of the test batches again and lets the matching head see the pairs of
+    `reranking`."""
+
+    def __init__(self, model: Any, captions: Sequence[str], reranking: Reranking) -> None:
+        super().__init__()
+        self.model, self.captions, self.reranking = model, captions, reranking
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.reranking.add(self.model.image_states(batch[0]), self._match, _PAIRS)
+
+    def _match(self, states: Tensor, captions: Sequence[int]) -> Tensor:
+        texts = [self.captions[number] for number in captions]
+        return self.model.match(states.expand(len(texts), -1, -1), texts)
 
 
 class RetrievalTraining(lightning.LightningModule):

@@ -41,7 +41,7 @@ _TEXT = {
     "intermediate_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "max_position_embeddings": 20,
+    "max_position_embeddings": 40,
     "encoder_hidden_size": 16,
 }
 
