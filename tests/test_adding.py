@@ -99,6 +99,7 @@ def test_the_lines_in_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     registry.names()
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
     monkeypatch.syspath_prepend(place)
+    sys.modules.pop("my_method", None)  # of another test
     model = vit()
     seen: list[list[int]] = []
     body = IN_PYTHON.replace("...", "model(x), seen.append(patched.tokens)")

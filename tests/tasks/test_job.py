@@ -259,7 +259,7 @@ def test_a_truncated_image_is_counted_and_the_run_completes(
 def test_a_method_of_ones_own(
     run: Run, records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_method.py").write_text(
+    (tmp_path / "own_method.py").write_text(
         """
 from dataclasses import dataclass
 
@@ -285,7 +285,7 @@ def last_into_first(tokens, remove, options):
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
-    words = ("imports=[my_method]", "merge=last_into_first", "merge.options.offset=3", "ratio=0.9")
+    words = ("imports=[own_method]", "merge=last_into_first", "merge.options.offset=3", "ratio=0.9")
     assert run(*words) == 0
     method = records()["last_into_first 0.9"].method
     assert method.options["offset"] == 3 and method.schedule == [19, 17, 16, 14]
