@@ -32,6 +32,8 @@ from pitome.tasks.rerank import Reranking
 from pitome.tasks.retrieval_module import RerankTest, RetrievalTest
 from pitome.tasks.retrieval_training import train_retrieval
 
+_COUNTED: dict[str, tuple[int, int]] = {}
+
 
 class ImageTextRetrieval(Task):
     """A model of images [B, C, H, W] and captions, each to a feature [B, D] of unit length; the image
@@ -60,9 +62,9 @@ class ImageTextRetrieval(Task):
         self.shape = (1, built.preprocess.channels, built.preprocess.size, built.preprocess.size)
         # Of these the matching head decides, for every image and every caption.
         self.candidates = config.task.rerank if isinstance(self.model, ImageTextMatching) else 0
-        self.unmerged_macs = 0
+        self.unmerged_macs = self.text_macs = 0
         if config.measure != "none":
-            self.unmerged_macs = self._count()
+            self.unmerged_macs, self.text_macs = self._count()
 
     @property
     def tower(self) -> Any:
@@ -119,7 +121,7 @@ class ImageTextRetrieval(Task):
         image = torch.zeros(self.shape, device="meta")
         cost = measuring.measure_cost(twin, self.architecture, patched, self.unmerged_macs, image)
         captions = len(self.data.test.captions) / len(self.data.test.ids)
-        texts = round(captions * self.model.text_macs())
+        texts = round(captions * self.text_macs)
         return dataclasses.replace(
             cost, total_macs=cost.macs + texts, unmerged_total_macs=cost.unmerged_macs + texts
         )
@@ -128,8 +130,13 @@ class ImageTextRetrieval(Task):
         images = next(iter(self.data.test_dataloader()))[0].to(next(self.model.parameters()).device)
         return measuring.measure_throughput(patched, self.tower, images, self.config.precision)
 
-    def _count(self) -> int:
-        return count_flops(meta_twin(self.tower), torch.zeros(self.shape, device="meta")).macs
+    def _count(self) -> tuple[int, int]:
+        """MACs of one image without merging, and of one caption; counted once for all runs of a sweep."""
+        key = repr(self.config.model)
+        if key not in _COUNTED:
+            image = torch.zeros(self.shape, device="meta")
+            _COUNTED[key] = count_flops(meta_twin(self.tower), image).macs, self.model.text_macs()
+        return _COUNTED[key]
 
     def _texts(self, encode: Callable[[], Tensor]) -> Tensor:
         """The features of the captions [T, D], which no merging of images changes: from the cache, if
