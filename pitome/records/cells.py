@@ -10,7 +10,7 @@ from pitome.records.settings import word
 from pitome.records.statistics import Interval
 
 NOTHING = "-"
-_NAMES = {"top1": "Top-1", "top5": "Top-5", "mean_recall": "Mean recall (Rsum / 6)"}
+_NAMES = {"accuracy": "Accuracy", "top1": "Top-1", "top5": "Top-5", "mean_recall": "Mean recall (Rsum / 6)"}
 
 
 def title(record: Record) -> str:

@@ -25,7 +25,12 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "<", ">", "h", "p", "*")
 _GREYS = ("0.55", "0.35", "0.45")
 _DASHES = ((0, (4, 2)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)))
-_NAMES = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy", "mean_recall": "Mean recall (Rsum / 6)"}
+_NAMES = {
+    "accuracy": "Accuracy",
+    "top1": "Top-1 accuracy",
+    "top5": "Top-5 accuracy",
+    "mean_recall": "Mean recall (Rsum / 6)",
+}
 _MOST_BARS = 2  # lines; with more, the bars hide one another
 _CONTROL_ROOM = 0.4  # of the picture's height below the methods, as a share of their range
 _BAR_GAP = 4 / 72  # inches between the bars of two methods at equal cost

@@ -179,12 +179,15 @@ def speed(results: Results) -> Table | None:
     if not timed:
         return None
     seeds = len({run.seed for _, run, _ in timed}) > 1
+    texts = all(t.tokens_per_s is not None for _, _, t in timed)
+    unit = "texts" if texts else "images"
     lines = [
         [
             f"{row.label} (seed {run.seed})" if seeds else row.label,
             row.setting,
             _rate(t.images_per_s_unmerged),
             _rate(t.images_per_s),
+            *([_rate(t.tokens_per_s)] if texts and t.tokens_per_s else []),
             f"{t.speedup:.2f} [{t.speedup_low:.2f}, {t.speedup_high:.2f}]",
             str(t.pairs),
             str(t.batch),
@@ -193,7 +196,8 @@ def speed(results: Results) -> Table | None:
         ]
         for row, run, t in timed
     ]
-    header = ["Method", setting_name(results.members), "Unmerged images/s", "Merged images/s"]
+    header = ["Method", setting_name(results.members), f"Unmerged {unit}/s", f"Merged {unit}/s"]
+    header += ["Merged tokens/s"] if texts else []
     header += ["Speed-up [95 % interval]", "Pairs", "Batch", "Device", "Threads"]
     return Table(
         title=f"{title(results.members[0])}: speed",
@@ -202,9 +206,11 @@ def speed(results: Results) -> Table | None:
         rows=lines,
         notes=[
             "The two sides of a row were timed alternately in the same run; the speed-up is the median of "
-            "its pairs. Images/s of different rows were measured at different times: do not compare them."
-        ],
-        text={0, 7},
+            f"its pairs. {unit.capitalize()}/s of different rows were measured at different times: do not "
+            "compare them."
+        ]
+        + (["Tokens/s: of the input, without padding."] if texts else []),
+        text={0, header.index("Device")},
     )
 
 

@@ -189,6 +189,20 @@ def test_speed_stands_in_a_table_of_its_own_and_only_when_measured():
     assert second.caption[0].startswith("Data: ") and "device cpu" in second.caption[1]
 
 
+def test_speed_of_texts_is_in_texts_and_tokens():
+    timing = dataclasses.replace(SPEED, tokens_per_s=2_345.0, tokens_per_s_unmerged=1_234.0)
+    timed = example("tome", throughput=timing, measure="full")
+    *_, table = build([example("none", None), timed], all_outcomes)
+    assert table.header[2:6] == [
+        "Unmerged texts/s",
+        "Merged texts/s",
+        "Merged tokens/s",
+        "Speed-up [95 % interval]",
+    ]
+    assert table.rows[0][4] == "2,345" and table.header.index("Device") in table.text
+    assert any(note.startswith("Tokens/s: of the input") for note in table.notes)
+
+
 def test_markdown_is_a_well_formed_table():
     text = to_markdown([table_of(example("none", None), example(), example("tome_repo"))])
     lines = [line for line in text.splitlines() if line.startswith("|")]
