@@ -5,6 +5,7 @@ Imports no torch: what text and paths decide is said within a second.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -267,6 +268,17 @@ def text_split(config: Config) -> str:
             f"on texts that data.split={given} tests on; leave data.split out, or give weights=PATH"
         )
     return given
+
+
+def portable(config: Config) -> dict[str, Any]:
+    """The configuration as a record keeps it: without where results go, and of files and folders the
+    name alone, so that a published record tells nothing of the machine."""
+    values = dataclasses.asdict(config)
+    del values["results"]
+    for part, key in ((values, "weights"), (values["data"], "root")):
+        if part[key] is not None:
+            part[key] = Path(part[key]).name
+    return values
 
 
 def import_modules(names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pitome.errors import UnsupportedModelError
 from pitome.measure.costs import Architecture
 from pitome.merge.contract import check_plan
 from pitome.merge.padding import plan_alone, real_tokens, removals
@@ -275,6 +276,25 @@ def size_bias(size: Tensor, x: Tensor) -> Tensor:
     """What an attention over merged tokens adds to its logits: log(size) [B, N] as [B, 1, 1, N], in the
     type the attention computes in for features `x`."""
     return _log_size(size)[:, None, None, :].to(_compute_dtype(x))
+
+
+def check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> None:
+    """Refuse a module that computes something else than `expected` does.
+
+    Raises UnsupportedModelError if one of `methods` is not that of `expected`, or was replaced on the
+    instance.
+    """
+    library, name, found = expected.__module__.partition(".")[0], expected.__qualname__, type(module)
+    for method in methods:
+        if getattr(found, method, None) is not getattr(expected, method):
+            raise UnsupportedModelError(
+                f"cannot patch: looked for {library}'s {name}.{method}, "
+                f"found {found.__module__}.{found.__qualname__} with one of its own"
+            )
+        if method in vars(module):
+            raise UnsupportedModelError(
+                f"cannot patch: {method} of a {name} was replaced already, by another patch; undo that first"
+            )
 
 
 def class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, scale: float) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pitome.adapters import timm
-from pitome.adapters.core import Adapter, Site, State, Tap, size_bias
+from pitome.adapters.core import Adapter, Site, State, Tap, check_class, size_bias
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.measure.costs import Architecture, LayerCost
 
@@ -250,44 +250,29 @@ def _refuse_intermediates(self: Any, *args: object, **kwargs: object) -> None:
     raise UsageError("a patched model has no map of features per position; call remove() on the patch first")
 
 
-def _check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> None:
-    """Refuse a module that computes something else than `expected` does."""
-    name, found = expected.__qualname__, type(module)
-    for method in methods:
-        if getattr(found, method, None) is not getattr(expected, method):
-            raise UnsupportedModelError(
-                f"cannot patch: looked for {name}.{method} as in {expected.__module__}, "
-                f"found {found.__module__}.{found.__qualname__} with one of its own"
-            )
-        if method in vars(module):
-            raise UnsupportedModelError(
-                f"cannot patch: {method} of a {name} was replaced already, by another patch; undo that first"
-            )
-
-
 def _check_tower(host: Any) -> None:
     """Refuse a tower that computes something else than the patch knows."""
-    _check_class(host, VisionTransformer, _TOWER)
-    _check_class(host.transformer, Transformer, ("forward",))
+    check_class(host, VisionTransformer, _TOWER)
+    check_class(host.transformer, Transformer, ("forward",))
     for block in host.transformer.resblocks:
         if isinstance(block, CustomResidualAttentionBlock):
-            _check_class(block, CustomResidualAttentionBlock, ("forward",))
-            _check_class(block.attn, Attention, ("forward",))
+            check_class(block, CustomResidualAttentionBlock, ("forward",))
+            check_class(block.attn, Attention, ("forward",))
             if block.attn.scaled_cosine:
                 raise UnsupportedModelError(
                     "cannot patch: scaled_cosine_attn does not take a bias per token; "
                     "looked for attention by scaled dot products"
                 )
         else:
-            _check_class(block, ResidualAttentionBlock, ("forward", "attention"))
-            _check_class(block.attn, nn.MultiheadAttention, ("forward",))
+            check_class(block, ResidualAttentionBlock, ("forward", "attention"))
+            check_class(block.attn, nn.MultiheadAttention, ("forward",))
             if not block.attn.batch_first:
                 raise UnsupportedModelError(
                     "cannot patch: looked for features [B, N, C], found batch_first=False"
                 )
     looked = f"cannot patch {type(host).__name__}: looked for a class token, mean or attention pool, found "
     if host.attn_pool is not None:
-        _check_class(host.attn_pool, AttentionalPooler, ("forward",))
+        check_class(host.attn_pool, AttentionalPooler, ("forward",))
         if host.attn_pool_contrastive is not None:
             raise UnsupportedModelError(f"{looked}the pools {host.attn_pool_type!r}, which are unfinished")
     elif host.pool_type not in ("tok", "avg") or host.output_tokens:

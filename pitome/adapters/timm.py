@@ -16,7 +16,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from pitome.adapters.core import Adapter, Site, State, Tap, size_bias
+from pitome.adapters.core import Adapter, Site, State, Tap, check_class, size_bias
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.measure.costs import Architecture, LayerCost
 
@@ -46,10 +46,10 @@ def adapt(model: nn.Module) -> TimmAdapter:
             f"vision_transformer.Block, found {what}; pass the part of the model that is one"
         )
     host: Any = found[0]
-    _check_class(host, VisionTransformer)
+    check_class(host, VisionTransformer, _EXPECTED[VisionTransformer])
     for block in host.blocks:
-        _check_class(block, Block)
-        _check_class(block.attn, Attention)
+        check_class(block, Block, _EXPECTED[Block])
+        check_class(block.attn, Attention, _EXPECTED[Attention])
         _check_mlp(block.mlp)
     _check_output(host)
     return TimmAdapter(host)
@@ -165,22 +165,6 @@ def _refuse_intermediates(self: Any, *args: object, **kwargs: object) -> None:
     raise UsageError("a patched model has no map of features per position; call remove() on the patch first")
 
 
-def _check_class(module: nn.Module, expected: type) -> None:
-    """Refuse a module that computes something else than `expected` does."""
-    name = expected.__qualname__
-    for method in _EXPECTED[expected]:
-        if getattr(type(module), method, None) is not getattr(expected, method):
-            found = type(module)
-            raise UnsupportedModelError(
-                f"cannot patch: looked for timm's {name}.{method}, "
-                f"found {found.__module__}.{found.__qualname__} with one of its own"
-            )
-        if method in vars(module):
-            raise UnsupportedModelError(
-                f"cannot patch: {method} of a {name} was replaced already, by another patch; undo that first"
-            )
-
-
 def _check_mlp(module: nn.Module) -> None:
     """Refuse an MLP that is not known to treat every token alone."""
     if getattr(type(module), "forward", None) not in [getattr(known, "forward", None) for known in _MLPS]:
@@ -200,7 +184,7 @@ def _check_output(host: Any) -> None:
         )
     looked = f"cannot patch {type(host).__name__}: looked for global_pool 'token', 'avg' or 'map', found "
     if host.attn_pool is not None:
-        _check_class(host.attn_pool, AttentionPoolLatent)
+        check_class(host.attn_pool, AttentionPoolLatent, _EXPECTED[AttentionPoolLatent])
         if host.attn_pool.pos_embed is not None:
             raise UnsupportedModelError(looked + "an attention pool with position embeddings of its own")
     elif host.global_pool not in ("token", "avg"):

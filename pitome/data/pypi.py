@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -94,7 +94,9 @@ def _download(archive: Archive, folder: Path, otherwise: str) -> Path:
 
 def _pip(name: str, otherwise: str) -> list[str]:
     """The command that runs pip: of this environment, else found on the path, else through uv."""
-    if importlib.util.find_spec("pip") is not None:
+    # Not find_spec: setuptools takes that for an import of pip and, up to Python 3.11, cannot be imported
+    # in this process afterwards, which torch.compile does.
+    if any(importlib.metadata.distributions(name="pip")):
         return [sys.executable, "-m", "pip"]
     for tool in ("pip", "pip3"):
         if shutil.which(tool):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,10 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
+
+from pitome.tasks.optimizers import adamw_cosine
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,5 @@ class Classification(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self.recipe is not None, "training needs a recipe"
-        recipe = self.recipe
-        groups = param_groups_weight_decay(self.model, recipe.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(int(steps * recipe.warmup / recipe.epochs), 1)
-        floor = recipe.min_lr / recipe.lr
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return adamw_cosine(self.model, self.recipe, steps)

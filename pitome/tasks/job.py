@@ -19,7 +19,7 @@ from torch import nn
 
 import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config, MergeConfig, import_modules, model_label, validate
+from pitome.config import Amount, Config, MergeConfig, import_modules, model_label, portable, validate
 from pitome.errors import PitomeError
 from pitome.measure.memory import peak_memory
 from pitome.records.decode import decode
@@ -139,7 +139,7 @@ class Job:
         name = " ".join(
             [config.model.name, self.method.name, *(f"{k}={v}" for k, v in told(self.method).items())]
         )
-        logger = open_logger(config.logger, name, dataclasses.asdict(config), self.store.folder.parent)
+        logger = open_logger(config.logger, name, portable(config), self.store.folder.parent)
         trainer = lightning.Trainer(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
@@ -232,7 +232,7 @@ class Job:
             started=self.started,
             seconds=round(time.monotonic() - self.clock, 3),
             identity=identity,
-            config=dataclasses.asdict(config),
+            config=portable(config),
             data=self.data,
             weights=self.weights,
             model=self.model,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from pitome.data.retrieval import Batch, Split
 from pitome.tasks.classifier import Recipe
+from pitome.tasks.optimizers import adamw_cosine
 from pitome.tasks.recall import Retrieval, rank_features
 from pitome.tasks.rerank import Reranking
 
@@ -118,21 +117,8 @@ class RetrievalTraining(lightning.LightningModule):
         self.log("val_ri1", float((found.to_image < 1).double().mean()), prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        recipe = self.recipe
-        groups = param_groups_weight_decay(self.model, recipe.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(int(steps * recipe.warmup / recipe.epochs), 1)
-        floor = recipe.min_lr / recipe.lr
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return adamw_cosine(self.model, self.recipe, steps, betas=(0.9, 0.98))
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pitome.config import Amount, Config
+from pitome.config import Amount, Config, portable
 from pitome.data.retrieval import RetrievalData, build_retrieval
 from pitome.models.clip import build, build_model, fit_state
 from pitome.records.identity import UNMERGED
@@ -54,7 +54,7 @@ def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tup
         if config.merge.name != UNMERGED and amount.ratio != 1.0:
             patch_model(model, config, amount)
 
-    logger = open_logger(config.logger, f"train {name}", dataclasses.asdict(config), folder.parent.parent)
+    logger = open_logger(config.logger, f"train {name}", portable(config), folder.parent.parent)
     model = train(
         [stage_of(stage, config.trainer) for stage in config.trainer.stages],
         make,

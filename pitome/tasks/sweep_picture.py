@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from pitome.config import Amount, Config, validate
+from pitome.config import Amount, Config, portable, validate
 from pitome.merge import registry
 from pitome.pictures.draw import draw
 from pitome.records.files import write_atomically
@@ -28,7 +28,7 @@ def picture(configs: Sequence[Config], folder: Path) -> Path | None:
         return None
     config, path = methods[0][0], folder / "tokens.png"
     write_atomically(path, draw(methods, resolve_device(config.device)))
-    log_picture(config.logger, path, dataclasses.asdict(config), folder.parent.parent)
+    log_picture(config.logger, path, portable(config), folder.parent.parent)
     return path
 
 

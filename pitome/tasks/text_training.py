@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pitome.config import Amount, Config, text_split
+from pitome.config import Amount, Config, portable, text_split
 from pitome.data.text import build_text
 from pitome.data.text_sets import SETS
 from pitome.models.lora import Lora, adapter_state, add_lora, metadata
@@ -144,7 +144,7 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
         add_lora(model, lora)
     if config.merge.name != UNMERGED and amount.ratio != 1.0:
         patch_model(model, config, amount, max(data.lengths))
-    logger = open_logger(config.logger, f"train {name}", dataclasses.asdict(config), folder.parent.parent)
+    logger = open_logger(config.logger, f"train {name}", portable(config), folder.parent.parent)
     recipe = TextRecipe(
         epochs=stage.epochs,
         batch_size=stage.batch_size,

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pitome.config import Amount, Config, StageConfig, TrainerConfig
+from pitome.config import Amount, Config, StageConfig, TrainerConfig, portable
 from pitome.data.build import build as build_data
 from pitome.models.vision import build, build_timm, fit_state
 from pitome.records.files import write_atomically
@@ -165,9 +165,7 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
         if config.merge.name != UNMERGED and amount.ratio != 1.0:
             patch_model(model, config, amount)
 
-    logger = open_logger(
-        config.logger, f"train {config.model.name}", dataclasses.asdict(config), folder.parent.parent
-    )
+    logger = open_logger(config.logger, f"train {config.model.name}", portable(config), folder.parent.parent)
     model = train(
         [stage_of(stage, config.trainer) for stage in config.trainer.stages],
         make,

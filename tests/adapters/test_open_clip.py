@@ -394,10 +394,13 @@ def resnet() -> Any:
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: with_block(lambda: OwnBlock(16, 2)), "ResidualAttentionBlock.forward as in .*OwnBlock"),
+        (
+            lambda: with_block(lambda: OwnBlock(16, 2)),
+            "open_clip's ResidualAttentionBlock.forward, found .*OwnBlock",
+        ),
         (
             lambda: with_attention(OwnAttention(16, 2, batch_first=True)),
-            "MultiheadAttention.forward .*OwnAtt",
+            "MultiheadAttention.forward, found .*OwnAtt",
         ),
         # what a later open_clip has in the same place
         (
@@ -405,7 +408,7 @@ def resnet() -> Any:
             "found .*transformer.Attention",
         ),
         (lambda: with_attention(nn.MultiheadAttention(16, 2)), "batch_first=False"),
-        (lambda: with_block(nn.Identity), "ResidualAttentionBlock.forward as in .*Identity"),
+        (lambda: with_block(nn.Identity), "open_clip's ResidualAttentionBlock.forward, found .*Identity"),
         (lambda: tower(scaled_cosine_attn=True), "scaled_cosine_attn"),
         (lambda: tower(attentional_pool="parallel", attn_pooler_heads=2), "'parallel', which are unfinished"),
         (lambda: tower(pool_type="none"), "found no pool: merged tokens come out"),

@@ -1,8 +1,10 @@
 """pip is replaced by a script that hands out an archive built here."""
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -39,7 +41,7 @@ def pip(tmp_path, monkeypatch):
     for tool in ("sh", "cp"):
         (bin / tool).symlink_to(shutil.which(tool))
     monkeypatch.setenv("PATH", str(bin))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: [])
 
     def install(download, name="pip"):
         script = bin / name
@@ -119,6 +121,11 @@ def test_a_cache_that_cannot_be_written(tmp_path, wheel, pip):
 
 
 def test_pip_of_this_environment_comes_first():
-    if importlib.util.find_spec("pip") is None:
+    if not any(importlib.metadata.distributions(name="pip")):
         pytest.skip("no pip in this environment")
     assert pypi._pip("small", "or walk")[1:] == ["-m", "pip"]
+
+
+def test_looking_for_pip_leaves_setuptools_importable():
+    code = "from pitome.data import pypi; pypi._pip('small', 'or walk'); import setuptools"
+    subprocess.run([sys.executable, "-c", code], check=True)
