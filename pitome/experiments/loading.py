@@ -1,0 +1,177 @@
+"""Experiments by their names, read from experiments/*.yaml and checked. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pitome.config import CONF, choices
+from pitome.errors import PitomeError, UsageError, nearest
+from pitome.experiments import values
+from pitome.experiments.schema import HIGHER, KINDS, LOWER, RUNS, Experiment
+from pitome.records.decode import decode
+
+FOLDER = CONF.parent / "experiments"
+OFFLINE, TRAINED = "_offline", "_trained"
+GROUPS = ("merge", "model", "data")
+_NAMES = "_names.yaml"
+
+
+class ExperimentError(PitomeError, ValueError):
+    """A file of experiments/ with a mistake in it."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What `experiment=<word>` asks for: an item, on this project's own model or not, training or not."""
+
+    word: str
+    experiment: Experiment
+    offline: bool = False
+    trained: bool = False
+
+    @property
+    def points(self) -> list[values.Point]:
+        """The points of its sweep that can be run: those whose model, method and data exist."""
+        if self.offline:
+            found = values.offline_points(self.experiment)
+        elif self.trained:
+            found = values.training_points(self.experiment)
+        else:
+            found = values.points(self.experiment)
+        return [point for point in found if missing(point) is None]
+
+
+def words() -> list[str]:
+    """Everything that `experiment=` can be: `table5`, `table5_offline`, `table5_trained`, ..."""
+    out = []
+    for name in names():
+        experiment = load(name)
+        out.append(name)
+        out += [name + OFFLINE] if experiment.offline else []
+        out += [name + TRAINED] if values.training_points(experiment) else []
+    return out
+
+
+def names() -> list[str]:
+    """The items, tables before figures, in the paper's order."""
+    stems = [path.stem for path in FOLDER.glob("*.yaml") if not path.name.startswith("_")]
+    return sorted(stems, key=_order)
+
+
+def choose(word: str) -> Chosen:
+    """The experiment behind `word`. Raises UsageError for an unknown one, ExperimentError for a file
+    with a mistake."""
+    for suffix in (OFFLINE, TRAINED):
+        name = word.removesuffix(suffix)
+        if name != word and name in names():
+            chosen = Chosen(word, load(name), suffix == OFFLINE, suffix == TRAINED)
+            if not chosen.points:
+                raise UsageError(f"experiment={name} has no points for {word}; use experiment={name}")
+            return chosen
+    if word not in names():
+        raise UsageError(f"unknown experiment={word}; {nearest(word, words())}")
+    return Chosen(word, load(word))
+
+
+def load(name: str) -> Experiment:
+    """The experiment of a file. Raises ExperimentError, one line, for a mistake in it."""
+    return _load(FOLDER / f"{name}.yaml")
+
+
+@functools.cache
+def _load(path: Path) -> Experiment:
+    try:
+        experiment = decode(Experiment, {"name": path.stem} | (read_yaml(path) or {}))
+        _check(experiment)
+    except (ValueError, yaml.YAMLError, OSError) as problem:
+        raise ExperimentError(f"{path.parent.name}/{path.name}: {' '.join(str(problem).split())}") from None
+    return experiment
+
+
+def label(group: str, name: object) -> str:
+    """What the paper calls one of ours; our own name where it has none."""
+    return known()[group].get(str(name), str(name))
+
+
+def missing(point: Mapping[str, Any]) -> str | None:
+    """Why a point cannot be run: its method, model or data are not built here; None if they are."""
+    for group in GROUPS:
+        name = point.get(group)
+        if name is not None and name not in _available(group):
+            return f"{group}={name} is not among this project's; see python run.py --help"
+    return None
+
+
+@functools.cache
+def known() -> dict[str, dict[str, str]]:
+    """Group -> our name -> the paper's."""
+    names_of: dict[str, dict[str, str]] = read_yaml(FOLDER / _NAMES)
+    return names_of
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file; a key that stands twice is an error, as it is mostly a typo.
+
+    Raises yaml.YAMLError or OSError.
+    """
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
+
+
+class _Strict(yaml.CSafeLoader):
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag[-5:] != "merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key} stands twice", node.start_mark
+                )
+        return dict(super().construct_mapping(node, deep))
+
+
+@functools.cache
+def _available(group: str) -> frozenset[str]:
+    return frozenset(choices(group))
+
+
+def _check(experiment: Experiment) -> None:
+    """What the types cannot say. Raises ValueError."""
+    if experiment.kind not in KINDS:
+        raise ValueError(f"kind is {experiment.kind}, expected {', '.join(KINDS)}")
+    for name, judged in experiment.metrics.items():
+        if judged.better not in (HIGHER, LOWER):
+            raise ValueError(f"metrics.{name}.better is {judged.better}, expected {HIGHER} or {LOWER}")
+        if judged.tolerance is not None and judged.relative is not None:
+            raise ValueError(f"metrics.{name} has a tolerance and a relative one, expected one")
+        if any(bound is not None and not bound > 0 for bound in (judged.tolerance, judged.relative)):
+            raise ValueError(f"metrics.{name} has a tolerance that is not above 0")
+        if judged.tolerance is judged.relative is None and not judged.why:
+            raise ValueError(f"metrics.{name} has no tolerance and no `why`")
+    found = values.values(experiment)
+    if not found and experiment.kind == RUNS:
+        raise ValueError("values is empty")
+    for value in found:
+        if (value.printed is None and value.above is None) and not value.logged_source:
+            raise ValueError(f"{value.metric} at {value.point} is logged without a logged_source")
+        if value.printed is not None and not value.source:
+            raise ValueError(f"{value.metric} at {value.point} is printed without a source")
+    offline = values.offline_points(experiment)
+    for point in [v.point for v in found] + values.expand(experiment.points) + offline:
+        for group in GROUPS:
+            name = point.get(group)
+            allowed = set(known()[group]) | _available(group)
+            if name is not None and name not in allowed:
+                raise ValueError(f"unknown {group}={name}; {nearest(str(name), allowed)}")
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    kind = name.rstrip("0123456789")
+    number = name[len(kind) :]
+    place = {"table": 0, "figure": 1}.get(kind, 2)
+    return place, int(number) if number else sys.maxsize, name

@@ -1,0 +1,117 @@
+"""Which records are runs of a point. Overrides are compared with what a record says it was asked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pitome.config import CONF, DEFAULT_RATIO
+from pitome.experiments.loading import read_yaml
+from pitome.experiments.values import AMOUNTS
+from pitome.records.identity import UNMERGED, canonical
+from pitome.records.schema import Record
+
+_OPTIONS = "merge.options."
+_GROUPS = ("task", "model", "data", "merge")
+_HOW = ("mode", "layers", "weights", "control", *AMOUNTS)  # compared by rules of their own
+
+
+def runs(point: Mapping[str, Any], records: Iterable[Record]) -> list[Record]:
+    """Finished runs of the point on the whole test split, the newest of each seed, in the order of seeds."""
+    found: dict[int, Record] = {}
+    for record in sorted(records, key=lambda one: one.started):
+        if record.done and record.data.limit is None and matches(point, record):
+            found[record.seed] = record
+    return [found[seed] for seed in sorted(found)]
+
+
+def unfinished(point: Mapping[str, Any], records: Iterable[Record]) -> str | None:
+    """Why the newest run of the point does not count: it failed, or saw a part of the data; None if there
+    is none such."""
+    for record in sorted(records, key=lambda one: one.started, reverse=True):
+        if not matches(point, record):
+            continue
+        if not record.done:
+            return f"failed: {record.error}"
+        if record.data.limit is not None:
+            return f"run on {record.data.limit:,} samples alone (limit={record.data.limit})"
+    return None
+
+
+def matches(point: Mapping[str, Any], record: Record) -> bool:
+    """Whether the run was asked for what the point says, and nothing else of what changes a result but
+    its seed, precision and the file that its weights came from."""
+    config = record.config
+    return (
+        not record.weights.random
+        and record.mode == point.get("mode", "test")
+        and record.task == point.get("task", record.task)
+        and _model(point, record)
+        and record.data.name == point.get("data", record.data.name)
+        and record.method.name == point.get("merge", "pitome")
+        and (record.method.name == UNMERGED or (_options(point, record) and _amount(point, record)))
+        and all(
+            canonical(_look_up(config, key)) == canonical(value)
+            for key, value in point.items()
+            if key not in _GROUPS and key not in _HOW and not key.startswith(_OPTIONS)
+        )
+    )
+
+
+def command(point: Mapping[str, Any]) -> str:
+    """The command that runs a point."""
+    return " ".join(["python run.py", *(f"{key}={_word(value)}" for key, value in point.items())])
+
+
+def _model(point: Mapping[str, Any], record: Record) -> bool:
+    name = point.get("model")
+    if name is None:
+        return True
+    changed = any(key.startswith("model.") for key in point)
+    return record.config.get("model", {}).get("name") == name if changed else record.model.name == name
+
+
+def _options(point: Mapping[str, Any], record: Record) -> bool:
+    """Compared as they were asked: of a `_repo` preset null stands for what its family has."""
+    given = {key.removeprefix(_OPTIONS): value for key, value in point.items() if key.startswith(_OPTIONS)}
+    asked = dict(record.config.get("merge", {}).get("options", {}))
+    asked.pop("seed", None)  # of a control, and the run's
+    return canonical(asked) == canonical(_defaults(record.method.name) | given)
+
+
+def _amount(point: Mapping[str, Any], record: Record) -> bool:
+    wanted = {key: point[key] for key in AMOUNTS if point.get(key) is not None}
+    if not wanted and not any(key.startswith(_OPTIONS) for key in point):
+        wanted = {"ratio": DEFAULT_RATIO}
+    layers = point.get("layers", "first3" if record.task == "text" else None)
+    wanted |= {"layers": layers} if layers is not None else {}
+    asked = {key: value for key, value in record.method.asked.items() if value is not None}
+    return asked == canonical(wanted) or canonical(asked) == canonical(wanted)
+
+
+@functools.cache
+def _defaults(method: str) -> dict[str, Any]:
+    path = CONF / "merge" / f"{method}.yaml"
+    if not path.is_file():
+        return {}
+    options = dict(read_yaml(path)["options"])
+    options.pop("seed", None)
+    return options
+
+
+def _look_up(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(_word, value)) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
