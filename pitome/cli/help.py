@@ -23,6 +23,7 @@ examples:
   python run.py model=deit_s data=imagenet data.root=/path/to/imagenet merge=pitome ratio=0.925
   python run.py merge=pitome merge.options.alpha=0.5 an option of the method
   python run.py mode=train model=vit_fmnist          trains, evaluates, writes weights and a card
+  python run.py -m experiment=table5_offline         a table of the paper on this project's own model
   python run.py --cfg job                            shows the configuration and stops
 """
 
@@ -39,7 +40,10 @@ def help_text(conf: Path) -> str:
                 entries = plugins.offered().items()
                 lines += [f"  {name:<18} of {plugins.distribution(entry)}" for name, entry in entries]
             lines.append("")
-    lines.append("keys:")
+    lines.append("experiment=          (with -m; <name>_offline on this project's own models)")
+    for path in sorted((conf.parent / "experiments").glob("[!_]*.yaml")):
+        lines.append(f"  {path.stem:<18} {first_comment(path)}")
+    lines += ["", "keys:"]
     for line in (conf / "config.yaml").read_text().split("\nhydra:")[0].splitlines():
         key, colon, rest = line.partition(":")
         if colon and key.isidentifier() and key != "defaults":

@@ -164,10 +164,9 @@ def _check(experiment: Experiment) -> None:
     offline = values.offline_points(experiment)
     for point in [v.point for v in found] + values.expand(experiment.points) + offline:
         for group in GROUPS:
-            name = point.get(group)
-            allowed = set(known()[group]) | _available(group)
-            if name is not None and name not in allowed:
-                raise ValueError(f"unknown {group}={name}; {nearest(str(name), allowed)}")
+            chosen, allowed = point.get(group), set(known()[group]) | _available(group)
+            if chosen is not None and chosen not in allowed:
+                raise ValueError(f"unknown {group}={chosen}; {nearest(str(chosen), allowed)}")
 
 
 def _order(name: str) -> tuple[int, int, str]:

@@ -61,7 +61,7 @@ def matches(point: Mapping[str, Any], record: Record) -> bool:
 
 def command(point: Mapping[str, Any]) -> str:
     """The command that runs a point."""
-    return " ".join(["python run.py", *(f"{key}={_word(value)}" for key, value in point.items())])
+    return " ".join(["python run.py", *(f"{key}={word(value)}" for key, value in point.items())])
 
 
 def _model(point: Mapping[str, Any], record: Record) -> bool:
@@ -109,9 +109,10 @@ def _look_up(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """A value as a command line has it."""
     if isinstance(value, list):
-        return "[" + ",".join(map(_word, value)) + "]"
+        return "[" + ",".join(map(word, value)) + "]"
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pitome.experiments.metrics import METRICS
@@ -56,21 +56,25 @@ def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
     return out
 
 
-def replaced(found: Sequence[Point], keys: Iterable[str]) -> list[Point]:
-    """The points that are left once a command line gives `keys` itself: they are taken out of the points,
-    of which each stays once. Who gives methods has the unmerged points of the experiment only if asked
-    for; who gives an amount replaces every kind of amount."""
-    given = set(keys)
-    gone = given | (set(AMOUNTS) if given & set(AMOUNTS) else set())
-    kept = [
-        point
-        for point in found
-        if not (
-            ("merge" in given and point.get("merge") == "none")
-            or ("merge" in given and any(key.startswith(_METHOD) for key in point))
-        )
-    ]
-    return _once({key: value for key, value in point.items() if key not in gone} for point in kept or found)
+def picture(experiment: Experiment, *, offline: bool) -> Point:
+    """Arguments of show_tokens for an experiment of kind `pictures`."""
+    if not offline or experiment.offline is None:
+        return experiment.picture
+    kept = {key: value for key, value in experiment.picture.items() if key not in experiment.offline.drop}
+    return kept | experiment.offline.replace
+
+
+def reduced(point: Mapping[str, Any], given: Collection[str]) -> Point | None:
+    """What is left of a point where a command line gives some keys itself; None where it goes altogether.
+
+    Who gives an amount replaces every kind of amount. Who gives methods replaces those of the experiment:
+    its unmerged points and those with options of a method go.
+    """
+    options = any(key.startswith(_METHOD) for key in point)
+    if "merge" in given and (point.get("merge") == "none" or options):
+        return None
+    gone = {*given, *(AMOUNTS if set(AMOUNTS) & set(given) else ())}
+    return {key: value for key, value in point.items() if key not in gone}
 
 
 def _run(experiment: Experiment) -> list[Value]:

@@ -1,0 +1,125 @@
+"""An experiment as a figure: the paper's points, the logged points and ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pitome.experiments import costs
+from pitome.experiments.metrics import METRICS
+from pitome.experiments.outcome import Outcome, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, yellow left out: too pale on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COSTS = {metric.label for metric in METRICS.values() if metric.computed}
+_LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
+_COLUMNS = 3
+
+
+def draw(result: Outcome) -> Figure | None:
+    """One panel for each model, data set and metric; None where there is nothing to draw.
+
+    x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio; where a
+    panel has fewer than three places, the methods. Printed: hollow squares; logged (or published by this
+    project): hollow circles on a line; measured: filled.
+    """
+    panels: dict[tuple[str, str, str], list[Row]] = {}
+    for row in result.rows:
+        known = (row.printed, row.logged, row.published, row.measured)
+        if row.point and row.metric not in _COSTS and any(value is not None for value in known):
+            panels.setdefault((row.model, row.data, f"{row.metric}, {row.unit}"), []).append(row)
+    if not panels:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.2 * columns + 1.6, 3.2 * lines + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    labels = list(dict.fromkeys(_label(row) for rows in panels.values() for row in rows))
+    colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for place, ((model, data, metric), rows) in zip(axes.flat, panels.items(), strict=False):
+        _panel(place, rows, colours)
+        place.set_title(f"{model}, {data}" if data else model, fontsize=10)
+        place.set_ylabel(metric, fontsize=9)
+        place.tick_params(labelsize=8)
+        place.grid(True, color="0.92", linewidth=0.8)
+        place.set_axisbelow(True)
+        place.spines[["top", "right"]].set_visible(False)
+    for place in list(axes.flat)[len(panels) :]:
+        place.remove()
+    figure.suptitle(f"{result.item}: {result.title}" + (" (offline)" if result.offline else ""), fontsize=11)
+    _legend(figure, colours, result)
+    return figure
+
+
+def _panel(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
+    places, name = _places(rows)
+    curve = len(set(places)) >= _LEAST and name != ""
+    if not curve:
+        names = list(dict.fromkeys(_label(row) for row in rows))
+        places = [float(names.index(_label(row))) for row in rows]
+        axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
+        axes.set_xlim(-0.6, len(names) - 0.4)
+    else:
+        axes.set_xlabel(name, fontsize=9)
+    for label in dict.fromkeys(_label(row) for row in rows):
+        own = sorted(
+            ((x, row) for x, row in zip(places, rows, strict=True) if _label(row) == label),
+            key=lambda pair: pair[0],
+        )
+        kinds = (
+            ("printed", "s", "none", 6.5, ""),
+            ("logged", "o", "none", 5.0, "-"),
+            ("published", "o", "none", 5.0, "-"),
+            ("measured", "o", colours[label], 5.0, "-"),
+        )
+        for field, marker, face, size, line in kinds:
+            points = [(x, value) for x, row in own if (value := getattr(row, field)) is not None]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=colours[label],
+                    marker=marker,
+                    markerfacecolor=face,
+                    markersize=size,
+                    linestyle=line if curve else "",
+                    linewidth=1.4 if field == "measured" else 0.8,
+                )
+
+
+def _places(rows: Sequence[Row]) -> tuple[list[float], str]:
+    """Where rows stand on the x axis, and its name; empty where neither cost nor ratio is known."""
+    known = [costs.find(row.point, "gmacs") for row in rows]
+    if all(cost is not None for cost in known):
+        return [cost.value for cost in known if cost is not None], "GMACs (authors' count)"
+    try:
+        return [1.0 if row.ratio == "-" else float(row.ratio) for row in rows], "ratio"
+    except ValueError:
+        return [0.0 for _ in rows], ""
+
+
+def _label(row: Row) -> str:
+    return f"{row.method} ({row.variant})" if row.variant else row.method
+
+
+def _legend(figure: Figure, colours: dict[str, str], result: Outcome) -> None:
+    from matplotlib.lines import Line2D
+
+    kinds = {"s": "published by us"} if result.offline else {"s": "printed", "o": "logged"}
+    marks = [
+        Line2D([], [], color="0.3", marker=marker, markerfacecolor="none", linestyle="", label=text)
+        for marker, text in kinds.items()
+    ]
+    if result.offline:
+        marks[0].set_marker("o")
+    marks.append(Line2D([], [], color="0.3", marker="o", linestyle="", label="measured"))
+    lines = [Line2D([], [], color=colour, linewidth=2, label=label) for label, colour in colours.items()]
+    figure.legend(handles=[*marks, *lines], loc="outside right upper", frameon=False, fontsize=8)

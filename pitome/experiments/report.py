@@ -1,0 +1,220 @@
+"""An experiment's outcome as a table: in the terminal, in Markdown, CSV and LaTeX, with its figure."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pitome.config import CONF
+from pitome.experiments import figure, matching
+from pitome.experiments.loading import choose
+from pitome.experiments.outcome import NOT_RUN, OUTSIDE, WITHIN, Outcome, Row, outcome
+from pitome.records import tables
+from pitome.records.cells import NOTHING
+from pitome.records.files import write_atomically
+from pitome.records.rendering import Table, show, to_markdown
+from pitome.records.schema import Record
+from pitome.records.store import Store
+
+PUBLISHED = CONF.parent / "results" / "published"
+REPORTS = CONF.parent / "results" / "reports"
+
+_ESCAPES = {"\\": r"\textbackslash{}"} | {one: f"\\{one}" for one in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
+_MARKS = {WITHIN: "within", OUTSIDE: "outside", NOT_RUN: "not run"}
+
+
+def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> None:
+    """Print what an experiment says with the records of `store` and the published ones, and write it to
+    `folder`: <name>.md, .csv, .tex and, where there is something to draw, .png.
+
+    Raises UsageError for an unknown experiment, RecordError if the folder cannot be written.
+    """
+    published = Store(PUBLISHED)
+    own, committed = store.all(), [] if _same(store, published) else published.all()
+    if _same(store, published):
+        own, committed = [], own
+    result = outcome(word, own, committed)
+    table = to_table(result)
+    show([table])
+    print(summary(result))
+    for path in write(result, folder, fair(word, [*committed, *own], [store, published])):
+        print(f"wrote: {_shown(path)}")
+
+
+def write(result: Outcome, folder: Path, more: Sequence[Table] = ()) -> list[Path]:
+    """The files of an outcome; `more`: tables behind its own in the Markdown file."""
+    texts = {
+        "md": to_markdown([dataclasses.replace(to_table(result), folded=False), *more]),
+        "csv": to_csv(result),
+        "tex": to_latex(result),
+    }
+    written = []
+    for ending, text in texts.items():
+        path = folder / f"{result.name}.{ending}"
+        write_atomically(path, text.encode())
+        written.append(path)
+    if (drawn := figure.draw(result)) is not None:
+        content = io.BytesIO()
+        drawn.savefig(content, format="png", dpi=150)
+        write_atomically(folder / f"{result.name}.png", content.getvalue())
+        written.append(folder / f"{result.name}.png")
+    return written
+
+
+def fair(word: str, records: Sequence[Record], stores: Sequence[Store]) -> list[Table]:
+    """The comparison at equal ratio and equal FLOPs of the runs of an experiment: controls, paired
+    intervals, and whether a difference is resolved (docs/statistics.md)."""
+    found: dict[str, Record] = {}
+    for point in choose(word).points:
+        found |= {record.run_id: record for record in matching.runs(point, records)}
+
+    def outcomes(record: Record):  # type: ignore[no-untyped-def]
+        return next((one for store in stores if (one := store.outcomes(record)) is not None), None)
+
+    return tables.build(list(found.values()), outcomes) if found else []
+
+
+def summary(result: Outcome) -> str:
+    """How much of an experiment is checked, in one line."""
+    counts = [f"{result.count(verdict)} {verdict}" for verdict in (WITHIN, OUTSIDE, NOT_RUN)]
+    return f"{result.name}: {len(result.rows)} values, {', '.join(counts)}."
+
+
+def to_table(result: Outcome) -> Table:
+    """All rows of an outcome."""
+    header = ["Model", "Data", "Method", "Variant", "Ratio", "Metric"]
+    header += ["Published by us"] if result.offline else ["Printed", "Logged"]
+    header += ["Measured [95 % interval]", "Difference", "Tolerance", "Verdict", "Note"]
+    lines = [
+        [
+            *(one or NOTHING for one in (row.model, row.data, row.method, row.variant, row.ratio)),
+            f"{row.metric}, {row.unit}" if row.unit and row.unit not in row.metric else row.metric,
+            *[number(one, row.unit) for one in references(result, row)],
+            number(row.measured, row.unit) + _interval(row),
+            signed(row.difference, row.unit),
+            number(row.tolerance, row.unit),
+            _MARKS[row.verdict],
+            row.reason or NOTHING,
+        ]
+        for row in result.rows
+    ]
+    if result.offline:
+        caption = [
+            "This project's own model and data: no number of the paper stands here.",
+            f"Command: `{result.command}`.",
+        ]
+    else:
+        caption = [f"Command: `{result.command}`. Needs: {result.needs}.", f"Expect: {result.expect}"]
+    notes = [summary(result)]
+    if not result.offline:
+        notes.append(
+            "Printed: by the paper (arXiv 2405.16148). Logged: in its authors' result files. Difference: "
+            "measured minus printed, or minus logged where nothing is printed."
+        )
+    return Table(
+        title=f"{result.item}: {result.title}" + (" (offline)" if result.offline else ""),
+        caption=caption,
+        header=header,
+        rows=lines,
+        notes=notes,
+        text={0, 1, 2, 3, 5, len(header) - 2, len(header) - 1},
+        folded=True,
+    )
+
+
+def to_csv(result: Outcome) -> str:
+    """All fields of all rows, with a header."""
+    buffer = io.StringIO()
+    names = [field.name for field in dataclasses.fields(Row)]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    for row in result.rows:
+        cells = [getattr(row, name) for name in names]
+        writer.writerow(
+            [
+                "" if one is None else json.dumps(one) if isinstance(one, dict | tuple) else one
+                for one in cells
+            ]
+        )
+    return buffer.getvalue()
+
+
+def to_latex(result: Outcome) -> str:
+    """A table in the style of the package booktabs."""
+    header = ["Model", "Data", "Method", "Variant", "Ratio", "Metric"]
+    header += ["Published"] if result.offline else ["Printed", "Logged"]
+    header += ["Measured", "Difference", "Verdict"]
+    lines = [
+        [
+            *(row.model, row.data, row.method, row.variant, row.ratio, row.metric),
+            *[number(one, row.unit) for one in references(result, row)],
+            number(row.measured, row.unit),
+            signed(row.difference, row.unit),
+            _MARKS[row.verdict],
+        ]
+        for row in result.rows
+    ]
+    columns = "llllll" + "r" * (len(header) - 7) + "l"
+    body = [" & ".join(map(latex, cells)) + r" \\" for cells in lines]
+    return "\n".join(
+        [
+            f"% {result.name}: {result.command}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(map(latex, header)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def latex(text: str) -> str:
+    """Text in which LaTeX reads no command."""
+    return "".join(_ESCAPES.get(one, one) for one in text)
+
+
+def references(result: Outcome, row: Row) -> list[float | None]:
+    """What a row is compared with: the paper's numbers, or ours where it is offline."""
+    return [row.published] if result.offline else [row.printed, row.logged]
+
+
+def number(value: float | None, unit: str) -> str:
+    """A value in its unit: GMACs with four significant digits, everything else with two decimals."""
+    if value is None:
+        return NOTHING
+    if unit in ("GMACs", ""):
+        return f"{value:.4g}"
+    return f"{value:.2f}"
+
+
+def signed(value: float | None, unit: str) -> str:
+    """A difference with its sign."""
+    if value is None:
+        return NOTHING
+    return f"{value:+.3g}" if unit in ("GMACs", "") else f"{value:+.2f}"
+
+
+def _interval(row: Row) -> str:
+    if row.interval is None:
+        return ""
+    low, high = row.interval
+    return f" [{number(low, row.unit)}, {number(high, row.unit)}]"
+
+
+def _same(one: Store, other: Store) -> bool:
+    return one.folder.resolve() == other.folder.resolve()
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be read from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
