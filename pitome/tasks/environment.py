@@ -11,7 +11,7 @@ import torch
 from pitome.errors import UsageError
 from pitome.records.schema import Environment
 
-_PACKAGES = ("torch", "torchvision", "timm", "transformers", "lightning", "numpy")
+_PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "lightning", "numpy")
 
 
 def resolve_device(name: str) -> torch.device:

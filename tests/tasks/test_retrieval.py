@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from open_clip import ClipLoss
@@ -91,6 +92,8 @@ def test_a_record_says_what_was_measured(
         assert plain.metrics[f"rt{k}"] == pytest.approx(np.mean([rank < k for rank in to_text]))
         assert plain.metrics[f"ri{k}"] == pytest.approx(np.mean([rank < k for rank in to_image]))
     for record in (plain, merged):
+        assert record.environment is not None and record.environment.attention == "sdpa"
+        assert record.environment.versions["open_clip_torch"] == open_clip.__version__
         parts = sum(record.metrics[f"r{way}{k}"] or 0 for way in "ti" for k in (1, 5, 10))
         assert record.metrics["rsum"] == pytest.approx(100 * parts)
         assert record.score == pytest.approx(parts / 6) and record.headline.name == "mean_recall"
