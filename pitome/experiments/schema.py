@@ -63,12 +63,13 @@ class Block:
 @dataclass(frozen=True, kw_only=True)
 class Offline:
     """The same points on a model that comes with this project. replace: key -> its value in every
-    point; drop: keys that do not apply; also: points beside them (controls, equal FLOPs); metrics:
-    what is compared with the published records, and the tolerance in its unit."""
+    point; drop: keys that do not apply; also: points beside them (controls, equal FLOPs); points: instead
+    of them; metrics: what is compared with the published records, and the tolerance in its unit."""
 
     replace: dict[str, Any] = field(default_factory=dict)
     drop: list[str] = field(default_factory=list)
     also: list[dict[str, Any]] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from pitome.config import DEFAULT_RATIO
 from pitome.experiments.metrics import METRICS
 from pitome.experiments.schema import Block, Experiment, Value
 
@@ -38,13 +39,26 @@ def offline_points(experiment: Experiment) -> list[Point]:
     offline = experiment.offline
     if offline is None:
         return []
-    wanted = [v.point for v in values(experiment) if not v.quoted and "mode" not in v.point]
-    found = [
-        {key: value for key, value in point.items() if key not in offline.drop} | offline.replace
-        for point in _with_own(experiment, wanted)
+    base = _without(experiment.base, offline.drop) | offline.replace
+    extra = [base | point for point in expand([*offline.points, *offline.also])]
+    if offline.points:
+        return _once(extra)
+    wanted = [
+        v.point for v in values(experiment) if not v.quoted and "mode" not in _without(v.point, offline.drop)
     ]
-    base = {key: value for key, value in experiment.base.items() if key not in offline.drop}
-    return _once([*found, *(base | offline.replace | point for point in expand(offline.also))])
+    found = [_without(point, offline.drop) | offline.replace for point in _with_own(experiment, wanted)]
+    return _once([*map(_told, found), *extra])
+
+
+def _told(point: Point) -> Point:
+    """A point that says how much it merges, or merges nothing."""
+    if point.get("merge") == "none":
+        return _without(point, AMOUNTS)
+    return point if set(AMOUNTS) & set(point) else point | {"ratio": DEFAULT_RATIO}
+
+
+def _without(point: Mapping[str, Any], keys: Collection[str]) -> Point:
+    return {key: value for key, value in point.items() if key not in keys}
 
 
 def expand(grids: Iterable[Mapping[str, Any]]) -> list[Point]:
@@ -78,7 +92,12 @@ def reduced(point: Mapping[str, Any], given: Collection[str]) -> Point | None:
 
 
 def _run(experiment: Experiment) -> list[Value]:
-    return [value for value in values(experiment) if not value.quoted and not value.blocked]
+    """The values that a run gives."""
+    return [
+        value
+        for value in values(experiment)
+        if not value.quoted and not value.blocked and not METRICS[value.metric].computed
+    ]
 
 
 def _with_own(experiment: Experiment, wanted: Sequence[Point]) -> list[Point]:
