@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from pitome.errors import PitomeError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pitome.config import Config
     from pitome.tasks.job import Finished
 
 
@@ -31,14 +31,19 @@ def main(argv: list[str]) -> int:
     except ModuleNotFoundError as problem:
         return _say(f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py")
 
+    from pitome.cli import experiments
     from pitome.cli.compose import check_command_line, explain, register_schema
 
     register_schema()
-    overrides = [word for word in argv if not word.startswith("-")]
     multirun = bool({"-m", "--multirun"} & set(argv))
     try:
+        chosen = experiments.chosen_in(argv)
+        if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], argv)) is not None:
+            return code
+        argv = experiments.expand(argv, multirun)
+        overrides = [word for word in argv if not word.startswith("-")]
         check_command_line(overrides, multirun)
-        return _run(argv)
+        return _run(argv, [one.word for one in chosen])
     except PitomeError as problem:
         return _say(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
@@ -48,35 +53,66 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], experiments: list[str]) -> int:
     import hydra
 
     from pitome.config import CONF
 
-    finished: list[Finished] = []
-    configs: list[Config] = []
+    since = datetime.now(UTC)
+    configs: list[DictConfig] = []
+    finished: dict[int, Finished] = {}
+    later: dict[int, Any] = {}  # what another process was on, with Hydra's own configuration
 
     def job(config: DictConfig) -> None:
-        from omegaconf import OmegaConf
+        from hydra.core.hydra_config import HydraConfig
 
         from pitome.tasks.job import run
 
-        finished.append(run(config))
-        configs.append(OmegaConf.to_object(config))  # type: ignore[arg-type]
+        configs.append(config)
+        if (one := run(config, since=since, wait=False)) is not None:
+            finished[len(configs) - 1] = one
+        else:
+            later[len(configs) - 1] = HydraConfig.instance().cfg
 
     sys.argv = ["run.py", *argv]
     hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(job)()
+    if later:
+        finished |= _catch_up(configs, later, since)
     if not finished:  # --cfg, --info and the like
         return 0
-    every = [run for one in finished for run in one.runs]
+    ordered = [finished[i] for i in range(len(configs))]
+    every = [run for one in ordered for run in one.runs]
     for one in every:
         if one.exit_code:
             _say(one.record.error or "failed")
     if any(one.record.done for one in every):
+        from omegaconf import OmegaConf
+
         from pitome.tasks.summary import show
 
-        show(finished, configs)
+        show(ordered, [OmegaConf.to_object(config) for config in configs])  # type: ignore[misc]
+    if experiments:
+        from pitome.experiments.report import show_outcome
+
+        for word in experiments:
+            show_outcome(word, ordered[0].store)
     return max((one.exit_code for one in every), default=0)
+
+
+def _catch_up(configs: list[DictConfig], later: dict[int, Any], since: datetime) -> dict[int, Finished]:
+    """The runs that another process was on: its records, or made here where it was stopped."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from pitome.tasks.job import run
+
+    print(f"waiting for {len(later)} runs that another process is on")
+    finished = {}
+    for number, hydra_config in later.items():
+        HydraConfig.instance().cfg = hydra_config  # whose command the card of a training names
+        one = run(configs[number], since=since)
+        assert one is not None
+        finished[number] = one
+    return finished
 
 
 def _say(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -22,6 +23,7 @@ from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config, MergeConfig, import_modules, model_label, portable, validate
 from pitome.errors import PitomeError
 from pitome.measure.memory import peak_memory
+from pitome.records.claims import Taken, claim
 from pitome.records.decode import decode
 from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
@@ -38,7 +40,7 @@ from pitome.tasks import control
 from pitome.tasks.base import Layers, Task, task_class
 from pitome.tasks.environment import describe_environment, resolve_device
 from pitome.tasks.loggers import close_logger, open_logger
-from pitome.tasks.training import write_card
+from pitome.tasks.training import key_of, write_card
 
 
 @dataclass(frozen=True)
@@ -61,34 +63,49 @@ class Finished:
         return [self] if self.control is None else [self, self.control]
 
 
-def run(raw: DictConfig) -> Finished:
+def run(raw: DictConfig, *, since: datetime | None = None, wait: bool = True) -> Finished | None:
     """Run one configuration, and its control if one is asked for. Errors become a failed record; only
-    ctrl-C passes through."""
+    ctrl-C passes through.
+
+    since: when the command began. What another process has recorded after that is not repeated, not
+    even where it failed, or with rerun=true. wait: for another process that is on this run; None is
+    returned otherwise.
+    """
     _quiet()
     config: Config = OmegaConf.to_object(raw)  # type: ignore[assignment]
-    finished = _finish(Job(config))
-    share = control.budget(config, finished.record)
-    if share is None:
+    since = since or datetime.now(UTC)
+    finished = _finish(Job(config, since=since, wait=wait))
+    share = control.budget(config, finished.record) if finished is not None else None
+    if finished is None or share is None:
         return finished
-    return dataclasses.replace(finished, control=_finish(Job(control.configuration(config), share)))
+    # Several runs may share a control, and it is short: waiting is no loss.
+    controlled = _finish(Job(control.configuration(config), share, since=since))
+    return dataclasses.replace(finished, control=controlled)
 
 
-def _finish(job: Job) -> Finished:
-    try:
-        return job.run()
-    except PitomeError as problem:
-        return Finished(job.failed(problem), job.store, exit_code=2)
-    except Exception as problem:
-        traceback.print_exc()
-        return Finished(job.failed(problem), job.store, exit_code=1)
+def _finish(job: Job) -> Finished | None:
+    with job.claims:  # until a failure is recorded as well
+        try:
+            return job.run()
+        except Taken:
+            return None
+        except PitomeError as problem:
+            return Finished(job.failed(problem), job.store, exit_code=2)
+        except Exception as problem:
+            traceback.print_exc()
+            return Finished(job.failed(problem), job.store, exit_code=1)
 
 
 class Job:
     """The steps of one run, and what is known of it so far in case it fails."""
 
-    def __init__(self, config: Config, share: float | None = None) -> None:
+    def __init__(
+        self, config: Config, share: float | None = None, *, since: datetime, wait: bool = True
+    ) -> None:
         """share: run the control `resize` at this share of the unmerged cost, and merge nothing."""
         self.config, self.share = config, share
+        self.since, self.wait = since, wait
+        self.claims = contextlib.ExitStack()
         self.store = Store(Path(config.results))
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.clock = time.monotonic()
@@ -112,6 +129,7 @@ class Job:
         kind = task_class(self.config.task.name)
         self.headline = kind.headline
         if self.config.mode == "train":
+            self._claim(f"train-{self.config.task.name}-{key_of(self.config, amount)}")
             self.config, folder = kind.train(self.config, amount, device)
             if amount.ratio == 1.0:  # trained without merging, so tested without
                 self.config = dataclasses.replace(self.config, merge=MergeConfig(name=UNMERGED))
@@ -130,10 +148,14 @@ class Job:
             layers = task.layers(patched)
             self.method = method_info(patched, amount, layers)
         self._identify(task)
-        known = None if config.rerun else self.store.finished(run_id(self._identity()))
+        known = self._known()
+        if known is None:
+            self._claim(run_id(self._identity()))
+            known = self._known()  # another process may just have finished it
         if known is not None:
             # Perhaps it was asked in other words then: a table shows those of this run.
-            return Finished(dataclasses.replace(known, method=self.method), self.store, repeated=False)
+            known = dataclasses.replace(known, method=self.method)
+            return Finished(known, self.store, repeated=False, exit_code=0 if known.done else 2)
 
         task.model.to(device)
         name = " ".join(
@@ -171,6 +193,17 @@ class Job:
             # beside the weights, under their name
             write_card(folder, Path(config.weights or "").stem, command_line(), facts(record))
         return Finished(record, self.store)
+
+    def _claim(self, key: str) -> None:
+        """Keep other processes away from a run or a training. Raises Taken."""
+        self.claims.enter_context(claim(self.store.folder, key, wait=self.wait))
+
+    def _known(self) -> Record | None:
+        """The record of this run if it need not be made."""
+        record = self.store.load(run_id(self._identity()))
+        if record is not None and datetime.fromisoformat(record.started) >= self.since:
+            return record if not record.done else self.store.finished(record.run_id)
+        return None if record is None or self.config.rerun else self.store.finished(record.run_id)
 
     def failed(self, problem: Exception) -> Record:
         """The record of this run with the reason it failed; kept once the run has an identity."""

@@ -1,0 +1,79 @@
+"""Who works on a run: of several processes on one folder of records, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import SoftFileLease, Timeout
+
+from pitome.records.files import write_error
+from pitome.records.schema import RecordError
+
+CLAIM = ".claim"
+LEASE_SECONDS = 60.0
+"""A claim that nobody has renewed for so long has expired: its owner was killed on another machine, or
+has lost the folder. A dead process of this machine is known at once."""
+
+_POLL_SECONDS = 1.0
+
+
+class Taken(RecordError):
+    """Another process is on this run."""
+
+
+@contextlib.contextmanager
+def claim(folder: Path, key: str, *, wait: bool = False) -> Iterator[None]:
+    """Own `key` (a run id) while the context is open: no other process gets it, on this machine or on
+    another one with the same shared folder.
+
+    The claim is a file beside the records that its owner renews and removes. wait: until the other
+    owner is done or gone. Raises Taken without `wait`, RecordError for a folder that cannot be written.
+    """
+    lease = SoftFileLease(path_of(folder, key), lease_duration=LEASE_SECONDS)
+    try:
+        lease.acquire(timeout=-1 if wait else 0, poll_interval=_POLL_SECONDS)
+    except Timeout:
+        raise Taken(f"another process is on run {key}") from None
+    except OSError as problem:
+        raise write_error(path_of(folder, key), problem) from None
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def running(folder: Path) -> dict[str, str]:
+    """What is claimed in `folder` at this moment, and by whom: `process 12 on host`."""
+    found = {}
+    for path in folder.glob(f".*{CLAIM}"):
+        with contextlib.suppress(OSError):  # released meanwhile
+            owner = SoftFileLease(path, lease_duration=LEASE_SECONDS).owner
+            # Twice the lease: clocks of machines on a shared folder may differ.
+            recent = path.stat().st_mtime > time.time() - 2 * LEASE_SECONDS
+            if recent and owner is not None and not _is_dead(owner.pid, owner.hostname):
+                key = path.name.removeprefix(".").removesuffix(CLAIM)
+                found[key] = f"process {owner.pid} on {owner.hostname}"
+    return found
+
+
+def _is_dead(pid: int, host: str) -> bool:
+    """Whether a process of this very machine is gone; of another one nothing can be said."""
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # it belongs to another user
+    return False
+
+
+def path_of(folder: Path, key: str) -> Path:
+    """The file that says that `key` is claimed."""
+    return folder / f".{key}{CLAIM}"
