@@ -86,8 +86,9 @@ def _amount(point: Mapping[str, Any], record: Record) -> bool:
         wanted = {"ratio": DEFAULT_RATIO}
     layers = point.get("layers", "first3" if record.task == "text" else None)
     wanted |= {"layers": layers} if layers is not None else {}
-    asked = {key: value for key, value in record.method.asked.items() if value is not None}
-    return asked == canonical(wanted) or canonical(asked) == canonical(wanted)
+    keys = (*AMOUNTS, "layers")
+    asked = {key: record.method.asked[key] for key in keys if record.method.asked.get(key) is not None}
+    return bool(canonical(asked) == canonical(wanted))
 
 
 @functools.cache

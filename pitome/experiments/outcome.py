@@ -187,7 +187,7 @@ def _judge(row: Row, measured: float, value: Value, judged: Judged, said: list[s
     assert target is not None
     tolerance = judged.tolerance
     if judged.relative is not None:
-        tolerance = judged.relative * abs(target)
+        tolerance = judged.relative * abs(target) + _half_digit(target)
     difference = measured - target
     if tolerance is None:
         return replace(row, measured=measured, reason="; ".join([f"not judged: {judged.why}", *said]))
@@ -200,6 +200,11 @@ def _judge(row: Row, measured: float, value: Value, judged: Judged, said: list[s
         verdict=WITHIN if abs(difference) <= tolerance * (1 + 1e-9) + 1e-9 else OUTSIDE,
         reason="; ".join(part for part in said if part),
     )
+
+
+def _half_digit(value: float) -> float:
+    """Half a unit of the last digit of a number as it is printed."""
+    return 0.5 * 10.0 ** -len(f"{value:g}".partition(".")[2])
 
 
 def _offline_row(
