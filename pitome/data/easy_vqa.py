@@ -12,16 +12,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from pitome.data.loading import Unreadable
 from pitome.data.pypi import Archive, fetch_archive
 from pitome.data.retrieval_pairs import checksum
 from pitome.data.roots import cache_folder, check_source
+from pitome.data.vqa_images import read_file
 from pitome.data.vqa_json import damaged, read_json, text_of
-from pitome.data.vqa_questions import Question, Questions
+from pitome.data.vqa_questions import Question, Questions, make_question
 from pitome.errors import DataError
-from pitome.pictures.image import read_image
 
 ARCHIVE = Archive(
     "easy_vqa",
@@ -61,7 +58,7 @@ def easy_vqa_questions(split: str, *, source: str, root: str | None) -> Question
         source="local" if local else "package",
         revision=checksum([*lines, *sizes]),
         questions=questions,
-        read=lambda question: _image(part, question),
+        read=lambda question: read_file(part, question.image),
     )
 
 
@@ -87,17 +84,8 @@ def _read(path: Path, split: str) -> list[Question]:
             text, answer = (
                 text_of(path, number, what, row[at]) for at, what in enumerate(("text", "answer"))
             )
-            questions.append(Question(str(number), f"images/{image}.png", text, (answer,)))
+            questions.append(make_question(number, f"images/{image}.png", text, [answer]))
     return questions
-
-
-def _image(folder: Path, question: Question) -> Image.Image:
-    try:
-        return read_image(folder / question.image).image
-    except DataError as problem:
-        # of the folder, a record is to name nothing
-        reason = str(problem).replace(f"{folder}/", "").removeprefix("image=").rpartition(";")[0]
-        raise Unreadable(reason) from None
 
 
 def _unpack(wheel: Path, folder: Path) -> None:

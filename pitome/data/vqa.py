@@ -1,8 +1,8 @@
 """Visual question answering: questions, their images, and how they are asked and scored.
 
-A sample that cannot be asked (no image, an image that cannot be read, an empty question) stays among the
-questions: it is scored wrong, so that every run has the same denominator, and is counted and named in
-`DataInfo`.
+A sample that cannot be asked (no image, an image that cannot be read, an empty question, no answer) stays
+among the questions: it is scored wrong, so that every run has the same denominator, and is counted and
+named in `DataInfo`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from PIL import Image
 from pitome.data.base import DataInfo, permuted_selection
 from pitome.data.easy_vqa import easy_vqa_questions
 from pitome.data.loading import Unreadable
-from pitome.data.vqa_benchmarks import Benchmark, benchmark_of, check_split
+from pitome.data.vqa_benchmarks import Benchmark, benchmark_of, check_options
+from pitome.data.vqa_files import file_questions
 from pitome.data.vqa_questions import Question, Questions
 
 __all__ = ["Question", "VqaData", "build_vqa"]
@@ -33,8 +34,8 @@ class VqaInfo(DataInfo):
 class VqaData:
     """The questions of one split, those that `limit` left.
 
-    info: where they came from and, once their images have been read, which of them could not be asked;
-    benchmark: prompt, score and metrics.
+    info: where they came from and which of them cannot be asked: those with a defect at once, those whose
+    image cannot be read once `image` has been called; benchmark: prompt, score and metrics.
     """
 
     def __init__(
@@ -42,20 +43,33 @@ class VqaData:
         benchmark: Benchmark,
         found: Questions,
         info: DataInfo,
-        questions: Sequence[Question],
         rows: Sequence[int],
+        *,
+        ocr: bool = False,
     ) -> None:
-        self.benchmark, self.info, self.questions = benchmark, info, questions
-        self._found = found
-        self._rows = {question.id: row for question, row in zip(questions, rows, strict=True)}
+        """rows: of `found`, in order; ocr: the questions come with OCR tokens."""
+        self.benchmark, self.info = benchmark, info
+        self.questions: Sequence[Question] = [found.questions[row] for row in rows]
+        self._found, self._ocr = found, ocr
+        self._rows = {question.id: row for question, row in zip(self.questions, rows, strict=True)}
+        for question in self.questions:
+            if question.defect:
+                self.skip(question, question.defect)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the answers are public; if not, `benchmark.submission` is what a run can give."""
+        return self.info.split not in self.benchmark.hidden
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What prompts and scores depend on, for the identity of a run."""
+        own = {"benchmark": f"{self.benchmark.name} {self.benchmark.version}"}
+        return own | ({"ocr": True} if self._ocr else {})
 
     def image(self, question: Question) -> Image.Image | None:
         """The image of a question in mode RGB; None if it cannot be asked, which `info` then names."""
-        if not question.text.strip():
-            self.skip(question, "empty question")
-        elif not question.image:
-            self.skip(question, "no image")
-        else:
+        if not question.defect:
             try:
                 return self._found.read(question)
             except Unreadable as problem:
@@ -66,20 +80,35 @@ class VqaData:
         """Count and name a question that cannot be asked, e.g. after a restart that reads no image again."""
         self.info.skipped[self._rows[question.id]] = f"question {question.id}: {reason}"
 
+    def reason(self, question: Question) -> str:
+        """Why a question was skipped; empty if it was not."""
+        return self.info.skipped.get(self._rows[question.id], "").removeprefix(f"question {question.id}: ")
+
 
 def build_vqa(
     config: Mapping[str, Any], *, source: str = "auto", limit: int | None = None, split: str | None = None
 ) -> VqaData:
-    """The questions of a file of conf/data (name, root, repository, revision, split), read now.
+    """The questions of a file of conf/data (name, root, repository, revision, split, ocr), read now.
 
     limit: so many questions, drawn by a permutation seeded with the name, of MME images with all their
     questions; split: instead of the configuration's. Raises UsageError for an unknown name or split and
     DataError, one line, for data that is missing or damaged.
     """
-    name = config["name"]
+    name, ocr = config["name"], bool(config.get("ocr"))
+    part = check_options(name, split or config["split"], ocr)
     benchmark = benchmark_of(name)
-    part = check_split(name, split or config["split"])
-    found = easy_vqa_questions(part, source=source, root=config["root"])
+    if name == "easy_vqa":
+        found = easy_vqa_questions(part, source=source, root=config["root"])
+    else:
+        found = file_questions(
+            name,
+            part,
+            ocr=ocr,
+            source=source,
+            root=config["root"],
+            repository=config["repository"],
+            revision=config["revision"],
+        )
     rows = select(name, found.questions, limit, together=benchmark.pairs)
     limited = len(rows) < len(found.questions)
     info = VqaInfo(
@@ -92,7 +121,7 @@ def build_vqa(
         limit=len(rows) if limited else None,
         selection="the first of a permutation seeded with the name" if limited else "all",
     )
-    return VqaData(benchmark, found, info, [found.questions[row] for row in rows], rows)
+    return VqaData(benchmark, found, info, rows, ocr=ocr)
 
 
 def select(name: str, questions: Sequence[Question], limit: int | None, *, together: bool) -> list[int]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pitome.data.vqa_answers import (
+    ANSWERS,
     bare,
     evaluation_form,
     option_letter,
@@ -42,9 +43,10 @@ class Benchmark:
 
     version: raised when prompt or score change their meaning; instruction: what follows the question;
     max_new_tokens: an answer's length at most; splits: what `data.split` may ask for, the usual one first;
-    scorer: the score of a prediction in [0, 1];
-    capitalised: the question is written with its first letter alone in upper case; pairs: the questions
-    of an image count together as well (MME).
+    scorer: the score of a prediction in [0, 1]; hidden: splits whose answers are not public, for which
+    `submission` writes what the set's server scores; annotators: answers of a question; capitalised: the
+    question is written with its first letter alone in upper case; pairs: the questions of an image count
+    together as well (MME).
     """
 
     name: str
@@ -53,6 +55,8 @@ class Benchmark:
     max_new_tokens: int
     splits: tuple[str, ...]
     scorer: Score
+    hidden: tuple[str, ...] = ()
+    annotators: int = 1
     capitalised: bool = False
     pairs: bool = False
 
@@ -75,18 +79,36 @@ class Benchmark:
         return self.scorer(question, prediction) if question.answers else 0.0
 
     def metrics(self, questions: Sequence[Question], scores: Sequence[float]) -> dict[str, float]:
-        """`accuracy`, the mean score in [0, 1], and, of MME, `perception_points` and `cognition_points`
-        (see `mme_points`), where there are questions of the kind. Raises ValueError for none."""
+        """`accuracy`, the mean score in [0, 1]; `fewer_answers`, where there are such: the share of the
+        questions with fewer answers than the set's annotators; of MME, `perception_points` (0 to 2,000) and
+        `cognition_points` (0 to 800), sums of `mme_points`, each where all its categories are there.
+        Raises ValueError for no questions."""
         if not questions:
             raise ValueError("no questions to score")
         out = {"accuracy": sum(scores) / len(scores)}
+        if fewer := sum(len(question.answers) < self.annotators for question in questions):
+            out["fewer_answers"] = fewer / len(questions)
         if self.pairs:
+            points = mme_points(questions, scores)
             for name, categories in (("perception", PERCEPTION), ("cognition", COGNITION)):
-                points = mme_points(questions, scores)
-                own = [value for category, value in points.items() if category in categories]
-                if own:
-                    out[f"{name}_points"] = sum(own)
+                if points.keys() >= set(categories):
+                    out[f"{name}_points"] = sum(points[category] for category in categories)
         return out
+
+    def submission(
+        self, questions: Sequence[Question], predictions: Sequence[str]
+    ) -> list[dict[str, object]]:
+        """The content of the JSON file that the server of VQAv2 or VizWiz scores: the id of every question
+        (VizWiz: its image) and the answer in its evaluation form."""
+        if self.name == "vizwiz":
+            return [
+                {"image": f"{question.id}.jpg", "answer": evaluation_form(words_apart(prediction))}
+                for question, prediction in zip(questions, predictions, strict=True)
+            ]
+        return [
+            {"question_id": int(question.id), "answer": evaluation_form(prediction)}
+            for question, prediction in zip(questions, predictions, strict=True)
+        ]
 
 
 def letters(question: Question) -> list[str]:
@@ -135,13 +157,70 @@ def _yes_no(question: Question, prediction: str) -> float:
 BENCHMARKS = {
     one.name: one
     for one in (
-        Benchmark("easy_vqa", 1, "", 4, ("test", "train", "validation"), _exact),
-        Benchmark("vqav2", 1, _SHORT, 16, ("val", "testdev"), _soft),
-        Benchmark("gqa", 1, _SHORT, 16, ("testdev",), _exact),
-        Benchmark("vizwiz", 1, _UNANSWERABLE + _SHORT, 128, ("val", "test"), _soft_apart, capitalised=True),
-        Benchmark("scienceqa", 1, _LETTER, 16, ("test", "val"), _option),
-        Benchmark("textvqa", 1, _SHORT, 128, ("val",), _soft_apart, capitalised=True),
-        Benchmark("mme", 1, _SHORT, 16, ("test",), _yes_no, pairs=True),
+        Benchmark(
+            name="easy_vqa",
+            version=1,
+            instruction="",
+            max_new_tokens=4,
+            splits=("test", "train", "validation"),
+            scorer=_exact,
+        ),
+        Benchmark(
+            name="vqav2",
+            version=1,
+            instruction=_SHORT,
+            max_new_tokens=16,
+            splits=("val", "testdev"),
+            hidden=("testdev",),
+            scorer=_soft,
+            annotators=ANSWERS,
+        ),
+        Benchmark(
+            name="gqa",
+            version=1,
+            instruction=_SHORT,
+            max_new_tokens=16,
+            splits=("testdev",),
+            scorer=_exact,
+        ),
+        Benchmark(
+            name="vizwiz",
+            version=1,
+            instruction=_UNANSWERABLE + _SHORT,
+            max_new_tokens=128,
+            splits=("val", "test"),
+            hidden=("test",),
+            scorer=_soft_apart,
+            annotators=ANSWERS,
+            capitalised=True,
+        ),
+        Benchmark(
+            name="scienceqa",
+            version=1,
+            instruction=_LETTER,
+            max_new_tokens=16,
+            splits=("test", "val"),
+            scorer=_option,
+        ),
+        Benchmark(
+            name="textvqa",
+            version=1,
+            instruction=_SHORT,
+            max_new_tokens=128,
+            splits=("val",),
+            scorer=_soft_apart,
+            annotators=ANSWERS,
+            capitalised=True,
+        ),
+        Benchmark(
+            name="mme",
+            version=1,
+            instruction=_SHORT,
+            max_new_tokens=16,
+            splits=("test",),
+            scorer=_yes_no,
+            pairs=True,
+        ),
     )
 }
 
@@ -153,9 +232,12 @@ def benchmark_of(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def check_split(name: str, split: str | None) -> str:
-    """The split of a set that `data.split` asks for, the usual one for None. Raises UsageError."""
+def check_options(name: str, split: str | None, ocr: bool) -> str:
+    """The split of a set that `data.split` asks for, the usual one for None. Raises UsageError for another
+    one, and for `data.ocr` of a set without OCR tokens."""
     known = benchmark_of(name).splits
     if split is not None and split not in known:
         raise UsageError(f"data.split={split} is not known of data={name}; {nearest(str(split), known)}")
+    if ocr and name != "textvqa":
+        raise UsageError(f"data.ocr=true is for data=textvqa, data={name} has no OCR tokens")
     return split or known[0]

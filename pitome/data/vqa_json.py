@@ -38,3 +38,20 @@ def field_of(path: Path, entry: int | str, row: Any, key: str) -> Any:
     if key not in row:
         raise damaged(path, f"entry {entry} lacks {key!r}, it has {', '.join(map(str, row)) or 'nothing'}")
     return row[key]
+
+
+def texts_of(path: Path, entry: int | str, what: str, value: Any) -> list[str]:
+    """`value`, which must be a list of texts, or of objects with the text `answer`."""
+    if not isinstance(value, list):
+        raise damaged(path, f"the {what} of entry {entry} are {value!r}, not a list")
+    return [
+        text_of(path, entry, what, field_of(path, entry, one, "answer") if isinstance(one, dict) else one)
+        for one in value
+    ]
+
+
+def id_of(path: Path, entry: int | str, value: Any) -> str:
+    """`value`, which must be a text or a whole number, as a text."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise damaged(path, f"the id of entry {entry} is {value!r}, not a number or text")
+    return str(value)
