@@ -1,6 +1,9 @@
-"""Tables and plots of all recorded runs: python scripts/report.py [FOLDER ...]
+"""What the records say: python scripts/report.py [WHAT ...]
 
-Without a folder: the local runs (results/runs), or the published ones where there are none.
+Without a word: tables and plots of the local runs (results/runs; the published ones where there are
+none), and the page. FOLDER: tables and plots of the runs in a folder. NAME: an experiment
+beside the paper (table5, table5_offline, ...). status [NAME ...]: how far experiments are. page:
+results/index.html.
 """
 
 from __future__ import annotations
@@ -17,28 +20,65 @@ from pitome.records.store import Store
 RESULTS = Path(__file__).parent.parent / "results"
 
 
-def main(folders: list[str]) -> int:
-    """Print the tables and write report.md and the plots beside the runs. Returns the exit code."""
+def main(words: list[str], results: Path = RESULTS) -> int:
+    """Report what `words` ask for. Returns the exit code."""
+    local, published = Store(results / "runs"), Store(results / "published")
     try:
-        for folder in map(Path, folders or [default()]):
-            store = Store(folder)
-            records = store.all()
-            if not records:
-                raise DataError(f"no recorded runs in {folder}; run `make demo`, or name a folder with runs")
-            built = tables.build(records, store.outcomes)
-            tables.show(built)
-            tables.write_markdown(folder / "report.md", built)
-            print(*[folder / "report.md", *plots.plot(records, folder)], sep="\n")
+        if words[:1] == ["status"]:
+            status(words[1:], local)
+            return 0
+        for word in words or [str(default(local, published).folder), "page"]:
+            if word == "page":
+                page(local, published, results / "index.html")
+            elif is_experiment(word):
+                from pitome.experiments.report import show_outcome
+
+                show_outcome(word, local)
+            else:
+                report(Store(word))
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     return 0
 
 
-def default() -> str:
+def report(store: Store) -> None:
+    """Print the tables of a folder and write report.md and the plots beside its runs."""
+    records = store.all()
+    if not records:
+        raise DataError(
+            f"no recorded runs in {store.folder}; run `make demo`, name an experiment or a folder with runs"
+        )
+    built = tables.build(records, store.outcomes)
+    tables.show(built)
+    tables.write_markdown(store.folder / "report.md", built)
+    print(*[store.folder / "report.md", *plots.plot(records, store.folder)], sep="\n")
+
+
+def status(names: list[str], local: Store) -> None:
+    """Print how far these experiments are among the local runs, or all of them."""
+    from pitome.experiments.status import sweeps, to_table
+
+    tables.show([to_table(names or sweeps(), local)])
+
+
+def page(local: Store, published: Store, path: Path) -> None:
+    """Write the page of all results."""
+    from pitome.page.build import write
+
+    print(write(path, local, published))
+
+
+def is_experiment(word: str) -> bool:
+    """Whether `word` names an experiment; a folder of the same name is meant by ./name."""
+    from pitome.experiments.loading import words
+
+    return "/" not in word and word in words()
+
+
+def default(local: Store, published: Store) -> Store:
     """The local runs if there are any, else the published ones."""
-    local = RESULTS / "runs"
-    return str(local if any(local.glob("*.json")) else RESULTS / "published")
+    return local if any(local.folder.glob("*.json")) else published
 
 
 if __name__ == "__main__":
