@@ -51,6 +51,7 @@ class VqaData:
         self.benchmark, self.info = benchmark, info
         self.questions: Sequence[Question] = [found.questions[row] for row in rows]
         self._found, self._ocr = found, ocr
+        self._reasons: dict[str, str] = {}
         self._rows = {question.id: row for question, row in zip(self.questions, rows, strict=True)}
         for question in self.questions:
             if question.defect:
@@ -78,7 +79,12 @@ class VqaData:
 
     def skip(self, question: Question, reason: str) -> None:
         """Count and name a question that cannot be asked, e.g. after a restart that reads no image again."""
+        self._reasons[question.id] = reason
         self.info.skipped[self._rows[question.id]] = f"question {question.id}: {reason}"
+
+    def reason(self, question: Question) -> str | None:
+        """Why a question cannot be asked, as far as it is known; None if it can."""
+        return self._reasons.get(question.id)
 
     def reason(self, question: Question) -> str:
         """Why a question was skipped; empty if it was not."""

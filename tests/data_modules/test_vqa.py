@@ -241,6 +241,7 @@ def test_samples_that_cannot_be_asked_are_counted_named_and_scored_wrong(tmp_pat
     assert reasons["3"] == "question 4: gone.jpg: no such file"
     assert "cut.jpg is damaged" in reasons["4"] and "text.jpg is no image" in reasons["5"]
     assert not any(str(tmp_path) in reason or "\n" in reason for reason in reasons.values())
+    assert [data.reason(question) for question in data.questions[:3]] == [None, "no image", "empty question"]
 
 
 def test_options_out_of_range_and_questions_without_answers(tmp_path):
@@ -455,6 +456,7 @@ def test_an_image_of_easy_vqa_that_is_missing(tmp_path):
     data = build("easy_vqa", tmp_path)
     assert data.image(data.questions[0]) is None
     assert data.info.skipped == {0: "question 0: images/0.png: no such file"}
+    assert data.reason(data.questions[0]) == "images/0.png: no such file"
     (tmp_path / "test" / "questions.json").unlink()
     with pytest.raises(DataError, match=r"holds no test/questions\.json"):
         build("easy_vqa", tmp_path)
