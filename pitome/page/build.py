@@ -1,0 +1,104 @@
+"""From records to the page: views, records, pictures and the plotting library in one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import importlib.resources
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pitome.config import CONF
+from pitome.page import items, sweeps
+from pitome.page.view import Picture, View, json_safe
+from pitome.records.files import write_atomically
+from pitome.records.schema import Record, to_json
+from pitome.records.store import Store
+
+PICTURES = {"vit_fmnist": ("Patches that ended up in one token, layer by layer", "tokens.png")}
+"""Model -> title and file in docs/ of what its methods do to test images (scripts/show_tokens.py)."""
+
+
+def write(path: Path, local: Store, published: Store) -> Path:
+    """Write the page of the runs in these two folders. Raises RecordError if it cannot be written,
+    ExperimentError for a file of experiments/ with a mistake."""
+    write_atomically(path, html(local, published).encode())
+    return path
+
+
+def html(local: Store, published: Store) -> str:
+    """The page. Equal records give an equal page."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    own, committed = local.all(), published.all()
+    views = items.views(own, committed)
+    views += sweeps.views(committed, published.outcomes, pictures())
+    views += sweeps.views(own, local.outcomes, pictures(), own="Local: ")
+    views = unique(views)
+    folder = importlib.resources.files("pitome.page") / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pitome.page", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        views=views,
+        style=(folder / "page.css").read_text(),
+        script=(folder / "page.js").read_text(),
+        total=total(views),
+        tones=items.TONES | sweeps.TONES,
+        runs=len({record.run_id for record in [*own, *committed] if record.done}),
+        sweeps=sum(view.kind == "sweep" for view in views),
+        records=json_safe(records_of(views, {"runs": own, "published": committed})),
+        figures=json_safe({view.key: [plot.panels for plot in view.plots] for view in views}),
+        plotly=get_plotlyjs(),
+    )
+
+
+def total(views: Sequence[View]) -> dict[str, int]:
+    """Verdict -> values of the paper that have it."""
+    counts: dict[str, int] = {}
+    for view in views:
+        if view.kind == "paper":
+            for verdict, count in view.tally.items():
+                counts[verdict] = counts.get(verdict, 0) + count
+    return counts
+
+
+def records_of(views: Sequence[View], folders: Mapping[str, Sequence[Record]]) -> dict[str, object]:
+    """Run id -> the record as it stands in its file, and the file's place beside the page."""
+    shown = {run_id for view in views for line in view.lines for run_id in line.records}
+    found: dict[str, object] = {}
+    for folder, records in folders.items():
+        for record in records:
+            if record.run_id in shown:
+                values = json.loads(to_json(record))
+                found[record.run_id] = {"file": f"{folder}/{record.run_id}.json", "record": values}
+    return found
+
+
+def unique(views: Sequence[View]) -> list[View]:
+    """Views with keys of their own: the same runs may be published and repeated."""
+    seen: dict[str, int] = {}
+    out = []
+    for view in views:
+        seen[view.key] = seen.get(view.key, 0) + 1
+        key = view.key if seen[view.key] == 1 else f"{view.key}-{seen[view.key]}"
+        out.append(dataclasses.replace(view, key=key))
+    return out
+
+
+def pictures() -> dict[str, list[Picture]]:
+    """Token pictures by model."""
+    found = {}
+    for model, (title, name) in PICTURES.items():
+        path = CONF.parent / "docs" / name
+        if path.is_file():
+            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            alt = f"{title}: test images of {model}, the methods side by side, merged patches in one colour"
+            found[model] = [Picture(title, data, alt)]
+    return found

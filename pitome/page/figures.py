@@ -1,0 +1,106 @@
+"""Figures of plotly as JSON. Colours and fonts are the page's: it fills them in, for light and dark.
+
+Of a trace, `meta.series` says which of the page's colours it takes, -1 the one of text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pitome.records.identity import CONTROLS
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "hexagon")
+_DASHES = ("dash", "dot", "dashdot")
+
+
+@dataclass(frozen=True)
+class Points:
+    """A line or a cloud of one name. x, y: [n]; text: [n], shown on hover; low, high: [n], ends of the
+    intervals of x, if it has some; series: equal for what takes equal colours, None: that of text."""
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[float]
+    text: Sequence[str]
+    series: str | None
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    joined: bool = True
+    hollow: bool = False
+    symbol: str | None = None
+
+
+def figure(
+    points: Sequence[Points],
+    x: str,
+    y: str,
+    order: Sequence[str],
+    *,
+    level: tuple[str, float] | None = None,
+) -> str:
+    """JSON of a figure. x, y: names of the axes; order: of the series, which gives their colours; level: a
+    horizontal line with its name."""
+    import plotly.graph_objects as go
+
+    traces: list[Any] = []
+    for one in points:
+        place = order.index(one.series) if one.series in order else -1
+        control = one.series in CONTROLS
+        symbol = one.symbol or _SYMBOLS[place % len(_SYMBOLS)]
+        arguments: dict[str, Any] = {}
+        if one.low is not None and one.high is not None:
+            arguments["error_x"] = {
+                "type": "data",
+                "symmetric": False,
+                "array": [h - float(v) for h, v in zip(one.high, one.x, strict=True)],
+                "arrayminus": [float(v) - low for low, v in zip(one.low, one.x, strict=True)],
+                "thickness": 1,
+                "width": 3,
+            }
+        traces.append(
+            go.Scatter(
+                x=list(one.x),
+                y=list(one.y),
+                name=one.name,
+                legendgroup=one.series,
+                meta={"series": place},
+                mode="lines+markers" if one.joined else "markers",
+                line={"width": 1.5 if control else 2, "dash": _dash(one.series)},
+                marker={"size": 8, "symbol": f"{symbol}-open" if one.hollow else symbol},
+                hovertext=list(one.text),
+                hovertemplate="%{hovertext}<extra></extra>",
+                **arguments,
+            )
+        )
+    layout = go.Layout(
+        xaxis={"title": {"text": x}, "automargin": True, "zeroline": False},
+        yaxis={"title": {"text": y}, "automargin": True, "zeroline": False},
+        hovermode="closest",
+        margin={"l": 8, "r": 12, "t": 12, "b": 8},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "xanchor": "left"},
+    )
+    if level is not None:
+        name, height = level
+        line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height}
+        layout.shapes = [line | {"line": {"dash": "dash", "width": 1.2}}]
+        label = {"xref": "paper", "x": 1, "xanchor": "right", "y": height, "yanchor": "bottom"}
+        layout.annotations = [label | {"text": name, "showarrow": False}]
+    # Without plotly's own template, whose colours are for white paper.
+    made = go.Figure(data=traces, layout=layout).update_layout(template=None).to_plotly_json()
+    return json.dumps({"data": made["data"], "layout": made["layout"]}, separators=(",", ":"), default=list)
+
+
+def hover(name: str, facts: Mapping[str, str]) -> str:
+    """What is shown of a point."""
+    return "<br>".join([f"<b>{_escape(name)}</b>", *(f"{k}: {_escape(v)}" for k, v in facts.items() if v)])
+
+
+def _dash(series: str | None) -> str:
+    return _DASHES[CONTROLS.index(series)] if series in CONTROLS else "solid"
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,180 @@
+"""The views of the paper's tables and figures: what is printed beside what was measured."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pitome.errors import UsageError
+from pitome.experiments import costs
+from pitome.experiments.loading import words
+from pitome.experiments.metrics import METRICS
+from pitome.experiments.outcome import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, Outcome, Row, outcome
+from pitome.experiments.report import number as digits
+from pitome.experiments.report import signed
+from pitome.page.figures import Points, figure, hover
+from pitome.page.view import NOTHING, Cell, Column, Line, Plot, View, word
+from pitome.records.schema import Record
+
+TONES = {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute"}
+_COSTS = {metric.label for metric in METRICS.values() if metric.computed}
+_KINDS = (
+    ("printed", "square", True),
+    ("logged", "circle", True),
+    ("published", "circle", True),
+    ("measured", "circle", False),
+)
+"""Field of a row, its symbol, and whether that is hollow."""
+
+
+def views(records: Sequence[Record], published: Sequence[Record]) -> list[View]:
+    """One view for every item of the paper, and for every offline experiment that has a number."""
+    found = []
+    for name in words():
+        if name.endswith("_trained"):  # a part of the item
+            continue
+        with contextlib.suppress(UsageError):  # an item without an offline part
+            result = outcome(name, records, published)
+            if not result.offline or any(_numbers(row) for row in result.rows):
+                found.append(view(result))
+    return found
+
+
+def view(result: Outcome) -> View:
+    """The table and the plots of one experiment."""
+    references = [("Printed", "printed"), ("Logged", "logged")]
+    if result.offline:
+        references = [("Published by us", "published")]
+    columns = [Column(name) for name in ("Model", "Data", "Method", "Variant", "Ratio", "Metric")]
+    columns += [Column(name, True) for name, _ in references]
+    columns += [
+        Column("Measured", True, "With its 95 % interval where there is one"),
+        Column("Difference", True, "Measured minus printed, or minus logged where nothing is printed"),
+        Column("Tolerance", True),
+        Column("Verdict"),
+    ]
+    facts = {"Command": result.command, "Needs": result.needs, "Expect": result.expect}
+    return View(
+        key=result.name,
+        kind="offline" if result.offline else "paper",
+        item=result.item,
+        title=result.title,
+        facts={name: text for name, text in facts.items() if text},
+        columns=columns,
+        lines=[_line(row, [field for _, field in references]) for row in result.rows],
+        plots=_plots(result),
+        tally={verdict: count for verdict in VERDICTS if (count := result.count(verdict))},
+    )
+
+
+def _line(row: Row, references: Sequence[str]) -> Line:
+    unit = f"{row.metric}, {row.unit}" if row.unit and row.unit not in row.metric else row.metric
+    measured = _cell(row.measured, row.unit)
+    if row.interval is not None:
+        low, high = (digits(end, row.unit) for end in row.interval)
+        measured = Cell(f"{measured.text} [{low}, {high}]", row.measured)
+    difference = Cell(NOTHING)
+    if row.difference is not None:
+        difference = Cell(signed(row.difference, row.unit), row.difference)
+    return Line(
+        cells=[
+            word(row.model),
+            word(row.data),
+            Cell(row.method or NOTHING, row.method or None, strong=True),
+            word(row.variant),
+            Cell(row.ratio or NOTHING, _ratio(row.ratio)),
+            word(unit),
+            *(_cell(getattr(row, field), row.unit) for field in references),
+            measured,
+            difference,
+            _cell(row.tolerance, row.unit),
+            word(row.verdict, TONES[row.verdict]),
+        ],
+        model=row.model or NOTHING,
+        method=row.method or NOTHING,
+        variant=row.variant or NOTHING,
+        verdict=row.verdict,
+        command=row.command,
+        records=[row.run_id] if row.run_id else [],
+        note=row.reason,
+    )
+
+
+def _cell(value: float | None, unit: str) -> Cell:
+    return Cell(NOTHING) if value is None else Cell(digits(value, unit), value)
+
+
+def _ratio(text: str) -> float | str | None:
+    try:
+        return float(text.removeprefix("FLOPs ").removeprefix("r "))
+    except ValueError:
+        return text or None
+
+
+def _numbers(row: Row) -> list[float]:
+    return [value for field, _, _ in _KINDS if (value := getattr(row, field)) is not None]
+
+
+def _plots(result: Outcome) -> list[Plot]:
+    """One panel for each metric, model and data set: printed, logged and measured points of every
+    method, against FLOPs where these are known, else against the ratio."""
+    panels: dict[str, list[Row]] = defaultdict(list)
+    for row in result.rows:
+        if row.metric not in _COSTS and _numbers(row):
+            where = ", ".join(part for part in (row.model, row.data) if part)
+            panels[f"{row.metric}: {where}"].append(row)
+    order = list(dict.fromkeys(_label(row) for row in result.rows))
+    drawn = {name: _panel(rows, order) for name, rows in panels.items()}
+    note = "Hollow: printed (squares), logged or published (circles). Filled: measured."
+    return [Plot("Quality against cost", drawn, note)] if drawn else []
+
+
+def _panel(table: Sequence[Row], order: Sequence[str]) -> str:
+    places, axis = _places(table)
+    made = []
+    for label in dict.fromkeys(_label(row) for row in table):
+        for field, symbol, hollow in _KINDS:
+            points = sorted(
+                (
+                    (x, float(value), row)
+                    for x, row in zip(places, table, strict=True)
+                    if _label(row) == label and (value := getattr(row, field)) is not None
+                ),
+                key=lambda point: point[0] if isinstance(point[0], float) else 0.0,
+            )
+            if points:
+                made.append(
+                    Points(
+                        name=f"{label}, {field}",
+                        x=[x for x, _, _ in points],
+                        y=[y for _, y, _ in points],
+                        text=[
+                            hover(label, {"ratio": row.ratio, field: f"{digits(y, row.unit)} {row.unit}"})
+                            for _, y, row in points
+                        ],
+                        series=label,
+                        hollow=hollow,
+                        symbol=symbol,
+                        joined=axis != "Method" and field != "printed",
+                    )
+                )
+    unit = table[0].unit
+    name = table[0].metric
+    return figure(made, axis, f"{name}, {unit}" if unit and unit not in name else name, order)
+
+
+def _places(table: Sequence[Row]) -> tuple[list[float | str], str]:
+    """Where rows stand on the x axis, and its name."""
+    known = [costs.find(row.point, "gmacs") for row in table]
+    values = [cost.value for cost in known if cost is not None]
+    if len(values) == len(table) and len(set(values)) > 2:
+        return list(values), "GMACs (authors' count)"
+    ratios = [1.0 if row.ratio in ("-", "") else _ratio(row.ratio) for row in table]
+    if all(isinstance(ratio, float) for ratio in ratios) and len(set(ratios)) > 2:
+        return [float(ratio) for ratio in ratios], "Ratio"  # type: ignore[arg-type]
+    return [_label(row) for row in table], "Method"
+
+
+def _label(row: Row) -> str:
+    return f"{row.method} ({row.variant})" if row.variant else row.method

@@ -1,0 +1,163 @@
+"use strict";
+(() => {
+  const records = JSON.parse(document.getElementById("records").textContent);
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const views = [...document.querySelectorAll(".view")];
+  const jump = document.getElementById("jump");
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // ---- plots: drawn when first seen, coloured as the page is
+  function draw(chart) {
+    const panels = figures[chart.dataset.view][Number(chart.dataset.plot)];
+    const select = chart.parentElement.querySelector("select.panel");
+    const { data, layout } = JSON.parse(panels[select ? select.value : Object.keys(panels)[0]]);
+    const ink = css("--ink"), grid = css("--grid"), series = css("--series").split(/\s+/);
+    for (const trace of data) {
+      const colour = trace.meta.series < 0 ? ink : series[trace.meta.series % series.length];
+      trace.line.color = colour;
+      trace.marker.color = colour;
+      if (trace.error_x) trace.error_x.color = colour;
+    }
+    for (const axis of [layout.xaxis, layout.yaxis]) {
+      Object.assign(axis, { gridcolor: grid, linecolor: grid, showgrid: true });
+    }
+    for (const shape of layout.shapes || []) shape.line.color = css("--soft");
+    Object.assign(layout, {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: ink, family: getComputedStyle(document.body).fontFamily, size: 12 },
+      hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: ink } },
+      uirevision: select ? select.value : "one",
+    });
+    Plotly.react(chart, data, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+  }
+  const charts = (view) => [...view.querySelectorAll(".chart")];
+  const redraw = () => views.filter((view) => !view.hidden).flatMap(charts).forEach(draw);
+  document.querySelectorAll("select.panel").forEach((select) =>
+    select.addEventListener("change", () => draw(select.closest("figure").querySelector(".chart"))));
+
+  // ---- one view at a time, by the address
+  function show() {
+    const key = decodeURIComponent(location.hash.slice(1)) || "overview";
+    const wanted = document.getElementById(`view-${key}`);
+    if (!wanted && key !== "main") return go("overview");
+    if (!wanted) return;
+    for (const view of views) view.hidden = view !== wanted;
+    jump.value = key;
+    document.title = `${wanted.querySelector("h1").textContent} - pitome`;
+    charts(wanted).forEach(draw);
+    window.scrollTo(0, 0);
+  }
+  const go = (key) => { location.hash = key; };
+  jump.addEventListener("change", () => go(jump.value));
+  window.addEventListener("hashchange", () => { show(); document.getElementById("main").focus({ preventScroll: true }); });
+
+  // ---- colours: as the system, light, dark
+  const theme = document.getElementById("theme"), names = ["auto", "light", "dark"];
+  const stored = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
+  function setTheme(name) {
+    if (name === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = name;
+    theme.querySelector("span").textContent = name[0].toUpperCase() + name.slice(1);
+    theme.setAttribute("aria-label", `Colours: ${name === "auto" ? "as the system" : name}`);
+    theme.dataset.name = name;
+  }
+  theme.addEventListener("click", () => {
+    const next = names[(names.indexOf(theme.dataset.name) + 1) % names.length];
+    setTheme(next);
+    try { localStorage.setItem("theme", next); } catch { /* a file may have no storage */ }
+    redraw();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  setTheme(names.includes(stored()) ? stored() : "auto");
+
+  // ---- tables: sorting, filters, details
+  const close = (table) => table.querySelectorAll("tr.detail").forEach((row) => {
+    row.previousElementSibling.querySelector(".more").setAttribute("aria-expanded", "false");
+    row.remove();
+  });
+  const keyOf = (row, column) => {
+    const text = row.cells[column].dataset.value;
+    return text === "" ? null : text !== undefined && !Number.isNaN(Number(text)) ? Number(text) : text;
+  };
+  function compare(a, b) {
+    if (typeof a === typeof b) return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
+    return typeof a === "number" ? -1 : 1;
+  }
+  document.querySelectorAll("table").forEach((table) => {
+    const body = table.tBodies[0], original = [...body.rows];
+    table.querySelectorAll("thead th[aria-sort]").forEach((head, column) => {
+      head.querySelector("button").addEventListener("click", () => {
+        close(table);
+        // Numbers from high to low first, words from A to Z, then the other way, then as written.
+        const steps = head.classList.contains("num") ? ["none", "descending", "ascending"] : ["none", "ascending", "descending"];
+        const order = steps[(steps.indexOf(head.getAttribute("aria-sort")) + 1) % steps.length];
+        table.querySelectorAll("thead th[aria-sort]").forEach((other) => { other.setAttribute("aria-sort", "none"); });
+        head.setAttribute("aria-sort", order);
+        const sign = order === "ascending" ? 1 : -1;
+        const rows = order === "none" ? original : [...original].sort((left, right) => {
+          const a = keyOf(left, column), b = keyOf(right, column);
+          if (a === null || b === null) return (a === null) - (b === null);  // nothing comes last
+          return sign * compare(a, b);
+        });
+        body.append(...rows);
+      });
+    });
+    body.addEventListener("click", (event) => {
+      const button = event.target.closest(".more");
+      if (button) toggle(button);
+    });
+  });
+  document.querySelectorAll("form.filters").forEach((form) => {
+    const rows = [...form.closest(".view").querySelectorAll("tbody tr")];
+    const apply = () => {
+      close(form.closest(".view").querySelector("table"));
+      const chosen = [...form.querySelectorAll("[data-filter]")].filter((field) => field.value.trim() !== "");
+      let shown = 0;
+      for (const row of rows) {
+        row.hidden = !chosen.every((field) => field.dataset.filter === "text"
+          ? `${row.textContent} ${row.dataset.note}`.toLowerCase().includes(field.value.trim().toLowerCase())
+          : row.dataset[field.dataset.filter] === field.value);
+        shown += !row.hidden;
+      }
+      form.querySelector("output").textContent = `${shown} of ${rows.length} rows`;
+    };
+    form.addEventListener("input", apply);
+    form.addEventListener("reset", () => setTimeout(apply));
+    form.addEventListener("submit", (event) => event.preventDefault());
+  });
+
+  const make = (tag, attributes = {}, ...children) => {
+    const node = Object.assign(document.createElement(tag), attributes);
+    node.append(...children);
+    return node;
+  };
+  function toggle(button) {
+    const row = button.closest("tr"), open = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!open));
+    if (open) return row.nextElementSibling.remove();
+    const inner = make("div", { className: "inner" });
+    if (row.dataset.note) inner.append(make("p", { textContent: row.dataset.note, style: "margin:0" }));
+    if (row.dataset.command) {
+      const code = make("code", { textContent: row.dataset.command });
+      const copy = make("button", { type: "button", className: "more", textContent: "Copy" });
+      copy.addEventListener("click", () => {
+        getSelection().selectAllChildren(code);
+        document.execCommand("copy");  // works in a file, where the clipboard interface does not
+        copy.textContent = "Copied";
+      });
+      inner.append(make("div", { className: "line" }, code, copy));
+    }
+    if (row.dataset.tokens) inner.append(make("p", { textContent: `Tokens layer by layer: ${row.dataset.tokens.split(" ").join(", ")}`, style: "margin:0" }));
+    for (const id of row.dataset.records.split(" ").filter((one) => one in records)) {
+      const { file, record } = records[id];
+      const details = make("details", {}, make("summary", { textContent: `Record ${id}` }),
+        make("p", {}, "File: ", make("a", { href: file, textContent: file })),
+        make("pre", { textContent: JSON.stringify(record, null, 1), tabIndex: 0 }));
+      inner.append(details);
+    }
+    const cell = make("td", { colSpan: row.cells.length }, inner);
+    row.after(make("tr", { className: "detail" }, cell));
+  }
+
+  show();
+})();

@@ -1,0 +1,108 @@
+"""What the page shows: tables with plots, as values that a template can write down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text: as it is read; value: as it is sorted and compared (a number in full precision), None for
+    nothing; strong: stands out; tone: `good`, `bad` or `mute`."""
+
+    text: str
+    value: float | str | None = None
+    strong: bool = False
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """title: what all of it means; number: aligned and sorted as one."""
+
+    name: str
+    number: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row. model, method, variant, verdict: what the filters look at; command: makes it; records: run
+    ids; note: what else is to be said."""
+
+    cells: list[Cell]
+    model: str
+    method: str
+    variant: str
+    verdict: str
+    command: str
+    records: list[str] = field(default_factory=list)
+    note: str = ""
+    tokens: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """panels: name -> a figure of plotly as JSON; the reader chooses one. note: below it."""
+
+    title: str
+    panels: dict[str, str]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """data: a PNG as a data URL; alt: what it shows, in words."""
+
+    title: str
+    data: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class View:
+    """One table and its plots. key: its address behind the `#`; kind: `paper`, `offline` or `sweep`;
+    facts: term -> description; tally: verdict -> rows."""
+
+    key: str
+    kind: str
+    item: str
+    title: str
+    facts: dict[str, str]
+    columns: list[Column]
+    lines: list[Line]
+    plots: list[Plot] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tally: dict[str, int] = field(default_factory=dict)
+
+    def filters(self) -> dict[str, list[str]]:
+        """Name of a filter -> its choices, where there is a choice."""
+        out: dict[str, list[str]] = {}
+        for name in ("model", "method", "variant", "verdict"):
+            found = list(dict.fromkeys(str(getattr(line, name)) for line in self.lines))
+            if len(found) > 1:
+                out[name] = found
+        return out
+
+
+def number(value: float | None, digits: int = 2, unit: str = "", *, sign: bool = False) -> Cell:
+    """A number with its full value behind it."""
+    if value is None:
+        return Cell(NOTHING)
+    return Cell(f"{value:{'+' if sign else ''},.{digits}f}{unit}", value)
+
+
+def word(text: str, tone: str = "") -> Cell:
+    return Cell(text or NOTHING, text or None, tone=tone)
+
+
+def json_safe(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    import json
+
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
