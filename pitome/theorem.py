@@ -121,7 +121,7 @@ def _record(
         started=started,
         seconds=seconds,
         identity=identity,
-        config={"merge": {"name": method, "options": options}, "case": case, "noise": noise},
+        config={"merge": {"name": method, "options": options}, "noise": noise},
         data=DataInfo(name=case, source="made", n_samples=trials),
         weights=WeightsInfo(name="none", source="none"),
         model=ModelInfo(name=MODEL),

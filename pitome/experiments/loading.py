@@ -45,7 +45,7 @@ class Chosen:
             found = values.training_points(self.experiment)
         else:
             found = values.points(self.experiment)
-        return [point for point in found if missing(point) is None]
+        return [point for point in found if missing(point) is None and self.experiment.kind == RUNS]
 
 
 def words() -> list[str]:
@@ -72,7 +72,7 @@ def choose(word: str) -> Chosen:
         name = word.removesuffix(suffix)
         if name != word and name in names():
             chosen = Chosen(word, load(name), suffix == OFFLINE, suffix == TRAINED)
-            if not chosen.points:
+            if not chosen.points and chosen.experiment.kind == RUNS:
                 raise UsageError(f"experiment={name} has no points for {word}; use experiment={name}")
             return chosen
     if word not in names():

@@ -147,7 +147,7 @@ def _row(experiment: Experiment, value: Value, point: Mapping[str, Any], records
         unit=metric.unit,
         printed=value.printed,
         logged=value.logged,
-        command="" if value.quoted else command(point),
+        command="" if value.quoted else _command(experiment, point),
     )
     if value.quoted:
         return replace(start, reason="a number of another work, quoted by the paper")
@@ -157,9 +157,9 @@ def _row(experiment: Experiment, value: Value, point: Mapping[str, Any], records
         if cost is None:
             return replace(start, reason=missing(point) or "not among the computed costs")
         return _judge(start, cost.value, value, judged, [*said, cost.note])
-    reason = value.blocked or missing(point)
+    reason = value.blocked or (missing(point) if experiment.kind == RUNS else None)
     if reason is None and metric.read is None:
-        reason = "not measured by this project"
+        reason = judged.why or "not measured by this project"
     found = [] if reason else matching.runs(point, records)
     measured = [one for one in map(metric.read, found) if one is not None] if metric.read else []
     if not measured:
@@ -169,9 +169,11 @@ def _row(experiment: Experiment, value: Value, point: Mapping[str, Any], records
         return replace(start, reason="; ".join([reason, *said]))
     if len(found) > 1:
         said.append(f"mean of {len(found)} seeds")
-    if any(record.precision != "32" for record in found):
+    if any(record.precision not in ("32", "64") for record in found):
         said.append(f"precision {found[0].precision}")
-    if any(record.weights.source not in ("hub", "shipped") for record in found) and "mode" not in point:
+    if any(record.weights.source not in ("hub", "shipped", "none") for record in found) and (
+        "mode" not in point
+    ):
         said.append(f"weights {found[0].weights.name}")
     row = replace(start, interval=metric.interval(found[0]), run_id=found[0].run_id)
     return _judge(row, fmean(measured), value, judged, said)
@@ -245,6 +247,11 @@ def _offline_row(
     return replace(row, tolerance=tolerance, difference=difference, verdict=verdict)
 
 
+def _command(experiment: Experiment, point: Mapping[str, Any]) -> str:
+    """What gives a point: its own run, or the whole experiment where it is no sweep."""
+    return command(point) if experiment.kind == RUNS else f"python run.py experiment={experiment.name}"
+
+
 def _variant(value: Value, point: Mapping[str, Any]) -> str:
     """How it was run, in words; whose code stands behind the name of a method."""
     name = str(point.get("merge", ""))
@@ -253,6 +260,7 @@ def _variant(value: Value, point: Mapping[str, Any]) -> str:
         parts.append("authors' code")
     elif name + values.REPO in known()["merge"]:
         parts.append("as published")
+    parts += [f"noise {point['noise']:g}"] if "noise" in point else []
     own = [key for key in point if key.startswith("merge.options.")]
     parts += [] if value.case else [f"{key.rpartition('.')[2]}={point[key]}" for key in own]
     return ", ".join(part for part in parts if part)

@@ -37,11 +37,15 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
     """Check what can be checked of `weights` for the model `name`, without torch and network.
 
     weights: pretrained, random or a path; checkpoint: what pretrained means, one of `shipped`,
-    `hub:<repository>@<revision>` and a URL (a file that the user downloads). Raises
-    CheckpointError for a missing or damaged file, and for pretrained where only a URL is known.
+    `hub:<repository>@<revision>` and a URL (a file that the user downloads). A path may be a folder
+    with the files of several models, each under its model's name or as the URL calls it: a model that
+    has none there and is shipped or on the hub is taken from there. Raises CheckpointError for a
+    missing or damaged file, and for pretrained where only a URL is known.
     """
     if weights == "random":
         return Weights("random", "random")
+    if weights != "pretrained" and checkpoint and (folder := Path(weights).expanduser()).is_dir():
+        weights = _in_folder(folder, name, checkpoint)
     if weights != "pretrained":
         path = Path(weights).expanduser()
         check_checkpoint(path)
@@ -62,6 +66,16 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
         f"{name}'s classifier is not on the hub: download {checkpoint} and give weights=PATH, "
         "or use weights=random"
     )
+
+
+def _in_folder(folder: Path, name: str, checkpoint: str) -> str:
+    """The file of a model in a folder; `pretrained` where it has none and needs none."""
+    own = [] if checkpoint.startswith("hub:") else [checkpoint.rpartition("/")[2]]
+    names = [*own, *(f"{name}{ending}" for ending in (".safetensors", ".pth", ".pt", ".bin"))]
+    found = next((folder / one for one in names if (folder / one).is_file()), None)
+    if found is None and not checkpoint.startswith("hub:") and checkpoint != "shipped":
+        raise CheckpointError(f"{folder} has no {own[0]}: download {checkpoint} into it")
+    return "pretrained" if found is None else str(found)
 
 
 def find_text_weights(model: str, data: str, source: str | None, weights: str) -> Weights:
