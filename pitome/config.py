@@ -347,10 +347,19 @@ def _check_fit(config: Config) -> None:
     task = config.task.name
     for key, part in (("model", config.model), ("data", config.data)):
         if part.task != task:
-            raise UsageError(f"{key}={part.name} is for task={part.task}, not for task={task}")
+            others = [name for name in choices(key) if _task_of(key, name) == task]
+            raise UsageError(
+                f"{key}={part.name} is for task={part.task}, not for task={task}; {nearest(part.name, others)}"
+            )
     if config.merge.tasks is not None and task not in config.merge.tasks:
         allowed = ", ".join(config.merge.tasks)
         raise UsageError(f"merge={config.merge.name} does not fit task={task}; it is for: {allowed}")
+
+
+def _task_of(group: str, name: str) -> str:
+    """The task that a file of conf/model or conf/data is for."""
+    lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
+    return next((line.removeprefix("task: ") for line in lines if line.startswith("task: ")), "")
 
 
 def _check_head(config: Config) -> None:
