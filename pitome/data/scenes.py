@@ -6,6 +6,7 @@ scenes, made batch by batch, of the other 55,000.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +47,22 @@ def scenes_pairs(split: str, *, source: str, root: str | None, repository: str, 
         np.save(folder / "kinds.npy", scenes.kinds)
         np.save(folder / "images.npy", scenes.images)
 
-    folder = cached("scenes", key, fill)
-    scenes = Scenes(np.load(folder / "kinds.npy"), np.load(folder / "images.npy"))
-    captions = [scenes.captions(index) for index in range(len(scenes.kinds))]
+    scenes, captions, revision = _read(cached("scenes", key, fill))
     return Pairs(
         source=found,
-        revision=checksum([scenes.images.tobytes(), *(text for own in captions for text in own)]),
+        revision=revision,
         names=[f"scene {index}" for index in range(len(captions))],
         captions=captions,
         read=lambda index: Image.fromarray(scenes.images[index]).convert("RGB"),
     )
+
+
+@functools.lru_cache(maxsize=2)  # for the runs of a sweep; the folder is named after what it holds
+def _read(folder: Path) -> tuple[Scenes, list[list[str]], str]:
+    """The scenes in a folder of the cache, the captions of each, and a checksum of both."""
+    scenes = Scenes(np.load(folder / "kinds.npy"), np.load(folder / "images.npy"))
+    captions = [scenes.captions(index) for index in range(len(scenes.kinds))]
+    return scenes, captions, checksum([scenes.images.tobytes(), *(text for own in captions for text in own)])
 
 
 class TrainingScenes:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pitome.data.base import Preprocess
 from pitome.errors import CheckpointError, UsageError, nearest
 from pitome.hub import fetch_folder
 from pitome.measure.flops import count_flops
@@ -19,7 +18,7 @@ from pitome.measure.twin import meta_twin
 from pitome.models.checkpoints import load_checkpoint, load_into
 from pitome.models.origin import Weights, fetch_weights, find_weights
 from pitome.models.text import fetch_minilm, load_tokenizer
-from pitome.models.vision import Built
+from pitome.models.vision import Built, preprocess_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,12 +67,16 @@ class ImageTextMatching(nn.Module):
         """Captions -> features [T, D] of unit length."""
         return self.encode_tokens(*self.tokens(captions))
 
-    def encode_tokens(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+    def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Token ids [T, N], mask [T, N] of ones at tokens -> features [T, D] of unit length."""
         raise NotImplementedError
 
     def match(self, states: Tensor, captions: Sequence[str]) -> Tensor:
         """How well states [B, N, C] and B captions match, pair by pair: logits [B]."""
+        return self.match_tokens(states, *self.tokens(captions))
+
+    def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As `match`, of token ids [B, N] and their mask [B, N]."""
         raise NotImplementedError
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -94,8 +97,25 @@ class ImageTextMatching(nn.Module):
 
     def text_macs(self) -> int:
         """Multiply-accumulates of one caption's features: always those of the whole context."""
-        ids = torch.zeros(1, self.context, dtype=torch.long, device="meta")
-        return count_flops(meta_twin(_Captions(self)), ids).macs
+        return self._count("encode_tokens", ids=self._ids())
+
+    def feature_macs(self, tokens: int) -> int:
+        """Multiply-accumulates from the states of an image, so many tokens, to its features: the closed
+        form of what `encode_states` costs."""
+        raise NotImplementedError
+
+    def match_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the matching head for a pair: states of so many tokens, and a caption of
+        the whole context."""
+        width = self.model.config.vision_config.hidden_size
+        states = torch.zeros(1, tokens, width, device="meta")
+        return self._count("match_tokens", states=states, ids=self._ids())
+
+    def _ids(self) -> Tensor:
+        return torch.zeros(1, self.context, dtype=torch.long, device="meta")
+
+    def _count(self, method: str, **inputs: Tensor) -> int:
+        return count_flops(meta_twin(_Part(self, method)), inputs).macs
 
     def forward(self, images: Tensor) -> Tensor:
         return self.encode_image(images)
@@ -109,12 +129,14 @@ class Blip(ImageTextMatching):
     def encode_states(self, states: Tensor) -> Tensor:
         return functional.normalize(self.model.vision_proj(states[:, 0]), dim=-1)
 
-    def encode_tokens(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+    def feature_macs(self, tokens: int) -> int:
+        return self.model.vision_proj.weight.numel()
+
+    def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         found = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return functional.normalize(self.model.text_proj(found[:, 0]), dim=-1)
 
-    def match(self, states: Tensor, captions: Sequence[str]) -> Tensor:
-        ids, mask = self.tokens(captions)
+    def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         # Its authors begin a caption that looks at an image with [ENC], the last word of the vocabulary.
         ids[:, 0] = self.model.config.text_config.vocab_size - 1
         found = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states)
@@ -131,33 +153,44 @@ class Blip2(ImageTextMatching):
         found = self.model.qformer(query_embeds=query, encoder_hidden_states=states).last_hidden_state
         return functional.normalize(self.model.vision_projection(found), dim=-1)
 
-    def encode_tokens(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+    def feature_macs(self, tokens: int) -> int:
+        # Q queries of width C attend to each other in every layer, and to the N states in some.
+        own, (_, queries, width) = self.model.config.qformer_config, self.model.query_tokens.shape
+        each = 4 * queries * width**2 + 2 * queries**2 * width + 2 * queries * width * own.intermediate_size
+        crossing = 2 * queries * width**2 + 2 * queries * tokens * width
+        crossing += 2 * tokens * width * own.encoder_hidden_size  # keys and values
+        crossings = -(-own.num_hidden_layers // own.cross_attention_frequency)
+        projection = queries * self.model.vision_projection.weight.numel()
+        return own.num_hidden_layers * each + crossings * crossing + projection
+
+    def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         words = self.model.embeddings(input_ids=ids)
         found = self.model.qformer(query_embeds=words, query_length=0, attention_mask=mask)
         return functional.normalize(self.model.text_projection(found.last_hidden_state[:, 0]), dim=-1)
 
-    def match(self, states: Tensor, captions: Sequence[str]) -> Tensor:
-        ids, mask = self.tokens(captions)
+    def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         query = self.model.query_tokens.expand(len(states), -1, -1)
         n = query.shape[1]
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(len(mask), n), mask], dim=1)
         found = self.model.qformer(
             query_embeds=self.model.embeddings(input_ids=ids, query_embeds=query),
             query_length=n,
-            attention_mask=torch.cat([mask.new_ones(len(mask), n), mask], dim=1),
+            attention_mask=mask,
             encoder_hidden_states=states,
         ).last_hidden_state
         return self.model.itm_head(found[:, :n]).mean(dim=1)[:, 1]
 
 
-class _Captions(nn.Module):
-    """The text part of a model as a module of its own."""
+class _Part(nn.Module):
+    """A method of a model as a module of its own, to count what it costs."""
 
-    def __init__(self, model: ImageTextMatching) -> None:
+    def __init__(self, model: ImageTextMatching, method: str) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.method = model, method
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.model.encode_tokens(ids, None)
+    def forward(self, **inputs: Tensor) -> Tensor:
+        return getattr(self.model, self.method)(**inputs)
 
 
 def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
@@ -184,9 +217,8 @@ def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
     else:
         folder = fetch_minilm()
     kind = Blip if config["arch"] == "blip" else Blip2
-    given = config["preprocess"]
-    preprocess = Preprocess(**{**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])})
-    return Built(kind(model, load_tokenizer(folder)).eval(), preprocess, found, digest)
+    whole = kind(model, load_tokenizer(folder)).eval()
+    return Built(whole, preprocess_of(whole, config["preprocess"]), found, digest)
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:

@@ -39,7 +39,8 @@ class ImageTextRetrieval(Task):
     """A model of images [B, C, H, W] and captions, each to a feature [B, D] of unit length; the image
     tower merges.
 
-    Costs are of one image: the image tower, and in total with the captions that come with it.
+    Costs are of one image: the image tower, and in total with what makes features of its states, and
+    with the captions that come with it.
     """
 
     headline: ClassVar[Headline] = Headline(name="mean_recall", outcome="recall")
@@ -73,7 +74,7 @@ class ImageTextRetrieval(Task):
 
     @staticmethod
     def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
-        if config.model.arch in ARCHS:
+        if config.model.arch in ARCHS or "SigLIP" in config.model.arch:  # SigLIP has another loss
             raise UsageError(
                 f"model={config.model.name} is tested as published, training is for the CLIP models; "
                 "use mode=test, or one of them"
@@ -117,13 +118,16 @@ class ImageTextRetrieval(Task):
         return {f"reranked_{key}": value for key, value in reranking.ranks(split.owner).recalls(KS).items()}
 
     def cost(self, patched: Patched | None) -> Cost:
-        twin = meta_twin(self.tower)
-        image = torch.zeros(self.shape, device="meta")
-        cost = measuring.measure_cost(twin, self.architecture, patched, self.unmerged_macs, image)
+        # One blank image more than the test has: less than a forward on the meta device takes.
+        image = torch.zeros(self.shape, device=next(self.model.parameters()).device)
+        cost = measuring.measure_cost(self.tower, self.architecture, patched, self.unmerged_macs, image)
         captions = len(self.data.test.captions) / len(self.data.test.ids)
         texts = round(captions * self.text_macs)
+        left, all_tokens = (measuring.tokens_per_layer(self.architecture, p)[-1] for p in (patched, None))
         return dataclasses.replace(
-            cost, total_macs=cost.macs + texts, unmerged_total_macs=cost.unmerged_macs + texts
+            cost,
+            total_macs=cost.macs + self.model.feature_macs(left) + texts,
+            unmerged_total_macs=cost.unmerged_macs + self.model.feature_macs(all_tokens) + texts,
         )
 
     def throughput(self, patched: Patched | None) -> Throughput | None:

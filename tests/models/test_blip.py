@@ -15,6 +15,8 @@ import pitome
 from pitome.data.base import Preprocess
 from pitome.errors import CheckpointError, UsageError
 from pitome.measure.costs import closed_form
+from pitome.measure.flops import count_flops
+from pitome.measure.twin import meta_twin
 from pitome.models import blip
 from pitome.models.blip import Blip, Blip2, ImageTextMatching, build, build_model
 from tests.adapters.tiny_vision import blip2_retrieval, blip_retrieval, images
@@ -99,6 +101,40 @@ def test_long_captions_are_cut_and_counted(kind: type[ImageTextMatching]) -> Non
     ids, mask = model.tokens([fits, long, "a"])
     assert ids.shape == mask.shape == (3, kind.context)
     assert torch.equal(ids[0], ids[1]) and mask.sum(dim=1).tolist() == [kind.context, kind.context, 3]
+
+
+# Cost
+
+
+@pytest.mark.parametrize("tokens", [677, 91])
+def test_the_closed_form_of_the_q_former_is_what_is_counted(tokens: int) -> None:
+    own = yaml.safe_load((CONF / "blip2.yaml").read_text())
+    with torch.device("meta"):
+        model = Blip2(build_model(own), tokenizer())
+    assert model.feature_macs(tokens) == counted(model, tokens)
+    assert model.feature_macs(677) / 1e9 == pytest.approx(11.954, abs=0.001)
+
+
+@both
+def test_what_makes_features_of_the_states(kind: type[ImageTextMatching]) -> None:
+    model = tiny(kind)
+    assert model.feature_macs(17) == counted(model, 17)
+    assert (model.feature_macs(5) < model.feature_macs(17)) is (kind is Blip2), "BLIP's are the class token"
+
+
+def counted(model: Any, tokens: int) -> int:
+    """The cost of `encode_states`, operation by operation."""
+    states = torch.zeros(1, tokens, model.model.config.vision_config.hidden_size, device="meta")
+    twin = meta_twin(model)
+    twin.forward = twin.encode_states  # type: ignore[assignment, operator]
+    return count_flops(twin, states).macs
+
+
+@both
+def test_a_pair_costs_more_than_the_features_of_its_caption(kind: type[ImageTextMatching]) -> None:
+    """By what looks at the image: keys and values of its states, which merging makes fewer."""
+    model = tiny(kind)
+    assert model.match_macs(5) < model.match_macs(17) and model.text_macs() < model.match_macs(5)
 
 
 # Building

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import tokenizers
 import torch
 import yaml
 from open_clip.model import CLIP
@@ -17,8 +18,10 @@ import pitome
 from pitome.data.base import Preprocess
 from pitome.data.scenes_make import describe, layouts
 from pitome.errors import CheckpointError, DataError, UsageError
-from pitome.models import origin
-from pitome.models.captions import byte_pairs, word_list
+from pitome.measure.costs import closed_form
+from pitome.measure.flops import count_flops
+from pitome.models import clip, origin
+from pitome.models.captions import byte_pairs, pieces, word_list
 from pitome.models.clip import ImageText, build, build_model, fit_state
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
@@ -195,7 +198,7 @@ def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"arch": "ViT-B-33"}, "did you mean ViT-B-32"),
-        ({"arch": "ViT-B-16-SigLIP", "args": {}}, "no CLIP with open_clip's own text tower"),
+        ({"arch": "ViT-B-16-SigLIP2", "args": {}}, "nor a SigLIP that reads English"),
         ({"arch": "roberta-ViT-B-32", "args": {}}, "no CLIP with open_clip's own text tower"),
         ({"arch": "coca_ViT-B-32", "args": {}}, "no CLIP with open_clip's own text tower"),
         ({"args": {**TINY["args"], "words": [*WORDS, "more"]}}, "vocab_size=7 is too small .* give 8"),
@@ -259,6 +262,114 @@ def test_text_macs_of_vit_l() -> None:
     with torch.device("meta"):
         model = build_model(config("clip_l"))
     assert round(2 * model.text_macs() / 1e9, 1) == 13.3
+
+
+# SigLIP
+
+
+def vocabulary(folder: Path, words: tuple[str, ...] = ("a", "bag", "shirt")) -> Path:
+    """A tokenizer.json in the form of SigLIP's: ids 0 <unk>, 1 </s>, then words, which the end follows."""
+    ids = {word: index for index, word in enumerate(("<unk>", "</s>", *words))}
+    file = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="<unk>"))
+    file.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    file.post_processor = tokenizers.processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    file.enable_padding(pad_id=1, pad_token="</s>", length=9)
+    file.enable_truncation(2)
+    file.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+def siglip(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """open_clip's SigLIP in small: the same classes and options."""
+    own = open_clip.get_model_config("ViT-B-16-SigLIP")
+    assert own is not None
+    small = {"width": 16, "heads": 2, "layers": 1, "context_length": 6}
+    own["embed_dim"] = 96
+    own["vision_cfg"] |= {"timm_model_name": "test_vit3", "image_size": 160}
+    own["text_cfg"] |= small
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: own)
+    return TINY | {"arch": "ViT-B-16-SigLIP", "args": {}, "checkpoint": "hub:some/siglip@main"}
+
+
+def test_siglip_builds_as_published() -> None:
+    """Parameters and GMACs of both towers as in open_clip's docs/model_profile.csv: 203.16 M, 46.44 G."""
+    own = config("siglip_b16")
+    with torch.device("meta"):
+        model = build_model(own)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(203.16, abs=0.01)
+    with pitome.patch(model, "none", ratio=1.0) as handle:
+        architecture = handle.architecture()
+    assert (len(architecture.layers), architecture.tokens, architecture.protected) == (12, 196, 0)
+    image = count_flops(model.image_tower, torch.zeros(1, 3, 224, 224, device="meta")).macs
+    assert image == closed_form(architecture).macs
+    assert (image + model.text_macs()) / 1e9 == pytest.approx(46.44 / 2, rel=0.01)
+    (tag,) = [
+        one
+        for name in open_clip.list_pretrained_tags_by_model(own["arch"])
+        if (one := open_clip.get_pretrained_cfg(own["arch"], name))["hf_hub"].strip("/") in own["checkpoint"]
+    ]
+    given = own["preprocess"]
+    assert (tuple(given["mean"]), tuple(given["std"])) == (tag["mean"], tag["std"])
+    assert (tag["interpolation"], tag["resize_mode"], given["squash"]) == ("bicubic", "squash", True)
+
+
+def test_siglip_from_a_folder_and_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, asked = siglip(monkeypatch), []
+    source = build_model(own)
+    save_file(source.model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    path = str(tmp_path / "open_clip_model.safetensors")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: no such file; put"):
+        build(own, path)
+    vocabulary(tmp_path)
+    built: Any = build(own, path).model
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 160, 160)
+    with torch.no_grad():
+        assert torch.equal(built.encode_image(images), source.eval().encode_image(images))
+        plain, whole = built.encode_text(["a bag"]), built.encode_image(images)
+        with pitome.patch(built, "tome", ratio=0.7) as handle:
+            assert torch.equal(built.encode_text(["a bag"]), plain), "the text tower stays as it is"
+            assert not torch.allclose(built.encode_image(images), whole, atol=1e-4)
+            assert handle.tokens[-1] < handle.tokens[0]
+    torch.testing.assert_close(plain.norm(dim=-1), torch.ones(1))
+
+    def fetch(repo: str, pattern: str, *, revision: str, **options: Any) -> Path:
+        asked.append((repo, pattern, revision))
+        return tmp_path
+
+    monkeypatch.setattr(origin, "fetch_folder", fetch)
+    monkeypatch.setattr(clip, "fetch_folder", fetch)
+    hub: Any = build(own).model
+    assert asked == [
+        ("some/siglip", "open_clip_model.safetensors", "main"),
+        ("some/siglip", "tokenizer.json", tmp_path.name),
+    ]
+    assert hub.tokenizer(["a bag"]).tolist() == built.tokenizer(["a bag"]).tolist()
+
+
+def test_siglip_with_random_weights_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = build(siglip(monkeypatch), "random").model
+    ids = model.tokenizer(["A bag!", "a bag", "a bag a bag a bag"])
+    assert torch.equal(ids[0], ids[1]) and ids[0, 2:].tolist() == [1] * 4
+    assert ids[2, -1] == 1 and ids.max() < 32_000
+    assert model.count_truncated(["a bag a bag a", "a bag a bag a bag"]) == 1
+
+
+def test_pieces_of_siglip(tmp_path: Path) -> None:
+    """Lower case without punctuation; the end stands behind a text, and fills the context."""
+    tokenizer = pieces(vocabulary(tmp_path), 6, 5)
+    assert tokenizer(["A bag, a shirt.", "shirt a bag a bag a bag", "car"]).tolist() == [
+        [2, 3, 2, 4, 1, 1],
+        [4, 2, 3, 2, 3, 1],
+        [0, 1, 1, 1, 1, 1],
+    ]
+    assert tokenizer.count_truncated(["a a a a a", "a a a a a a"]) == 1
+    with pytest.raises(CheckpointError, match="holds 5 pieces with </s>, the model embeds 4"):
+        pieces(tmp_path / "tokenizer.json", 6, 4)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        pieces(tmp_path / "tokenizer.json", 6, 5)
+    assert "\n" not in str(caught.value)
 
 
 # Captions
