@@ -1,8 +1,8 @@
 """How a benchmark asks and scores: prompt, normalisation and metric, as data with a version.
 
 Prompts and scores are those of LLaVA-1.5's evaluation (Liu et al., "Improved Baselines with Visual
-Instruction Tuning", 2023) as lmms-eval runs it, which the paper's unmerged rows (Table 3) agree with.
-Imports no torch.
+Instruction Tuning", 2023) as lmms-eval runs it, through which the PiToMe authors evaluate
+(scripts/eval_scripts/eval_vqa.sh of their repository). Imports no torch.
 """
 
 from __future__ import annotations
