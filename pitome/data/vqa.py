@@ -86,10 +86,6 @@ class VqaData:
         """Why a question cannot be asked, as far as it is known; None if it can."""
         return self._reasons.get(question.id)
 
-    def reason(self, question: Question) -> str:
-        """Why a question was skipped; empty if it was not."""
-        return self.info.skipped.get(self._rows[question.id], "").removeprefix(f"question {question.id}: ")
-
 
 def build_vqa(
     config: Mapping[str, Any], *, source: str = "auto", limit: int | None = None, split: str | None = None
