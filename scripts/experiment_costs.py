@@ -46,11 +46,10 @@ def main() -> None:
 
 def needed(name: str) -> list[values.Point]:
     """The points of an item of which a cost is printed, logged or drawn."""
-    return [
-        value.point
-        for value in values.values(load(name))
-        if not value.quoted and value.point.get("task") != "vqa" and "model" in value.point
-    ]
+    experiment = load(name)
+    own = [value.point for value in values.values(experiment) if not value.quoted]
+    found = [*own, *values.points(experiment), *values.training_points(experiment)]
+    return [point for point in found if point.get("task") != "vqa" and "model" in point]
 
 
 def compute(point: Mapping[str, Any], models: dict[str, nn.Module]) -> Entry | None:

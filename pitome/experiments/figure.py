@@ -19,20 +19,24 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
 _COLUMNS = 3
+_AUTHORS, _AS_PUBLISHED = "authors' code", "as published"  # as `Row.variant` has them
+_SHARE = "FLOPs "
 
 
 def draw(result: Outcome) -> Figure | None:
-    """One panel for each model, data set and metric; None where there is nothing to draw.
+    """One panel for each model, data set, variant and metric; None where there is nothing to draw.
 
-    x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio; where a
-    panel has fewer than three places, the methods. Printed: hollow squares; logged (or published by this
-    project): hollow circles on a line; measured: filled.
+    x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio, or the share
+    of FLOPs; where a panel has fewer than three places, the methods. Printed: hollow squares; logged (or
+    published by this project): hollow circles on a line; measured: filled.
     """
-    panels: dict[tuple[str, str, str], list[Row]] = {}
+    panels: dict[tuple[str, ...], list[Row]] = {}
     for row in result.rows:
         known = (row.printed, row.logged, row.published, row.measured)
-        if row.point and row.metric not in _COSTS and any(value is not None for value in known):
-            panels.setdefault((row.model, row.data, f"{row.metric}, {row.unit}"), []).append(row)
+        # the method as published has the same printed value as the authors' code of it, drawn there
+        again = not result.offline and row.measured is None and _AS_PUBLISHED in _parts(row)
+        if row.point and not again and row.metric not in _COSTS and any(one is not None for one in known):
+            panels.setdefault(_panel_of(row, result.offline), []).append(row)
     if not panels:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -40,14 +44,14 @@ def draw(result: Outcome) -> Figure | None:
 
     columns = min(_COLUMNS, len(panels))
     lines = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.2 * columns + 1.6, 3.2 * lines + 0.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns + 2.6, 3.2 * lines + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     labels = list(dict.fromkeys(_label(row) for rows in panels.values() for row in rows))
     colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
     axes = figure.subplots(lines, columns, squeeze=False)
-    for place, ((model, data, metric), rows) in zip(axes.flat, panels.items(), strict=False):
+    for place, ((*names, metric), rows) in zip(axes.flat, panels.items(), strict=False):
         _panel(place, rows, colours)
-        place.set_title(f"{model}, {data}" if data else model, fontsize=10)
+        place.set_title(", ".join(name for name in names if name), fontsize=10)
         place.set_ylabel(metric, fontsize=9)
         place.tick_params(labelsize=8)
         place.grid(True, color="0.92", linewidth=0.8)
@@ -55,7 +59,8 @@ def draw(result: Outcome) -> Figure | None:
         place.spines[["top", "right"]].set_visible(False)
     for place in list(axes.flat)[len(panels) :]:
         place.remove()
-    figure.suptitle(f"{result.item}: {result.title}" + (" (offline)" if result.offline else ""), fontsize=11)
+    title = f"{result.item}: {result.title}" + (" (offline)" if result.offline else "")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     _legend(figure, colours, result)
     return figure
 
@@ -96,18 +101,35 @@ def _panel(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
 
 
 def _places(rows: Sequence[Row]) -> tuple[list[float], str]:
-    """Where rows stand on the x axis, and its name; empty where neither cost nor ratio is known."""
+    """Where rows stand on the x axis, and its name; empty where neither cost nor amount is known."""
     known = [costs.find(row.point, "gmacs") for row in rows]
     if all(cost is not None for cost in known):
         return [cost.value for cost in known if cost is not None], "GMACs (authors' count)"
+    name = "share of FLOPs" if rows[0].ratio.startswith(_SHARE) else "ratio"
     try:
-        return [1.0 if row.ratio == "-" else float(row.ratio) for row in rows], "ratio"
+        return [1.0 if row.ratio == "-" else float(row.ratio.removeprefix(_SHARE)) for row in rows], name
     except ValueError:
         return [0.0 for _ in rows], ""
 
 
+def _panel_of(row: Row, offline: bool) -> tuple[str, ...]:
+    """Model, data, how it was run, and the metric; apart from those at a ratio, runs with a fixed number
+    of tokens and, offline, at equal FLOPs."""
+    variant = ", ".join(part for part in _parts(row) if part not in (_AUTHORS, _AS_PUBLISHED))
+    amount = "at equal FLOPs" if offline and row.ratio.startswith(_SHARE) else ""
+    amount = "fixed number" if row.ratio.startswith("r ") else amount
+    curve = variant if variant in ("off the shelf", "trained") else ""
+    return row.model, row.data, curve, amount, f"{row.metric}, {row.unit}" if row.unit else row.metric
+
+
+def _parts(row: Row) -> list[str]:
+    return row.variant.split(", ")
+
+
 def _label(row: Row) -> str:
-    return f"{row.method} ({row.variant})" if row.variant else row.method
+    """The method and how it was run; the authors' code of it as `repo`."""
+    parts = [part for part in _parts(row) if part not in (_AS_PUBLISHED, "off the shelf", "trained", "")]
+    return ", ".join([row.method, *("repo" if part == _AUTHORS else part for part in parts)])
 
 
 def _legend(figure: Figure, colours: dict[str, str], result: Outcome) -> None:

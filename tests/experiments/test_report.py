@@ -1,0 +1,91 @@
+"""An outcome as a table in the terminal, Markdown, CSV and LaTeX, and as a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pitome.experiments import figure, report
+from pitome.experiments.outcome import Row, outcome
+from pitome.records.store import Store
+from tests.experiments.conftest import record
+from tests.experiments.test_outcome import OFFLINE, TOME
+
+COLUMNS = 13
+
+
+def test_every_form_has_every_row(write: Callable[..., Path], tmp_path: Path) -> None:
+    result = outcome("table99", [record(TOME, {"top1": 0.7796})])
+    paths = report.write(result, tmp_path / "out")
+    assert [path.name for path in paths] == ["table99.md", "table99.csv", "table99.tex", "table99.png"]
+    markdown = (tmp_path / "out" / "table99.md").read_text()
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    assert len(lines) == len(result.rows) + 2 and all(line.count(" | ") == COLUMNS - 1 for line in lines)
+    assert "| 77.70 | 78.43 | 77.96 [77.59, 78.32] | +0.26 | 0.30 | within |" in markdown
+    assert "Table 99: An item" in markdown and "python run.py -m experiment=table99" in markdown
+    found = list(csv.DictReader(io.StringIO((tmp_path / "out" / "table99.csv").read_text())))
+    assert len(found) == len(result.rows)
+    for cells, row in zip(found, result.rows, strict=True):
+        assert cells["verdict"] == row.verdict and json.loads(cells["point"]) == row.point
+        assert (float(cells["measured"]) if cells["measured"] else None) == row.measured
+    tex = (tmp_path / "out" / "table99.tex").read_text()
+    assert tex.count(r"\\") == len(result.rows) + 1
+    assert all(word in tex for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"))
+
+
+@pytest.mark.parametrize(("text", "escaped"), [("50 %", r"50 \%"), ("a_b & c#1 {x}", r"a\_b \& c\#1 \{x\}")])
+def test_latex_reads_no_command_in_a_cell(text: str, escaped: str) -> None:
+    assert report.latex(text) == escaped
+
+
+def test_an_offline_table_has_no_column_for_the_paper(write: Callable[..., Path]) -> None:
+    result = outcome("table99_offline", [], [record(OFFLINE, {"top1": 0.88})])
+    table = report.to_table(result)
+    assert "Printed" not in table.header and "Logged" not in table.header
+    assert "no number of the paper" in table.caption[0]
+    assert not {"77.70", "79.10", "78.43"} & {cell for line in table.rows for cell in line}
+    assert "79.10" not in report.to_latex(result) and "& Published &" in report.to_latex(result)
+
+
+def test_the_end_of_a_sweep_shows_values_and_the_fair_comparison(
+    write: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(report, "PUBLISHED", tmp_path / "none")
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    for point, top1 in ((TOME, 0.78), (TOME | {"merge": "pitome_repo"}, 0.79)):
+        store.save(record(point, {"top1": top1}))
+    report.show_outcome("table99", store, tmp_path / "out")
+    shown = capsys.readouterr().out
+    assert "table99: 7 values, 3 within, 0 outside, 4 not run." in shown and "table99.tex" in shown
+    markdown = (tmp_path / "out" / "table99.md").read_text()
+    assert "### classification: deit_s on imagenet" in markdown and "| tome_repo | 0.925 |" in markdown
+
+
+def test_a_figure_shows_printed_logged_and_measured(write: Callable[..., Path]) -> None:
+    drawn = figure.draw(outcome("table99", [record(TOME, {"top1": 0.7796})]))
+    assert drawn is not None
+    (axes,) = drawn.axes
+    heights = sorted(float(y) for line in axes.lines for y in line.get_ydata())
+    assert heights == pytest.approx([74.8, 77.7, 77.96, 78.43, 79.1, 79.8])
+    assert [text.get_text() for text in axes.get_xticklabels()] == [
+        "unmerged",
+        "ToMe, repo",
+        "PiToMe, repo",
+        "DCT, repo",
+    ]
+    legend = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert legend[:3] == ["printed", "logged", "measured"]
+
+
+def test_nothing_to_draw_is_no_figure(write: Callable[..., Path]) -> None:
+    result = outcome("table99_offline", [])
+    assert all(isinstance(row, Row) for row in result.rows) and figure.draw(result) is None
