@@ -36,7 +36,7 @@ def html(local: Store, published: Store) -> str:
     views = items.views(own, committed)
     views += sweeps.views(committed, published.outcomes, pictures())
     views += sweeps.views(own, local.outcomes, pictures(), own="Local: ")
-    views = unique(views)
+    views = [view.compact() for view in unique(views)]
     folder = importlib.resources.files("pitome.page") / "templates"
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pitome.page", "templates"),

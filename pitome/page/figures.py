@@ -13,17 +13,19 @@ from typing import Any
 from pitome.records.identity import CONTROLS
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "hexagon")
+_ROW = 38  # pixels for a name of two lines
 _DASHES = ("dash", "dot", "dashdot")
 
 
 @dataclass(frozen=True)
 class Points:
     """A line or a cloud of one name. x, y: [n]; text: [n], shown on hover; low, high: [n], ends of the
-    intervals of x, if it has some; series: equal for what takes equal colours, None: that of text."""
+    intervals of x, if it has some; series: equal for what takes equal colours, None: that of text; listed:
+    in the legend."""
 
     name: str
-    x: Sequence[float | str]
-    y: Sequence[float]
+    x: Sequence[float]
+    y: Sequence[float | str]
     text: Sequence[str]
     series: str | None
     low: Sequence[float] | None = None
@@ -31,6 +33,7 @@ class Points:
     joined: bool = True
     hollow: bool = False
     symbol: str | None = None
+    listed: bool = True
 
 
 def figure(
@@ -55,8 +58,8 @@ def figure(
             arguments["error_x"] = {
                 "type": "data",
                 "symmetric": False,
-                "array": [h - float(v) for h, v in zip(one.high, one.x, strict=True)],
-                "arrayminus": [float(v) - low for low, v in zip(one.low, one.x, strict=True)],
+                "array": [h - v for h, v in zip(one.high, one.x, strict=True)],
+                "arrayminus": [v - low for low, v in zip(one.low, one.x, strict=True)],
                 "thickness": 1,
                 "width": 3,
             }
@@ -65,7 +68,8 @@ def figure(
                 x=list(one.x),
                 y=list(one.y),
                 name=one.name,
-                legendgroup=one.series,
+                legendgroup=one.series or one.name,
+                showlegend=one.listed,
                 meta={"series": place},
                 mode="lines+markers" if one.joined else "markers",
                 line={"width": 1.5 if control else 2, "dash": _dash(one.series)},
@@ -75,13 +79,18 @@ def figure(
                 **arguments,
             )
         )
+    names = any(isinstance(value, str) for one in points for value in one.y)
     layout = go.Layout(
         xaxis={"title": {"text": x}, "automargin": True, "zeroline": False},
-        yaxis={"title": {"text": y}, "automargin": True, "zeroline": False},
+        # Names are read from top to bottom, as in the table.
+        yaxis={"title": {"text": y}, "automargin": True, "zeroline": False}
+        | ({"autorange": "reversed", "type": "category"} if names else {}),
         hovermode="closest",
         margin={"l": 8, "r": 12, "t": 12, "b": 8},
         legend={"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "xanchor": "left"},
     )
+    if names:
+        layout.height = 140 + _ROW * len({value for one in points for value in one.y})
     if level is not None:
         name, height = level
         line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height}

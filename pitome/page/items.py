@@ -26,6 +26,7 @@ _KINDS = (
     ("measured", "circle", False),
 )
 """Field of a row, its symbol, and whether that is hollow."""
+_LEAST = 3  # places on the x axis; with fewer there is no curve
 
 
 def views(records: Sequence[Record], published: Sequence[Record]) -> list[View]:
@@ -121,59 +122,89 @@ def _plots(result: Outcome) -> list[Plot]:
     method, against FLOPs where these are known, else against the ratio."""
     panels: dict[str, list[Row]] = defaultdict(list)
     for row in result.rows:
-        if row.metric not in _COSTS and _numbers(row):
+        if row.point and row.metric not in _COSTS and _numbers(row):
             where = ", ".join(part for part in (row.model, row.data) if part)
             panels[f"{row.metric}: {where}"].append(row)
     order = list(dict.fromkeys(_label(row) for row in result.rows))
-    drawn = {name: _panel(rows, order) for name, rows in panels.items()}
+    drawn = {name: _panel(rows, order) for name, rows in panels.items() if len(rows) > 1}
     note = "Hollow: printed (squares), logged or published (circles). Filled: measured."
     return [Plot("Quality against cost", drawn, note)] if drawn else []
 
 
 def _panel(table: Sequence[Row], order: Sequence[str]) -> str:
     places, axis = _places(table)
+    unit, name = table[0].unit, table[0].metric
+    title = f"{name}, {unit}" if unit and unit not in name else name
+    if places is None:
+        return figure(_list(table), title, "", order)
     made = []
     for label in dict.fromkeys(_label(row) for row in table):
+        listed = True
         for field, symbol, hollow in _KINDS:
-            points = sorted(
-                (
-                    (x, float(value), row)
-                    for x, row in zip(places, table, strict=True)
-                    if _label(row) == label and (value := getattr(row, field)) is not None
-                ),
-                key=lambda point: point[0] if isinstance(point[0], float) else 0.0,
-            )
+            own = [pair for pair in zip(places, table, strict=True) if _label(pair[1]) == label]
+            points = [(x, value, row) for x, row in own if (value := getattr(row, field)) is not None]
+            points.sort(key=lambda point: point[0])
             if points:
                 made.append(
                     Points(
-                        name=f"{label}, {field}",
+                        name=label,
                         x=[x for x, _, _ in points],
                         y=[y for _, y, _ in points],
-                        text=[
-                            hover(label, {"ratio": row.ratio, field: f"{digits(y, row.unit)} {row.unit}"})
-                            for _, y, row in points
-                        ],
+                        text=[_said(row, field) for _, _, row in points],
                         series=label,
                         hollow=hollow,
                         symbol=symbol,
-                        joined=axis != "Method" and field != "printed",
+                        joined=field != "printed",
+                        listed=listed,
                     )
                 )
-    unit = table[0].unit
-    name = table[0].metric
-    return figure(made, axis, f"{name}, {unit}" if unit and unit not in name else name, order)
+                listed = False
+    return figure(made, axis, title, order)
 
 
-def _places(table: Sequence[Row]) -> tuple[list[float | str], str]:
-    """Where rows stand on the x axis, and its name."""
+def _list(table: Sequence[Row]) -> list[Points]:
+    """The methods one below the other: where there is no curve."""
+    made = []
+    for field, symbol, hollow in _KINDS:
+        here = [row for row in table if getattr(row, field) is not None]
+        if here:
+            made.append(
+                Points(
+                    name=field,
+                    x=[getattr(row, field) for row in here],
+                    y=[_broken(row) for row in here],
+                    text=[_said(row, field) for row in here],
+                    series=None,
+                    hollow=hollow,
+                    symbol=symbol,
+                    joined=False,
+                )
+            )
+    return made
+
+
+def _said(row: Row, field: str) -> str:
+    value = f"{digits(getattr(row, field), row.unit)} {row.unit}"
+    return hover(_label(row), {"ratio": row.ratio, field: value})
+
+
+def _broken(row: Row) -> str:
+    """A label in two lines, so that there is room beside it on a narrow screen."""
+    ratio = f" {row.ratio}" if row.ratio not in ("", "-") else ""
+    return f"{row.method}{ratio}" + (f"<br><sub>{row.variant}</sub>" if row.variant else "")
+
+
+def _places(table: Sequence[Row]) -> tuple[list[float] | None, str]:
+    """Where rows stand on the x axis, and its name; None where there is neither cost nor ratio."""
     known = [costs.find(row.point, "gmacs") for row in table]
     values = [cost.value for cost in known if cost is not None]
-    if len(values) == len(table) and len(set(values)) > 2:
-        return list(values), "GMACs (authors' count)"
+    if len(values) == len(table) and len(set(values)) > _LEAST:
+        return values, "GMACs (authors' count)"
     ratios = [1.0 if row.ratio in ("-", "") else _ratio(row.ratio) for row in table]
-    if all(isinstance(ratio, float) for ratio in ratios) and len(set(ratios)) > 2:
-        return [float(ratio) for ratio in ratios], "Ratio"  # type: ignore[arg-type]
-    return [_label(row) for row in table], "Method"
+    numbers = [ratio for ratio in ratios if isinstance(ratio, float)]
+    if len(numbers) == len(table) and len(set(numbers)) > _LEAST:
+        return numbers, "Ratio"
+    return None, ""
 
 
 def _label(row: Row) -> str:

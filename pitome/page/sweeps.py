@@ -190,10 +190,14 @@ def _plots(table: Sequence[Row]) -> list[Plot]:
     timed = [row for row in merged if _speed(row)]
     if timed:
         fast = _curves(timed, lambda row: _speed(row).speedup, name, bars=True)
-        drawn = figure(fast, "Speed-up over the unmerged model, measured", f"{name}, %", order, level=level)
+        drawn = figure(fast, "Measured speed-up", f"{name}, %", order, level=level)
         devices = ", ".join(sorted({_speed(row).device for row in timed}))
         plots.append(
-            Plot(f"{name} against measured throughput", {"all": drawn}, f"On {devices}, with 95 % intervals.")
+            Plot(
+                f"{name} against measured throughput",
+                {"all": drawn},
+                f"Over the unmerged model, on {devices}, with 95 % intervals.",
+            )
         )
     panels: dict[str, list[Row]] = defaultdict(list)
     for row in table:

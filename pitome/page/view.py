@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 NOTHING = "-"
@@ -79,6 +80,16 @@ class View:
     notes: list[str] = field(default_factory=list)
     tally: dict[str, int] = field(default_factory=dict)
 
+    def compact(self) -> View:
+        """Without the columns in which nothing stands."""
+        filled = [
+            i
+            for i in range(len(self.columns))
+            if any(line.cells[i].value is not None or line.cells[i].tone for line in self.lines)
+        ]
+        lines = [replace(line, cells=[line.cells[i] for i in filled]) for line in self.lines]
+        return replace(self, columns=[self.columns[i] for i in filled], lines=lines)
+
     def filters(self) -> dict[str, list[str]]:
         """Name of a filter -> its choices, where there is a choice."""
         out: dict[str, list[str]] = {}
@@ -102,7 +113,5 @@ def word(text: str, tone: str = "") -> Cell:
 
 def json_safe(value: Any) -> str:
     """JSON that may stand inside a script element."""
-    import json
-
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -11,6 +11,7 @@
     const panels = figures[chart.dataset.view][Number(chart.dataset.plot)];
     const select = chart.parentElement.querySelector("select.panel");
     const { data, layout } = JSON.parse(panels[select ? select.value : Object.keys(panels)[0]]);
+    chart.style.height = layout.height ? `${layout.height}px` : "";
     const ink = css("--ink"), grid = css("--grid"), series = css("--series").split(/\s+/);
     for (const trace of data) {
       const colour = trace.meta.series < 0 ? ink : series[trace.meta.series % series.length];

@@ -1,0 +1,190 @@
+"""The page without a browser: its numbers are those of the records, its commands make them again."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pitome.config import portable
+from pitome.page import build, items, sweeps
+from pitome.page.command import command_of
+from pitome.page.view import Cell, Column, Line, View, json_safe
+from pitome.records import Record, Store
+from tests.records.examples import SPEED, example, failed, outcomes, resized
+from tests.test_conf import config_of
+
+PUBLISHED = Store(Path(__file__).parents[2] / "results" / "published")
+
+
+def runs() -> list[Record]:
+    """A sweep with a control, a failure, a speed and an authors' variant."""
+    return [
+        example("none", None, 0.9),
+        example("pitome", 0.9, 0.887, throughput=SPEED, measure="full"),
+        example("pitome_repo", 0.9, 0.85),
+        example("tome", 0.9, 0.86),
+        example("random", 0.9, 0.6),
+        resized(24, 24, 0.5, 0.6),
+        failed("tofu", 0.9, "out of <memory>"),
+    ]
+
+
+def store(folder: Path) -> Store:
+    made = Store(folder)
+    for record in runs():
+        made.save(record, outcomes(record.score) if record.done and record.score is not None else None)
+    return made
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> View:
+    folder = store(tmp_path_factory.mktemp("published"))
+    (view,) = sweeps.views(folder.all(), folder.outcomes, {})
+    return view.compact()
+
+
+def line_of(view: View, method: str) -> Line:
+    return next(line for line in view.lines if line.cells[0].value == method)
+
+
+def value(view: View, method: str, column: str) -> Cell:
+    names = [one.name for one in view.columns]
+    return line_of(view, method).cells[names.index(column)]
+
+
+def test_numbers_are_those_of_the_records(sweep: View) -> None:
+    for record in runs():
+        if not record.done or record.method.name == "resize":
+            continue
+        name = record.method.name
+        assert record.cost is not None and record.score is not None
+        assert value(sweep, name, "Top-1 %").value == 100 * record.score
+        assert value(sweep, name, "Cost %").value == 100 * record.cost.share
+        assert value(sweep, name, "GMACs").value == record.cost.macs / 1e9
+        assert value(sweep, name, "Tokens left").value == record.tokens[-1]
+        assert line_of(sweep, name).records == [record.run_id]
+        assert line_of(sweep, name).tokens == record.tokens
+    assert value(sweep, "pitome", "Speed-up").text == "1.31 [1.28, 1.35]"
+    assert value(sweep, "tome", "Speed-up").value is None
+
+
+def test_verdicts_variants_and_failures(sweep: View) -> None:
+    kinds = {line.cells[0].value: (line.variant, line.verdict) for line in sweep.lines}
+    assert kinds["none"] == ("unmerged", "none")
+    assert kinds["random"] == ("control", "worse")
+    assert kinds["pitome_repo"][0] == "authors' code" and kinds["pitome"][0] == "as published"
+    assert kinds["tofu"] == ("as published", "failed")
+    assert line_of(sweep, "tofu").note == "failed: out of <memory>"
+    assert line_of(sweep, "pitome_repo").method == "pitome"  # filtered by method, told apart by variant
+    assert sum(sweep.tally.values()) == len(sweep.lines) - 1
+    assert set(sweep.filters()) == {"method", "variant", "verdict"}
+
+
+def test_plots_hold_the_same_numbers(sweep: View) -> None:
+    titles = [plot.title for plot in sweep.plots]
+    assert titles == ["Top-1 against FLOPs", "Top-1 against measured throughput", "Tokens layer by layer"]
+    drawn = {trace["name"]: trace for trace in json.loads(sweep.plots[0].panels["all"])["data"]}
+    tome = next(record for record in runs() if record.method.name == "tome")
+    assert tome.cost is not None and tome.score is not None
+    assert (drawn["tome"]["x"], drawn["tome"]["y"]) == ([100 * tome.cost.share], [100 * tome.score])
+    (fast,) = json.loads(sweep.plots[1].panels["all"])["data"]
+    assert fast["x"] == [SPEED.speedup]
+    assert fast["error_x"]["array"] == [pytest.approx(SPEED.speedup_high - SPEED.speedup)]
+    layers = {trace["name"]: trace for trace in json.loads(sweep.plots[2].panels["0.9"])["data"]}
+    assert layers["tome"]["y"] == tome.tokens and layers["unmerged"]["y"] == [197.0] * 13
+
+
+def test_columns_in_which_nothing_stands_are_left_out() -> None:
+    line = Line([Cell("a", "a"), Cell("-"), Cell("worse", None, tone="bad")], "m", "a", "", "", "")
+    view = View("k", "sweep", "i", "t", {}, [Column("A"), Column("B"), Column("C")], [line])
+    assert [column.name for column in view.compact().columns] == ["A", "C"]
+
+
+def test_an_item_of_the_paper_shows_what_is_printed() -> None:
+    views = {view.key: view for view in items.views([], [])}
+    table = views["table5"]
+    names = [column.name for column in table.columns]
+    printed = [line.cells[names.index("Printed")] for line in table.lines]
+    assert any(cell.text == "72.30" and cell.value == 72.3 for cell in printed)
+    assert sum(table.tally.values()) == len(table.lines)
+    assert all(line.command.startswith("python run.py") for line in table.lines if line.command)
+    assert "theorem" in views and "table5_trained" not in views
+
+
+@pytest.mark.parametrize("which", ["vit_fmnist pitome", "minilm pitome_repo", "vit_fmnist resize"])
+def test_a_command_makes_its_record_again(which: str) -> None:
+    """It composes to the configuration in the record, as far as that determines the result."""
+    model, method = which.split()
+    record = next(
+        record
+        for record in PUBLISHED.all()
+        if (record.model.name, record.method.name) == (model, method) and record.throughput is None
+    )
+    words = [word.strip("'") for word in command_of(record).split(" ")[2:]]
+    made, kept = portable(config_of(*words)), record.config
+    if method == "resize":
+        assert made["control"] == "resize" and made["flops"] == record.method.asked["shares"][0]
+        return
+    for key in (
+        "ratio",
+        "r",
+        "flops",
+        "limit",
+        "seed",
+        "mode",
+        "measure",
+        "layers",
+        "batch_size",
+        "precision",
+    ):
+        assert made[key] == kept[key], key
+    for group in ("task", "model", "data", "merge"):
+        for key, told in kept[group].items():
+            assert made[group][key] == told, (group, key)
+
+
+def test_nothing_in_a_record_ends_the_script() -> None:
+    text = json_safe({"a": "</script><!--"})
+    assert "<" not in text and json.loads(text) == {"a": "</script><!--"}
+
+
+class Ids(HTMLParser):
+    """Ids, labels and requests of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, text in attrs:
+            if name == "id" and text:
+                self.ids.append(text)
+            if name in ("src", "srcset") or (name == "href" and tag == "link"):
+                self.outside += [text or ""] if not (text or "").startswith("data:") else []
+
+
+def test_the_page_is_one_file_and_equal_for_equal_records(tmp_path: Path) -> None:
+    published = store(tmp_path / "published")
+    html = build.html(Store(tmp_path / "runs"), published)
+    assert html == build.html(Store(tmp_path / "runs"), published)
+    page = html[: html.index('<script type="application/json"')]
+    parser = Ids()
+    parser.feed(page)
+    assert len(set(parser.ids)) == len(parser.ids) and parser.outside == []
+    assert "out of &lt;memory&gt;" in page
+    (block,) = re.findall(r'<script type="application/json" id="records">(.*?)</script>', html, re.S)
+    records = json.loads(block)
+    saved = json.loads((tmp_path / "published" / f"{runs()[1].run_id}.json").read_text())
+    assert records[runs()[1].run_id] == {"file": f"published/{runs()[1].run_id}.json", "record": saved}
+    assert str(tmp_path) not in html
+
+
+def test_runs_that_are_published_and_repeated_have_views_of_their_own(tmp_path: Path) -> None:
+    html = build.html(store(tmp_path / "runs"), store(tmp_path / "published"))
+    keys = re.findall(r'<section class="view" id="view-(classification[^"]*)"', html)
+    assert len(keys) == len(set(keys)) == 2 and "Local: vit_fmnist" in html
