@@ -17,9 +17,12 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from pitome.data.roots import check_source
+from pitome.data.vqa_benchmarks import check_options
 from pitome.errors import UsageError, nearest
 from pitome.merge.plugins import reason
 from pitome.merge.schedule import check_ratio, check_removal, parse_layers
+from pitome.models.families import check_arch
+from pitome.models.folders import find_model
 from pitome.models.origin import find_text_weights, find_weights
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -33,6 +36,8 @@ MEASURES = ("none", "flops", "full")
 HEADS = ("classifier", "knn")
 CONTROLS = ("resize",)
 PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
+HALVES = ("16-true", "bf16-true")  # of the weights themselves, for models that are large
+POSITIONS = ("renumber", "keep")
 
 
 @dataclass
@@ -40,7 +45,8 @@ class TaskConfig:
     """head: what answers in classification, the model's classifier or the vote of the nearest
     neighbours; k, temperature: of that vote; bank: training images that may vote, all if None.
     layers: where the task merges unless the command says (`layers=`), all if None. rerank: candidates of
-    an image and of a caption that a matching head sees in retrieval, 0: none."""
+    an image and of a caption that a matching head sees in retrieval, 0: none. positions, in vqa: of merged
+    tokens in the language model, renumber or keep; device_map: `auto` spreads a model over all devices."""
 
     name: str = MISSING
     layers: Any = None
@@ -49,6 +55,8 @@ class TaskConfig:
     temperature: Any = 0.07
     bank: Any = None
     rerank: Any = 128
+    positions: str = "renumber"
+    device_map: str | None = None
 
 
 @dataclass
@@ -81,7 +89,8 @@ class ModelConfig:
 @dataclass
 class DataConfig:
     """root: a local folder; repository, revision: on the hub; sources: where it can be had; split, of
-    texts: official, hash, or None for the one that the classifier was trained on."""
+    texts: official, hash, or None for the one that the classifier was trained on; of questions about
+    images: a part of the set. ocr: the OCR tokens of TextVQA stand in the prompt."""
 
     name: str = MISSING
     task: str = MISSING
@@ -90,6 +99,7 @@ class DataConfig:
     revision: str = "main"
     sources: list[str] = field(default_factory=list)
     split: str | None = None
+    ocr: bool = False
 
 
 @dataclass
@@ -126,7 +136,8 @@ class LoraConfig:
 
 @dataclass
 class TrainerConfig:
-    """schedule: of the learning rate; images: cosine; texts: linear or plateau."""
+    """schedule: of the learning rate; images: cosine; texts: linear or plateau. questions, flip, in vqa:
+    questions of an image in a step, and whether half of the images are mirrored, left to right."""
 
     stages: list[StageConfig] = field(default_factory=list)
     weight_decay: float = 0.0
@@ -138,6 +149,8 @@ class TrainerConfig:
     workers: int = 0
     schedule: str = "cosine"
     lora: LoraConfig = field(default_factory=LoraConfig)
+    questions: int = 4
+    flip: bool = False
 
 
 @dataclass
@@ -202,7 +215,8 @@ def validate(config: Config) -> Amount:
     _one_of("source", config.source, SOURCES)
     _one_of("mode", config.mode, MODES)
     _one_of("measure", config.measure, MEASURES)
-    _one_of("precision", str(config.precision), PRECISIONS)
+    halves = HALVES if config.task.name == "vqa" else ()
+    _one_of("precision", str(config.precision), (*PRECISIONS, *halves))
     _check_device(config.device)
     _whole("batch_size", config.batch_size, 1)
     if config.limit is not None:
@@ -212,6 +226,7 @@ def validate(config: Config) -> Amount:
     _check_head(config)
     _check_control(config)
     _check_rerank(config.task)
+    _check_answering(config)
     _check_options(config.merge)
     amount = _amount(config)
     if config.source != "auto" and config.source not in config.data.sources:
@@ -220,10 +235,13 @@ def validate(config: Config) -> Amount:
             f"available: auto, {', '.join(config.data.sources)}"
         )
     check_source(config.source, config.data.root)
+    if config.task.name == "vqa":
+        check_options(config.data.name, config.data.split, config.data.ocr)
     if config.task.name == "text":
         _check_text(config)
     elif config.weights is not None or config.mode == "test":
-        find_weights(config.model.name, config.model.checkpoint, config.weights or "pretrained")
+        find = find_model if config.task.name == "vqa" else find_weights
+        find(config.model.name, config.model.checkpoint, config.weights or "pretrained")
     if config.mode == "train" and not config.trainer.stages:
         raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
     return amount
@@ -398,6 +416,29 @@ def _check_rerank(task: TaskConfig) -> None:
     _whole("task.rerank", task.rerank, 0)
     if task.name != "retrieval" and task.rerank != TaskConfig.rerank:
         raise UsageError(f"task.rerank goes with task=retrieval, not with task={task.name}")
+
+
+def _check_answering(config: Config) -> None:
+    task = config.task
+    _one_of("task.positions", task.positions, POSITIONS)
+    if task.name != "vqa":
+        for key in ("positions", "device_map"):
+            if getattr(task, key) != getattr(TaskConfig, key):
+                raise UsageError(f"task.{key} goes with task=vqa, not with task={task.name}")
+        return
+    check_arch(config.model.arch)
+    if (
+        "{question}" not in config.model.args.get("prompt", "")
+        or "<image>" not in config.model.args["prompt"]
+    ):
+        raise UsageError("model.args.prompt must hold <image> and {question}")
+    if task.device_map is None:
+        return
+    _one_of("task.device_map", task.device_map, ("auto",))
+    if config.mode == "train" or config.weights == "random" or Path(config.weights or "").is_file():
+        raise UsageError(
+            "task.device_map=auto is for testing models of the hub or of a folder, weights=FOLDER"
+        )
 
 
 def _check_control(config: Config) -> None:

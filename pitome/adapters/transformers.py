@@ -1,16 +1,18 @@
 """transformers: text encoders and image towers (checked on 5.23).
 
 Text: BertModel, DistilBertModel (`_transformers/text.py`). Images: the towers of CLIP, SigLIP, BLIP
-and BLIP-2, and ViT (`_transformers/vision.py`); the text part of such a model stays as it is.
+and BLIP-2, and ViT (`_transformers/vision.py`), and of LLaVA-1.5 (`_transformers/llava.py`); the text part
+of such a model stays as it is.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from pitome.adapters._transformers import text, vision
+from pitome.adapters._transformers import llava, text, vision
 from pitome.adapters.core import Adapter
 from pitome.errors import UnsupportedModelError
+from pitome.models.families import KNOWN, MISSING
 
 _TEXT = tuple(kind.host for kind in text.KINDS)
 _IMAGES = tuple(kind.host for kind in vision.KINDS)
@@ -22,6 +24,9 @@ def adapt(model: nn.Module) -> Adapter:
     Raises UnsupportedModelError if there is none or more than one, or if it computes something the
     patch does not know.
     """
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind in MISSING:
+        raise UnsupportedModelError(f"cannot patch {type(model).__name__}: {MISSING[kind]}; {KNOWN}")
     found = [module for module in model.modules() if isinstance(module, _TEXT + _IMAGES)]
     if len(found) != 1:
         what = f"{len(found)} of them" if found else f"{type(model).__module__}.{type(model).__qualname__}"
@@ -31,4 +36,6 @@ def adapt(model: nn.Module) -> Adapter:
             "pass the part of the model that is one"
         )
     host = found[0]
-    return text.adapt(model, host) if isinstance(host, _TEXT) else vision.adapt(model, host)
+    if isinstance(host, _TEXT):
+        return text.adapt(model, host)
+    return llava.adapt(model, host) or vision.adapt(model, host)

@@ -21,20 +21,28 @@ Turn = tuple[list[int], list[int]]  # ids of what follows the image, ids of the 
 
 IGNORED = -100  # no target
 _PAD = 0
+_UNSEEN = ("yes", "no")  # answers that name nothing in the image
 
 
 class Packed(NamedTuple):
     """images [B, C, H, W]; ids, targets [B, N]: a target is the token itself where it is to be predicted,
-    else IGNORED; positions [N]; allowed [N, N]: which tokens (columns) a token (row) attends to."""
+    else IGNORED; positions [N]; allowed [N, N]: which tokens (columns) a token (row) attends to; words
+    [B, W]: ids of what is to be seen in each image, then IGNORED."""
 
     images: Tensor
     ids: Tensor
     targets: Tensor
     positions: Tensor
     allowed: Tensor
+    words: Tensor
 
 
-def pack(images: Tensor, prefix: Sequence[int], turns: Sequence[Sequence[Turn]]) -> Packed:
+def pack(
+    images: Tensor,
+    prefix: Sequence[int],
+    turns: Sequence[Sequence[Turn]],
+    words: Sequence[Sequence[int]],
+) -> Packed:
     """Sequences of a prefix, the same for all, and then the turns of each image, equally many.
 
     Every turn sees the prefix and itself, at the positions right behind the prefix: as if it stood there
@@ -51,10 +59,16 @@ def pack(images: Tensor, prefix: Sequence[int], turns: Sequence[Sequence[Turn]])
             at = start + number * width
             ids[row, at : at + len(ask) + len(answer)] = torch.tensor(ask + answer)
             targets[row, at + len(ask) : at + len(ask) + len(answer)] = torch.tensor(answer)
-    turn = torch.cat([torch.zeros(start, dtype=torch.long), torch.arange(1, count + 1).repeat_interleave(width)])
+    turn = torch.cat(
+        [torch.zeros(start, dtype=torch.long), torch.arange(1, count + 1).repeat_interleave(width)]
+    )
     positions = torch.cat([torch.arange(start), torch.arange(start, start + width).repeat(count)])
     same = (turn[None, :] == 0) | (turn[None, :] == turn[:, None])
-    return Packed(images, ids, targets, positions, same & torch.ones(length, length, dtype=torch.bool).tril())
+    seen = torch.full((len(words), max(map(len, words))), IGNORED)
+    for row, some in enumerate(words):
+        seen[row, : len(some)] = torch.tensor(some, dtype=torch.long)
+    allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
+    return Packed(images, ids, targets, positions, allowed, seen)
 
 
 class PackedBatches(Dataset):
@@ -89,7 +103,9 @@ class PackedBatches(Dataset):
                 self.groups.append(group)
                 self.pixels.append(prepare(image, preprocess))
         if len(self.groups) < batch_size:
-            raise DataError(f"{len(self.groups)} images are too few for batches of {batch_size}; give more data")
+            raise DataError(
+                f"{len(self.groups)} images are too few for batches of {batch_size}; give more data"
+            )
 
     def __len__(self) -> int:
         return len(self.groups) // self.batch_size
@@ -98,14 +114,16 @@ class PackedBatches(Dataset):
         epoch, step = divmod(number, len(self))
         order = np.random.RandomState([self.seed, epoch]).permutation(len(self.groups))
         random = np.random.RandomState([self.seed, epoch, step])
-        images, turns = [], []
+        images, turns, words = [], [], []
         for index in order[step * self.batch_size : (step + 1) * self.batch_size]:
             pixels, group = self.pixels[index], self.groups[index]
             images.append(pixels[:, :, ::-1] if self.flip and random.randint(2) else pixels)
             few = len(group) < self.questions
             chosen = random.choice(len(group), self.questions, replace=few)
             turns.append([self.turn(group[at]) for at in chosen])
-        return pack(normalise(np.stack(images), self.preprocess), self.prefix, turns)
+            said = [question for question in group if question.answers[0] not in _UNSEEN]
+            words.append(sorted({self.turn(question)[1][0] for question in said}))
+        return pack(normalise(np.stack(images), self.preprocess), self.prefix, turns, words)
 
 
 class VqaTrainingData(lightning.LightningDataModule):

@@ -110,6 +110,29 @@ class FixedLength:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnsweringCost:
+    """Of one question about an image, at the median length of its text, behind the image tower.
+
+    image_tokens: rows that the language model reads; prompt_tokens: with these; projector_macs: of the
+    image; prefill_macs: of the prompt up to the first new token; decode_macs: of the next one, with keys
+    and values kept. unmerged_*: of the same model without merging.
+    """
+
+    image_tokens: int
+    unmerged_image_tokens: int
+    prompt_tokens: int
+    unmerged_prompt_tokens: int
+    projector_macs: int
+    unmerged_projector_macs: int
+    prefill_macs: int
+    prefill_macs_closed_form: int
+    unmerged_prefill_macs: int
+    decode_macs: int
+    decode_macs_closed_form: int
+    unmerged_decode_macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """Of one sample, or the mean over the samples where their lengths differ. FLOPs = 2 MACs.
 
@@ -118,7 +141,8 @@ class Cost:
     repository. unmerged_*: of the same model without merging. share: flops / unmerged_flops.
     fixed_length: for texts, the cost at one length, which does not depend on the data. total_macs,
     unmerged_total_macs: of image-text models, whose other costs are of the image tower: an image
-    with the captions that come with it.
+    with the captions that come with it, or with a question up to the first token of its answer, whose
+    parts are in answering.
     """
 
     macs: int
@@ -133,6 +157,7 @@ class Cost:
     fixed_length: FixedLength | None = None
     total_macs: int | None = None
     unmerged_total_macs: int | None = None
+    answering: AnsweringCost | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +165,9 @@ class Throughput:
     """Merged and unmerged model, timed alternately in one run.
 
     images_per_s: samples of any kind. speedup: median of `pairs` ratios, with its 95 % interval
-    [speedup_low, speedup_high]. tokens_per_s: of texts, tokens of the input without padding.
+    [speedup_low, speedup_high]. tokens_per_s: of texts, tokens of the input without padding. Of
+    generated answers: first_token_s: seconds until the whole batch has its first token;
+    decode_tokens_per_s: tokens behind it, of all answers of the batch.
     """
 
     images_per_s: float
@@ -154,6 +181,10 @@ class Throughput:
     threads: int
     tokens_per_s: float | None = None
     tokens_per_s_unmerged: float | None = None
+    first_token_s: float | None = None
+    first_token_s_unmerged: float | None = None
+    decode_tokens_per_s: float | None = None
+    decode_tokens_per_s_unmerged: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

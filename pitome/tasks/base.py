@@ -58,6 +58,7 @@ class Task(ABC):
     weights: Weights
     sha256: str | None  # of the weights; None if random
     note: str = ""  # behind the model's name in records and tables: how it is used, if not as usual
+    partial: Path | None = None  # where `evaluate` may keep finished samples; the job removes it at the end
     input_size: int | tuple[int, int] | None = None  # for `flops=` where the model does not fix it
 
     @abstractmethod

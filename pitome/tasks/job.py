@@ -171,6 +171,9 @@ class Job:
             enable_checkpointing=False,
             enable_model_summary=False,
         )
+        task.partial = self.store.folder / f"{run_id(self._identity())}.jsonl"
+        if config.rerun:
+            task.partial.unlink(missing_ok=True)
         result = task.evaluate(trainer)
         task.model.to(device)  # Lightning leaves it on the CPU
         memory = peak_memory(device)
@@ -188,6 +191,7 @@ class Job:
             environment=describe_environment(device, config.precision, attention_kernel(task.model)),
         )
         record = self.store.save(record, result.outcomes)
+        task.partial.unlink(missing_ok=True)
         close_logger(logger, numbers(record))
         if folder is not None:
             # beside the weights, under their name

@@ -25,9 +25,6 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     SiglipVisionModel,
     ViTForMaskedImageModeling,
 )
@@ -380,15 +377,6 @@ def test_sizes_that_are_refused() -> None:
 # Refusals
 
 
-def llava() -> Any:
-    text = LlamaConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-    )
-    return LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=clip().config, text_config=text, image_token_index=49)
-    )
-
-
 @pytest.mark.parametrize(
     ("build", "says"),
     [
@@ -397,14 +385,13 @@ def llava() -> Any:
             "every token",
         ),
         (lambda: ViTForMaskedImageModeling(vit().config), "every token"),
-        (llava, "every token"),
         (lambda: torch.nn.ModuleList([clip(), clip()]), "found 2 of them"),
         (
             lambda: type("Own", (CLIPVisionModel,), {"forward": lambda self, x: x})(clip().config),
             "one of its own",
         ),
     ],
-    ids=["mean", "pixels", "llava", "two", "own-forward"],
+    ids=["mean", "pixels", "two", "own-forward"],
 )
 def test_models_that_are_refused(build: Any, says: str) -> None:
     model = build()

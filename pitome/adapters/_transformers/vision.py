@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.models.blip import modeling_blip as blip
 from transformers.models.blip_2 import modeling_blip_2 as blip_2
 from transformers.models.clip import modeling_clip as clip
+from transformers.models.llava import modeling_llava as llava
 from transformers.models.siglip import modeling_siglip as siglip
 from transformers.models.vit import modeling_vit as vit
 
@@ -89,11 +90,13 @@ _AROUND: tuple[type[nn.Module], ...] = (
     blip_2.Blip2ForConditionalGeneration,
     blip_2.Blip2ForImageTextRetrieval,
     blip_2.Blip2VisionModelWithProjection,
+    llava.LlavaModel,
+    llava.LlavaForConditionalGeneration,
 )
 
 
-def adapt(model: nn.Module, host: nn.Module) -> VisionAdapter:
-    """The adapter of the image tower `host` in `model`.
+def adapt(model: nn.Module, host: nn.Module, make: type[VisionAdapter] | None = None) -> VisionAdapter:
+    """The adapter of the image tower `host` in `model`, of the class `make`.
 
     Raises UnsupportedModelError if it computes something the patch does not know, or if a model of
     transformers around it is not known to take merged tokens.
@@ -117,7 +120,7 @@ def adapt(model: nn.Module, host: nn.Module) -> VisionAdapter:
                 f"{', '.join(known.__name__ for known in _AROUND)}"
             )
     whole = [module for module in around if isinstance(module, _ALONE)]
-    return VisionAdapter(host, kind, layers, whole[0] if whole else host)
+    return (make or VisionAdapter)(host, kind, layers, whole[0] if whole else host)
 
 
 class VisionAdapter(Adapter):
