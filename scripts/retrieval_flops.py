@@ -6,6 +6,7 @@ architectures, which are built without weights. No model is run.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Sequence
@@ -208,17 +209,18 @@ def _speedup(row: Row, tower: Tower) -> list[str]:
 def _total(row: Row, tower: Tower) -> list[str]:
     cost = tower.ours("pitome", row)
     left = cost.tokens[-1]
-    caption, features = tower.model.text_macs(), tower.model.feature_macs(left)
+    features, (caption, pair) = tower.model.feature_macs(left), _captions(tower.model, left)
+    captions = 5 * caption
     where, name, _, ratio = _head(row, tower)
     behind = f"{float(row.printed) - float(row.of_tower):.2f}"
-    ours = [
-        cost.macs,
-        features,
-        5 * caption,
-        cost.macs + features + 5 * caption,
-        tower.model.match_macs(left),
-    ]
+    ours = [cost.macs, features, captions, cost.macs + features + captions, pair]
     return [where, name, ratio, row.printed, behind, str(left), *(f"{macs / 1e9:.2f}" for macs in ours)]
+
+
+@functools.cache
+def _captions(model: Any, tokens: int) -> tuple[int, int]:
+    """MACs of a caption's features, and of a pair with an image of which so many tokens are left."""
+    return model.text_macs(), model.match_macs(tokens)
 
 
 def _head(row: Row, tower: Tower) -> list[str]:
