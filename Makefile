@@ -1,6 +1,7 @@
 # Everything runs from a fresh clone: each target sets up what it needs.
 PYTHON := .venv/bin/python
 LIMIT ?= 1000
+MINUTES ?= 25
 METHODS := none,pitome,tome,tofu,diffrate,random,stride
 
 .DEFAULT_GOAL := help
@@ -21,8 +22,8 @@ test: setup ## the test suite
 lint: setup ## formatter, linter, types
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(PYTHON) -m mypy pitome run.py
 
-bench: setup ## speed of every method beside the unmerged model, timed alternately
-	@$(PYTHON) run.py -m merge=$(METHODS) ratio=0.95,0.9,0.85 limit=$(LIMIT) measure=full
+bench: setup ## speed beside the unmerged model; MINUTES=n (25), REFERENCE=folder of the authors' code, QUICK=1
+	@$(PYTHON) scripts/bench.py --minutes $(MINUTES) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(QUICK),--quick)
 
 report: setup ## tables and plots of all recorded runs
 	@$(PYTHON) scripts/report.py

@@ -149,8 +149,7 @@ class Site:
                 if size is None:
                     size = x.new_ones(x.shape[:2], dtype=_wide(x))
                     size = size if dropped is None else size.masked_fill(dropped, 0)
-                tokens = self._tokens(x, size, keys, query, scale, padding)
-                plan = self._plan(tokens, remove) if dropped is None else self._padded_plan(tokens, dropped)
+                plan = self.decide(x, size, keys, query, scale, padding, remove)
                 x, size = plan.apply(x), plan.sizes(size)
                 if membership is not None:
                     membership = plan.trace(membership)
@@ -161,6 +160,22 @@ class Site:
         state.padding[layer + 1] = padding
         state.tokens[layer + 1] = x.shape[1]
         return x
+
+    def decide(
+        self,
+        x: Tensor,
+        size: Tensor,
+        keys: Tensor | None,
+        query: Tensor | None,
+        scale: float,
+        padding: Tensor | None,
+        remove: int,
+    ) -> Plan:
+        """What `merge` carries out; apart from it, so that the two can be timed apart."""
+        tokens = self._tokens(x, size, keys, query, scale, padding)
+        if padding is None or self.state.method.padding == "merged":
+            return self._plan(tokens, remove)
+        return self._padded_plan(tokens, padding)
 
     def _remove(self, n: int) -> int:
         state = self.state
@@ -302,10 +317,11 @@ def class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, scale: flo
 
     `query` [B, H, 1, D], `keys` [B, H, N, D], `bias` [B, N] added to the logits.
     """
-    logits = (query * scale) @ keys.transpose(-2, -1)
+    # Keys first: a matrix times a vector, for which they need not be copied into another order.
+    logits = (keys @ (query * scale).transpose(-2, -1))[..., 0]
     if bias is not None:
-        logits = logits + bias[:, None, None, :]
-    return logits.softmax(dim=-1).mean(dim=1)[:, 0]
+        logits = logits + bias[:, None, :]
+    return logits.softmax(dim=-1).mean(dim=1)
 
 
 def _log_size(size: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""How fast merged models are beside unmerged ones: `make bench`."""

@@ -1,0 +1,95 @@
+"""A patched model through torch.export and ONNX, as it is deployed."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import pitome
+from pitome.bench.groups import METHODS, QUICK_MODEL, RATIO, SMALL
+from pitome.bench.record import Record
+from pitome.bench.subjects import build
+from pitome.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PART = "export"
+
+
+def export_onnx(model: nn.Module, inputs: Tensor) -> bytes:
+    """`model`, patched or not, as an ONNX file for inputs of the shape of `inputs`.
+
+    The model must be in eval mode. Raises UsageError where the extra `export` is not installed.
+    """
+    _require("onnx", "onnxscript")
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program: Any = torch.onnx.export(model, (inputs,), dynamo=True, verbose=False)
+    program.save(buffer)
+    return buffer.getvalue()
+
+
+def onnx_session(file: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """An onnxruntime session for the model `file`, on `threads` threads of the CPU."""
+    _require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_runner(model: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
+    """One forward of `model` in onnxruntime, on as many threads as torch has now."""
+    session = onnx_session(export_onnx(model, inputs), torch.get_num_threads())
+    name, fed = session.get_inputs()[0].name, inputs.numpy()
+    return lambda: torch.from_numpy(session.run(None, {name: fed})[0])
+
+
+def _require(*modules: str) -> None:
+    """Raises UsageError for a module that is not installed."""
+    import importlib.util
+
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{missing[0]} is not installed; install the extra: pip install 'pitome[export]'")
+
+
+def differences(model: nn.Module, inputs: Tensor) -> dict[str, float]:
+    """The largest difference of what `model` computes through torch.export and through onnxruntime from
+    what it computes as it is."""
+    with torch.no_grad():
+        want = model(inputs)
+        exported = torch.export.export(model, (inputs,)).module()(inputs)
+        again = onnx_runner(model, inputs)()
+    found = {"torch_export": exported, "onnxruntime": again}
+    return {name: (got - want).abs().max().item() for name, got in found.items()}
+
+
+def compare(record: Record, deadline: float, quick: bool = False) -> bool:
+    """The differences of every method on ViT-S at 224 pixels, one image. Returns whether all of them are
+    in `record`."""
+    cells = record.part(PART)
+    model, size = (QUICK_MODEL, 160) if quick else (SMALL, 224)
+    for method in METHODS[:1] if quick else METHODS:
+        key = f"{model}, {method}"
+        if key in cells:
+            continue
+        if time.monotonic() > deadline:
+            return False
+        subject = build(model, 1, size)
+        with pitome.patch(subject.model, method, ratio=RATIO):
+            cells[key] = differences(subject.model, subject.inputs)
+        record.save()
+    return True

@@ -1,0 +1,204 @@
+"""A checkout of the authors' repository beside this project: same weights, same inputs, in turn.
+
+Their code runs in a process of its own (`reference_worker.py`) with the timm it needs; nothing of it is
+copied or imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import pitome
+from pitome.bench.groups import RATIO
+from pitome.bench.record import Record
+from pitome.bench.targets import paired
+from pitome.bench.timing import threads
+from pitome.data.roots import cache_folder
+from pitome.errors import PitomeError, UsageError
+
+PART = "reference"
+WORKER = Path(__file__).with_name("reference_worker.py")
+# Our name of what the repository runs -> where it patches a DeiT (hchautran/PiToMe at 550b5de).
+METHODS = {
+    "pitome": "algo.pitome.patch.deit",
+    "tome": "algo.tome.patch.deit",
+    "tofu": "algo.tofu.patch.deit",
+    "diffrate": "algo.DiffRate.patch.deit",
+}
+SMALL = {
+    "img_size": 224,
+    "patch_size": 16,
+    "embed_dim": 384,
+    "depth": 12,
+    "num_heads": 6,
+    "num_classes": 1000,
+}
+BASE = {**SMALL, "embed_dim": 768, "num_heads": 12}
+TOLERANCE = 5e-5
+"""Largest difference of an output; that of the golden model cases."""
+
+
+class CheckoutError(PitomeError):
+    """The reference checkout cannot be run."""
+
+
+def reference(
+    checkout: Path,
+    record: Record,
+    deadline: float,
+    *,
+    name: str = "vit_small",
+    args: dict[str, Any] = SMALL,
+    batch: int = 16,
+    ratio: float = RATIO,
+    pairs: int = 20,
+    methods: tuple[str, ...] = tuple(METHODS),
+) -> bool:
+    """Time the `_repo` presets against `checkout` on a ViT of `args`, one thread, CPU time, and compare
+    the outputs. Returns whether every method was done before `deadline` (time.monotonic).
+
+    Raises UsageError for a folder that is no checkout, CheckoutError where their code fails.
+    """
+    check_checkout(checkout, methods)
+    cells = record.part(PART)
+    timm = _timm_folder(checkout)
+    for method in methods:
+        key = f"{name}-{method}-batch{batch}-{ratio}"
+        if key in cells:
+            continue
+        if time.monotonic() > deadline:
+            return False
+        cells[key] = {"method": method} | _compare(checkout, timm, method, args, batch, ratio, pairs)
+        record.save()
+    return True
+
+
+def check_checkout(checkout: Path, methods: tuple[str, ...] = tuple(METHODS)) -> None:
+    """Raises UsageError for a folder that lacks the files of `methods`."""
+    for method in methods:
+        file = checkout.joinpath(*METHODS[method].split(".")).with_suffix(".py")
+        if not file.is_file():
+            raise UsageError(
+                f"{checkout} is no checkout of the PiToMe repository: it has no "
+                f"{file.relative_to(checkout)}; clone hchautran/PiToMe and give its folder"
+            )
+
+
+def _compare(
+    checkout: Path, timm: Path | None, method: str, args: dict[str, Any], batch: int, ratio: float, pairs: int
+) -> dict[str, Any]:
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    model = VisionTransformer(**args).eval()
+    x = torch.randn(batch, 3, args["img_size"], args["img_size"])
+    with tempfile.TemporaryDirectory() as folder, threads(1), torch.no_grad():
+        tensors, output = Path(folder) / "in.safetensors", Path(folder) / "out.safetensors"
+        save_file({**model.state_dict(), "input": x}, tensors)
+        settings = {
+            "checkout": str(checkout.resolve()),
+            "timm": None if timm is None else str(timm),
+            "module": METHODS[method],
+            "args": {**args, "qkv_bias": True},
+            "ratio": ratio,
+            "threads": 1,
+            "tensors": str(tensors),
+            "output": str(output),
+        }
+        path = Path(folder) / "settings.json"
+        path.write_text(json.dumps(settings))
+        with pitome.patch(model, f"{method}_repo", ratio=ratio), _worker(path) as ask:
+            difference = (model(x) - load_file(output)["output"]).abs().max().item()
+            ask()  # both have run once before
+            ours, theirs = [], []
+            for pair in range(pairs):
+                for side in ("ours", "theirs") if pair % 2 == 0 else ("theirs", "ours"):
+                    if side == "theirs":
+                        theirs.append(ask())
+                        continue
+                    start = time.process_time()
+                    model(x)
+                    ours.append(time.process_time() - start)
+    found = paired(ours, theirs)
+    return {
+        "speedup": found.value,
+        "low": found.low,
+        "high": found.high,
+        "pairs": pairs,
+        "difference": difference,
+        "tolerance": TOLERANCE,
+        "ours": ours,
+        "theirs": theirs,
+    }
+
+
+@contextlib.contextmanager
+def _worker(settings: Path) -> Iterator[Any]:
+    """A function that has the worker run one forward and returns its seconds."""
+    with open(settings.with_name("worker.log"), "w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(WORKER), str(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def answer() -> str:
+            line = stdout.readline().strip()
+            if line:
+                return line
+            log.seek(0)
+            last = log.read().strip().splitlines()[-1:] or ["it said nothing"]
+            raise CheckoutError(f"the reference checkout does not run: {last[0]}")
+
+        def ask() -> float:
+            print("run", file=stdin, flush=True)
+            return float(answer())
+
+        try:
+            answer()
+            yield ask
+        finally:
+            stdin.close()
+            process.wait()
+            stdout.close()
+
+
+def _timm_folder(checkout: Path) -> Path | None:
+    """A folder with the timm that the checkout's requirements name, fetched once; None: the installed one.
+
+    Raises CheckoutError where it cannot be fetched.
+    """
+    requirements = checkout / "requirements.txt"
+    named = re.search(r"^timm==([\w.]+)", requirements.read_text(), re.M) if requirements.is_file() else None
+    if named is None:
+        return None
+    folder = cache_folder() / "reference" / f"timm-{named[1]}"
+    if (folder / "timm").is_dir():
+        return folder
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    installer = [uv, "pip", "install"] if uv else [sys.executable, "-m", "pip", "install"]
+    with tempfile.TemporaryDirectory() as partial:
+        command = [*installer, "--quiet", "--no-deps", "--target", partial, f"timm=={named[1]}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise CheckoutError(f"timm {named[1]}, which the checkout needs, cannot be installed: {reason}")
+        shutil.copytree(partial, folder, dirs_exist_ok=True)
+    return folder

@@ -1,0 +1,81 @@
+"""A child process that runs the authors' implementation: python reference_worker.py SETTINGS.json.
+
+Imports nothing of this project. It writes what its model makes of the inputs, prints `ready`, and then
+answers every line it reads with the CPU seconds of one forward. Their code is imported file by file: the
+`__init__` of their packages imports libraries (LAVIS among them) that a DeiT does not need.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+
+def main(path: str) -> None:
+    settings = json.loads(Path(path).read_text())
+    # What their code prints is not an answer.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    with contextlib.redirect_stdout(sys.stderr):
+        model, x = _load(settings)
+        import torch
+        from safetensors.torch import save_file
+
+        with torch.no_grad():
+            save_file({"output": _tensor(model(x)).contiguous()}, settings["output"])
+            print("ready", file=answers, flush=True)
+            for _ in sys.stdin:
+                start = time.process_time()
+                model(x)
+                print(time.process_time() - start, file=answers, flush=True)
+
+
+def _load(settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Their patched model with our weights, and the inputs."""
+    sys.path[:0] = [folder for folder in (settings["timm"], settings["checkout"]) if folder]
+    import torch
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(settings["threads"])
+    if importlib.util.find_spec("torch._six") is None:  # timm 0.4 asks for it; torch 2 has it no more
+        six: Any = types.ModuleType("torch._six")
+        six.container_abcs, six.string_classes, six.int_classes = collections.abc, (str,), int
+        sys.modules["torch._six"] = six
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(**settings["args"])
+    tensors = load_file(settings["tensors"])
+    x = tensors.pop("input")
+    model.load_state_dict(tensors)
+    model.eval()
+    _import(Path(settings["checkout"]), settings["module"]).apply_patch(model)
+    if hasattr(model, "init_kept_num_using_ratio"):
+        model.init_kept_num_using_ratio(settings["ratio"])
+    model.ratio = settings["ratio"]
+    return model, x
+
+
+def _import(checkout: Path, name: str) -> Any:
+    """The module `name` without the `__init__` of its packages."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        package = types.ModuleType(".".join(parts[:depth]))
+        package.__path__ = [str(checkout.joinpath(*parts[:depth]))]
+        sys.modules[package.__name__] = package
+    return importlib.import_module(name)
+
+
+def _tensor(output: Any) -> Any:
+    """Their forward returns the logits and a count of operations."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,129 @@
+"""From the times of a record to speed-ups, saved shares and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pitome.measure.throughput import LEAST_PAIRS, median_interval
+
+UNMERGED = "none"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval; None where there are too few values for one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One merged variant beside the unmerged one.
+
+    promise: FLOPs unmerged / merged; speedup: median of the rounds' ratios; saved: the share of the
+    promised time that was saved, (1 - 1/speedup) / (1 - 1/promise); memory: bytes a forward takes beside
+    the weights, merged and unmerged.
+    """
+
+    group: Mapping[str, Any]
+    method: str
+    promise: float
+    speedup: Interval
+    saved: Interval
+    rounds: int
+    seconds: float
+    seconds_unmerged: float
+    memory: tuple[int, int] | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rounds that were asked for are there."""
+        return self.rounds >= self.group["pairs"]
+
+
+def results(cells: Mapping[str, Any]) -> list[Result]:
+    """All merged variants of the record's part `speed` that have been timed at least once."""
+    return [
+        _result(cell, method)
+        for cell in cells.values()
+        if cell["rounds"]
+        for method in cell["group"]["methods"]
+    ]
+
+
+def _result(cell: Mapping[str, Any], method: str) -> Result:
+    merged, plain = (np.array([row[name] for row in cell["rounds"]]) for name in (method, UNMERGED))
+    speedup = estimate(plain / merged)
+    promise = cell["macs"][UNMERGED] / cell["macs"][method]
+    memory = [cell.get("memory", {}).get(name) for name in (method, UNMERGED)]
+    return Result(
+        group=cell["group"],
+        method=method,
+        promise=promise,
+        speedup=speedup,
+        saved=Interval(*(None if s is None else saved_share(s, promise) for s in vars(speedup).values())),
+        rounds=len(merged),
+        seconds=float(np.median(merged)),
+        seconds_unmerged=float(np.median(plain)),
+        memory=None if None in memory else (memory[0], memory[1]),
+    )
+
+
+def estimate(values: np.ndarray) -> Interval:
+    """The median of `values` [n] with its interval from order statistics."""
+    middle = float(np.median(values))
+    return Interval(middle) if len(values) < LEAST_PAIRS else Interval(middle, *median_interval(values))
+
+
+def saved_share(speedup: float, promise: float) -> float:
+    """Share of the promised time that a speed-up saves; 1 is the limit that FLOPs set."""
+    return (1 - 1 / speedup) / (1 - 1 / promise)
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """Slope of log(seconds) against log(sizes), by least squares."""
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+MET, MISSED, UNCLEAR, OPEN = "met", "missed", "cannot tell", "not measured"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of the table of targets: what was asked for, what was found."""
+
+    name: str
+    wanted: str
+    found: str
+    verdict: str
+
+
+def at_least(name: str, bound: float, found: Interval | None, show: Any) -> Target:
+    """A target from below, judged by the whole interval where there is one."""
+    wanted = f">= {show(bound)}"
+    if found is None:
+        return Target(name, wanted, "", OPEN)
+    low = found.value if found.low is None else found.low
+    high = found.value if found.high is None else found.high
+    verdict = MET if low >= bound else MISSED if high < bound else UNCLEAR
+    return Target(name, wanted, interval(found, show), verdict)
+
+
+def at_most(name: str, bound: float, found: float | None, show: Any) -> Target:
+    """A target from above, of one number."""
+    if found is None:
+        return Target(name, f"<= {show(bound)}", "", OPEN)
+    return Target(name, f"<= {show(bound)}", show(found), MET if found <= bound else MISSED)
+
+
+def interval(found: Interval, show: Any) -> str:
+    """`value [low, high]`."""
+    if found.low is None or found.high is None:
+        return show(found.value)
+    return f"{show(found.value)} [{show(found.low)}, {show(found.high)}]"

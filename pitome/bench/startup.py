@@ -1,0 +1,75 @@
+"""What the command line costs before any work is done."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pitome.bench.record import Record
+
+ROOT = Path(__file__).parents[2]
+PART = "startup"
+ANSWERS = (
+    ("--help",),
+    ("merge=pitom",),
+    ("ratio=1.5",),
+    ("model=deit",),
+    ("weights=/no/such/file",),
+    ("data.root=/no/such/folder",),
+)
+_IMPORTS = "import torch, timm, lightning"
+
+
+def startup(record: Record, deadline: float, repeats: int = 3) -> bool:
+    """Time `run.py` on questions that words alone decide, and a run on as little data as can be against
+    the imports that it cannot do without. CPU time of the process and its children; each the median of
+    `repeats`. Returns whether all of it was done before `deadline`."""
+    cells = record.part(PART)
+    for words in ANSWERS:
+        name = f"run.py {' '.join(words)}"
+        if name in cells:
+            continue
+        if time.monotonic() > deadline:
+            return False
+        taken = [cpu_seconds([sys.executable, "run.py", *words]) for _ in range(repeats)]
+        cells[name] = {"kind": "answer", "seconds": statistics.median(taken), "repeats": repeats}
+        record.save()
+    name = "run.py weights=random limit=2"
+    if name not in cells:
+        if time.monotonic() > deadline:
+            return False
+        cells[name] = _fixed(repeats)
+        record.save()
+    return True
+
+
+def _fixed(repeats: int) -> dict[str, Any]:
+    """A run of two images beside the imports, in turn."""
+    runs, imports = [], []
+    for _ in range(repeats):
+        imports.append(cpu_seconds([sys.executable, "-c", _IMPORTS]))
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["weights=random", "limit=2", "logger=none", f"results={folder}", "measure=none"]
+            runs.append(cpu_seconds([sys.executable, "run.py", *words]))
+    ratios = [run / one for run, one in zip(runs, imports, strict=True)]
+    return {
+        "kind": "fixed",
+        "seconds": statistics.median(runs),
+        "imports": statistics.median(imports),
+        "ratio": statistics.median(ratios),
+        "repeats": repeats,
+    }
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """CPU time (user and system) of `command`, its children included, run in the project's folder."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, _, usage = os.wait4(process.pid, 0)
+    process.returncode = 0  # it has been waited for
+    return usage.ru_utime + usage.ru_stime

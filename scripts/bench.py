@@ -1,0 +1,54 @@
+"""Speed of merged models beside unmerged ones: python scripts/bench.py [--help]
+
+One JSON per set of conditions under results/bench/, with a table (Markdown) and a plot of it. It goes on
+where it was stopped; `--minutes` ends it after that time, and the same command then does the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from pitome.errors import PitomeError
+
+RESULTS = Path(__file__).parent.parent / "results" / "bench"
+PARTS = ("export", "startup", "reference", "layers", "scaling", "llava", "sweep", "speed")
+
+
+def main(words: list[str]) -> int:
+    """Measure what is missing, write the record, print the targets. Returns the exit code."""
+    parser = argparse.ArgumentParser(description="Speed of merged models beside unmerged ones.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    parser.add_argument("--models", nargs="+", help="names of timm, bert_base, clip_l336; default: all")
+    parser.add_argument("--methods", nargs="+", help="default: those of each group")
+    parser.add_argument("--ratio", type=float, default=0.925, help="share of tokens a layer keeps")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--minutes", type=float, help="end after so long; the same command goes on")
+    parser.add_argument(
+        "--reference", type=Path, help="a checkout of the authors' repository to time as well"
+    )
+    parser.add_argument("--quick", action="store_true", help="a tiny model: to see that it works")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(words)
+    try:
+        from pitome.bench.run import Choice, bench
+
+        complete = bench(Choice(**vars(options)))
+    except PitomeError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; what was measured is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    if not complete:
+        print("not everything is measured yet; the same command goes on from here")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

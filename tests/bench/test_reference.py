@@ -1,0 +1,66 @@
+"""`--reference`: a small stand-in for the authors' checkout, run in its own process."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pitome.bench.record import Record
+from pitome.bench.reference import CheckoutError, check_checkout, reference
+from pitome.errors import UsageError
+
+ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5}
+# Merges nothing, as ours does at ratio 1; prints, and returns a count beside the logits, as theirs does.
+# Its package imports what is not installed.
+PATCH = """
+from . import helper
+def apply_patch(model):
+    print("using", helper.NAME)
+    forward = model.forward
+    def both(x):
+        assert model.ratio == 1.0
+        return forward(x), 0
+    model.forward = both
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    folder = tmp_path / "checkout" / "algo" / "pitome" / "patch"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("import a_library_that_is_not_installed")
+    (folder / "helper.py").write_text("NAME = 'stand-in'")
+    (folder / "deit.py").write_text(PATCH)
+    return tmp_path / "checkout"
+
+
+def run(checkout, record):
+    return reference(
+        checkout, record, math.inf, name="tiny", args=ARGS, batch=2, ratio=1.0, pairs=6, methods=("pitome",)
+    )
+
+
+def test_a_checkout_is_run_beside_ours_and_compared(checkout, tmp_path):
+    record = Record(tmp_path / "a.json", {})
+    assert run(checkout, record)
+    (cell,) = Record(tmp_path / "a.json", {}).part("reference").values()
+    assert cell["difference"] <= cell["tolerance"]
+    assert len(cell["ours"]) == len(cell["theirs"]) == 6 and min(cell["ours"] + cell["theirs"]) >= 0
+    assert cell["low"] <= cell["speedup"] <= cell["high"]
+    # what is recorded is not measured again
+    (checkout / "algo" / "pitome" / "patch" / "deit.py").write_text("raise OSError")
+    assert run(checkout, record)
+
+
+def test_a_checkout_that_fails_is_one_line(checkout, tmp_path):
+    (checkout / "algo" / "pitome" / "patch" / "deit.py").write_text("raise OSError('no such weights')")
+    with pytest.raises(
+        CheckoutError, match=r"^the reference checkout does not run: OSError: no such weights$"
+    ):
+        run(checkout, Record(tmp_path / "a.json", {}))
+
+
+def test_a_folder_that_is_no_checkout(tmp_path):
+    with pytest.raises(UsageError, match=r"is no checkout .*it has no algo/pitome/patch/deit\.py"):
+        check_checkout(tmp_path)

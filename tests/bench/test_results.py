@@ -1,0 +1,169 @@
+"""From times to speed-ups, saved shares and verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pitome.bench import table, targets
+from pitome.bench.groups import BASE, LARGE, SMALL, Group
+from pitome.bench.results import (
+    MET,
+    MISSED,
+    OPEN,
+    UNCLEAR,
+    Interval,
+    at_least,
+    at_most,
+    exponent,
+    results,
+    saved_share,
+)
+
+
+def cell(group: Group, speedups: list[float], macs: tuple[int, int] = (150, 100)) -> dict:
+    """A cell of the record: every round takes 1 s unmerged."""
+    return {
+        "group": vars(group),
+        "macs": {"none": macs[0], **dict.fromkeys(group.methods, macs[1])},
+        "tokens": {},
+        "memory": {"none": 50_000_000, **dict.fromkeys(group.methods, 40_000_000)},
+        "rounds": [{"none": 1.0, **dict.fromkeys(group.methods, 1 / s)} for s in speedups],
+    }
+
+
+def parts_of(*cells: dict) -> dict:
+    return {"speed": {str(number): one for number, one in enumerate(cells)}}
+
+
+@pytest.mark.parametrize(
+    ("speedup", "promise", "saved"),
+    [(1.5, 1.5, 1.0), (1.0, 1.5, 0.0), (1.25, 1.5, 0.6), (0.8, 1.25, -1.25), (1.10, 1.34, 0.3583)],
+)
+def test_saved_share_is_the_promised_time_that_was_saved(speedup, promise, saved):
+    assert saved_share(speedup, promise) == pytest.approx(saved, abs=1e-4)
+
+
+def test_a_result_is_the_median_of_the_rounds_ratios():
+    group = Group(SMALL, methods=("tome",), pairs=20)
+    speedups = list(np.linspace(1.2, 1.58, 20))
+    (one,) = results({"a": cell(group, speedups)})
+    assert one.promise == 1.5 and one.rounds == 20 and one.complete
+    assert one.speedup.value == pytest.approx(np.median(speedups))
+    # ranks 6 and 15 of 20, by the binomial distribution
+    assert (one.speedup.low, one.speedup.high) == (
+        pytest.approx(sorted(speedups)[5]),
+        pytest.approx(sorted(speedups)[14]),
+    )
+    assert one.saved.low == pytest.approx(saved_share(one.speedup.low, 1.5))
+    assert one.seconds_unmerged == 1.0
+
+
+def test_too_few_rounds_have_no_interval_and_are_not_complete():
+    (one,) = results({"a": cell(Group(SMALL, methods=("tome",)), [1.4, 1.5])})
+    assert one.speedup == Interval(pytest.approx(1.45)) and not one.complete
+    assert results({"a": cell(Group(SMALL), [])}) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (Interval(0.97, 0.96, 0.98), MET),
+        (Interval(0.97, 0.95, 0.98), UNCLEAR),
+        (Interval(0.94, 0.93, 0.955), MISSED),
+        (Interval(0.94), MISSED),
+        (None, OPEN),
+    ],
+)
+def test_a_verdict_looks_at_the_whole_interval(found, verdict):
+    assert at_least("saved", 0.96, found, str).verdict == verdict
+
+
+@pytest.mark.parametrize(("found", "verdict"), [(1.5, MET), (1.51, MISSED), (None, OPEN)])
+def test_a_bound_from_above(found, verdict):
+    assert at_most("seconds", 1.5, found, str).verdict == verdict
+
+
+def test_exponent_of_a_power_law():
+    sizes = [197, 577, 1025, 4097]
+    assert exponent(sizes, [3e-6 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+
+
+def test_every_target_has_a_row_even_where_nothing_was_measured():
+    rows = targets.judge({}, [])
+    assert {row.verdict for row in rows} == {OPEN}
+    names = " ".join(row.name for row in rows)
+    for word in (SMALL, BASE, LARGE, "compile", "memory", "authors", "4,097", "sweep", "fixed", "answer"):
+        assert word in names
+
+
+def test_targets_are_judged_at_their_own_conditions_only():
+    good = [1.49] * 20
+    other = cell(Group(SMALL, batch=4), good)
+    short = cell(Group(SMALL), good[:5])
+    assert all(row.verdict == OPEN for row in saved_rows(parts_of(other, short)))
+    met = [row for row in saved_rows(parts_of(cell(Group(SMALL), good))) if row.verdict == MET]
+    assert [row.name for row in met] == [
+        f"saved, {SMALL}, {method}, batch 16, eager, cpu" for method in ("pitome", "tome", "tofu", "diffrate")
+    ]
+    missed = saved_rows(parts_of(cell(Group(BASE), [1.3] * 20)))
+    assert [row.verdict for row in missed].count(MISSED) == 4
+
+
+def saved_rows(parts: dict) -> list[targets.Target]:
+    rows = targets.judge(parts, results(parts["speed"]))
+    return [row for row in rows if row.name.startswith("saved")]
+
+
+def test_a_gpu_has_targets_of_its_own():
+    rows = targets.judge_gpu({}, [])
+    assert {row.verdict for row in rows} == {OPEN} and any("batch 64" in row.name for row in rows)
+    large = cell(Group(LARGE, batch=256, clock="wall"), [1.49] * 20)
+    alone = cell(Group(LARGE, batch=1, mode="compile", clock="wall"), [0.9] * 20)
+    rows = targets.judge_gpu({}, results(parts_of(large, alone)["speed"]))
+    assert [row.verdict for row in rows if "batch 256, eager" in row.name and LARGE in row.name] == [MET] * 4
+    assert [row.verdict for row in rows if "at batch 1" in row.name and LARGE in row.name] == [MISSED] * 4
+
+
+def test_peak_memory_above_unmerged_is_missed():
+    one = cell(Group(SMALL, methods=("tome",)), [1.4] * 20)
+    assert memory_verdict(one) == MET
+    one["memory"]["tome"] = 60_000_000
+    assert memory_verdict(one) == MISSED
+
+
+def memory_verdict(one: dict) -> str:
+    rows = targets.judge({}, results({"a": one}))
+    return next(row.verdict for row in rows if "memory" in row.name)
+
+
+def test_a_reference_with_other_outputs_is_missed_however_fast_we_are():
+    row = {"method": "tome", "speedup": 2.0, "low": 1.9, "high": 2.1, "tolerance": 5e-5}
+    assert reference_verdict(row | {"difference": 1e-6}) == (MET, "2.000 [1.900, 2.100]")
+    assert reference_verdict(row | {"difference": 1e-3}) == (MISSED, "outputs differ by 1.0e-03")
+
+
+def reference_verdict(row: dict) -> tuple[str, str]:
+    rows = targets.judge({"reference": {"a": row}}, [])
+    return next((one.verdict, one.found) for one in rows if one.name.endswith("implementation, tome"))
+
+
+def test_shares_of_plan_and_merge():
+    layer = {"tokens": 4097, "attention": 0.6, "plan": 0.02, "merge": 0.005, "mlp": 0.375}
+    long = {"model": SMALL, "size": 1024, "method": "pitome", "layers": [layer, layer]}
+    base = {"model": BASE, "size": 224, "method": "pitome", "layers": [{**layer, "tokens": 197}]}
+    rows = {row.name: row for row in targets.judge({"layers": {"a": long, "b": base}}, [])}
+    assert rows["pitome's plan at 4,097 tokens"].found == "2.0 %"
+    assert rows[f"plan and merge of a block's time, {BASE}, pitome"].found == "2.5 %"
+
+
+def test_the_page_names_conditions_and_incomplete_rows_and_the_fitted_exponents():
+    sizes = (224, 384, 512)
+    cells = [cell(Group(SMALL, size, 1, methods=("pitome",), pairs=2), [1.5] * 2) for size in sizes]
+    for one, size in zip(cells, sizes, strict=True):
+        for row in one["rounds"]:
+            row.update({"none": 1.0 * size**2, "pitome": 0.7 * size**2})
+    text = table.markdown({"device": "cpu", "torch": "2.15"}, parts_of(*cells, cell(Group(BASE), [1.4] * 3)))
+    assert "Conditions: device cpu; torch 2.15." in text
+    assert "to the power 1.00 with pitome, 1.00 unmerged" in text
+    assert "| 3 of 20 |" in text and "not measured" in text

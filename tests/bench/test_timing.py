@@ -1,0 +1,98 @@
+"""Who runs when, what is kept, and where it goes on; no test asserts on a real time."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import torch
+
+import pitome
+from pitome.bench import timing
+from pitome.bench.groups import Group
+from pitome.bench.memory import forward_memory
+from pitome.bench.record import Record
+from pitome.bench.subjects import Subject, build
+from pitome.bench.timing import share, time_group
+from pitome.errors import UsageError
+from tests.adapters.tiny import images, vit
+
+GROUP = Group("tiny", 20, 2, 0.75, ("pitome", "tome"), pairs=3)
+
+
+@pytest.fixture
+def order(monkeypatch):
+    """A tiny model instead of the named one; the order in which variants are timed."""
+    model, calls = vit(), []
+    monkeypatch.setattr(timing, "build", lambda *_: Subject(model, images(model), (12, 20)))
+    monkeypatch.setattr(timing, "forward_memory", lambda *_: 1)
+
+    def seconds(call, clock, device):
+        calls.append(call)
+        return float(len(calls))
+
+    monkeypatch.setattr(timing, "seconds", seconds)
+    return calls
+
+
+def run(record: Record, deadline: float = math.inf, group: Group = GROUP) -> bool:
+    return time_group(group, record, deadline, "cpu", torch.float32)
+
+
+def test_rounds_alternate_in_order_and_are_kept(order, tmp_path):
+    record = Record(tmp_path / "a.json", {})
+    assert run(record)
+    cell = Record(tmp_path / "a.json", {}).part("speed")[GROUP.key]
+    assert cell["rounds"] == [
+        {"none": 1, "pitome": 2, "tome": 3},
+        {"none": 6, "pitome": 5, "tome": 4},
+        {"none": 7, "pitome": 8, "tome": 9},
+    ]
+    assert cell["macs"]["tome"] < cell["macs"]["none"]
+    assert cell["tokens"]["pitome"] == [16, 13, 10, 8, 7]
+    assert len({id(call) for call in order}) == 3
+
+
+def test_a_bench_that_was_stopped_goes_on(order, tmp_path, monkeypatch):
+    """As if killed after its first round: that round is in the file and is not measured again."""
+    record = Record(tmp_path / "a.json", {})
+    clock = iter([0.0, 0.0, 2.0])
+    monkeypatch.setattr(timing.time, "monotonic", lambda: next(clock))
+    assert not run(record, deadline=1.0)
+    monkeypatch.undo()
+    again = Record(tmp_path / "a.json", {})
+    first = list(again.part("speed")[GROUP.key]["rounds"])
+    assert len(first) == 1
+
+
+def test_a_complete_group_builds_nothing(order, tmp_path, monkeypatch):
+    record = Record(tmp_path / "a.json", {})
+    assert run(record)
+    monkeypatch.setattr(timing, "build", None)
+    assert run(record) and len(order) == 9
+
+
+def test_no_group_is_begun_after_the_deadline(order, tmp_path):
+    assert not run(Record(tmp_path / "a.json", {}), deadline=time.monotonic() - 1)
+    assert order == []
+
+
+def test_copies_share_their_weights_and_nothing_else():
+    model = vit()
+    copy = share(model)
+    assert copy.head.weight is model.head.weight and copy.blocks[0] is not model.blocks[0]
+    pitome.patch(copy, "tome", r=1)
+    assert pitome.patched(model) is None
+
+
+def test_a_model_that_timm_does_not_have():
+    with pytest.raises(UsageError, match="unknown model 'vit_nobody'"):
+        build("vit_nobody", 1, 224)
+
+
+def test_memory_of_a_forward_is_its_peak_not_what_is_left():
+    taken = forward_memory(lambda: torch.empty(64 << 20, dtype=torch.uint8).fill_(1), torch.device("cpu"))
+    if taken is None:
+        pytest.skip("the system does not tell")
+    assert 60 << 20 < taken < 90 << 20
