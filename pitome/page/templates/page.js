@@ -30,6 +30,7 @@
       uirevision: select ? select.value : "one",
     });
     Plotly.react(chart, data, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    Plotly.Plots.resize(chart);  // the window may have changed while the plot was out of sight
   }
   const charts = (view) => [...view.querySelectorAll(".chart")];
   const redraw = () => views.filter((view) => !view.hidden).flatMap(charts).forEach(draw);
