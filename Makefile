@@ -25,7 +25,7 @@ lint: setup ## formatter, linter, types
 bench: setup ## speed beside the unmerged model; MINUTES=n (25), REFERENCE=folder of the authors' code, QUICK=1
 	@$(PYTHON) scripts/bench.py --minutes $(MINUTES) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(QUICK),--quick)
 
-report: setup ## tables and plots of all recorded runs
+report: setup ## tables and plots of all recorded runs, and the page of all results, results/index.html
 	@$(PYTHON) scripts/report.py
 
 nightly: setup ## the tests that take minutes as well
