@@ -13,7 +13,7 @@ from torch import Tensor
 from pitome.errors import UsageError
 from pitome.merge.families import fill
 from pitome.merge.padding import real_tokens, split
-from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
+from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank, select
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.schedule_file import read_schedule
 
@@ -77,7 +77,7 @@ def rank_plan(tokens: Tokens, remove: int, prune: int, clamp: bool) -> Plan:
         return Plan(kept=kept, source=gone, target=torch.full_like(gone, -1))
     unit = cosine(tokens.metric)
     # Pruned tokens are compared too, so that the cost depends on n and remove alone.
-    scores = _rows(unit, gone) @ _rows(unit, stay).transpose(1, 2)
+    scores = select(unit, gone) @ select(unit, stay).transpose(1, 2)
     best, target = scores.max(dim=-1)
     dropped = torch.arange(remove, device=target.device) >= remove - prune
     share = best.clamp_min(0) if clamp else best
@@ -107,7 +107,7 @@ def padded_rank_plan(tokens: Tokens, remove: Tensor, prune: Tensor) -> Plan:
     order = order.gather(1, (section * n + place).argsort(dim=-1)) + p
     here, gone = order[:, : rows - p], order[:, rows - p :]
     unit = cosine(tokens.metric)
-    scores = _rows(unit, gone) @ _rows(unit, here).transpose(1, 2)
+    scores = select(unit, gone) @ select(unit, here).transpose(1, 2)
     scores = scores.masked_fill((place[:, : rows - p] >= stay)[:, None, :], -torch.inf)
     head = torch.arange(p, device=order.device).expand(order.shape[0], -1)
     partner = torch.full_like(tokens.padding, -1, dtype=torch.long)
@@ -118,10 +118,6 @@ def padded_rank_plan(tokens: Tokens, remove: Tensor, prune: Tensor) -> Plan:
         partner = partner.scatter(1, gone, here.gather(1, target).masked_fill(dropped, -1))
         mass = mass.scatter(1, gone, best.clamp_min(0))
     return split(tokens, remove, torch.cat([head, order], dim=1), partner, mass=mass)
-
-
-def _rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def macs(n: int, protected: int, dim: int, remove: int, options: Any) -> int:

@@ -20,6 +20,7 @@ from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import count_all, count_unprotected
+from pitome.merge.tome import macs as bipartite_macs
 from pitome.merge.tome import unclamped_plan
 
 
@@ -74,17 +75,18 @@ def energy(
         sigma = 1 - margin
         density = torch.exp(-0.5 * ((1 - similarity) / sigma) ** 2)
         return _mean(density, padding) / (sigma * math.sqrt(2 * math.pi))
-    score = functional.elu(similarity - margin, alpha)
-    if kind == "paper":
-        score = torch.where(similarity >= margin, similarity, score)
-    return _mean(score, padding)
+    # In place, since a second matrix of this size costs more than the arithmetic.
+    mean = _mean(functional.elu(similarity - margin, alpha, inplace=True), padding)
+    if kind == "paper":  # above the margin the cosine itself: what elu gives there, and the margin
+        mean = mean + margin * _mean(similarity >= margin, padding, mean.dtype)
+    return mean
 
 
-def _mean(score: Tensor, padding: Tensor | None) -> Tensor:
-    """Row means of `score` [B, T, T] without `padding` [B, T] -> [B, T]."""
+def _mean(score: Tensor, padding: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
+    """Row means of `score` [B, T, T] without `padding` [B, T] -> [B, T]; `dtype` for truth values."""
     if padding is None:
-        return score.mean(dim=-1)
-    total = score.masked_fill(padding[:, None, :], 0).sum(dim=-1)
+        return score.sum(dim=-1, dtype=dtype) / score.shape[-1]
+    total = score.masked_fill(padding[:, None, :], 0).sum(dim=-1, dtype=dtype)
     return total / real_tokens(padding).clamp_min(1)[:, None]
 
 
@@ -258,6 +260,12 @@ def count_llava(n: int, protected: int, ratio: float, layer: int) -> int:
     return (count_all if layer < BIPARTITE_LAYERS else count_unprotected)(n, protected, ratio, layer)
 
 
+def llava_macs(n: int, protected: int, dim: int, remove: int, options: Any, layer: int) -> int:
+    """As `macs`, by layer: where ToMe matches, set A against set B."""
+    own = bipartite_macs if layer < BIPARTITE_LAYERS else macs
+    return own(n, protected, dim, remove, options)
+
+
 def llava_plan(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
     """`pitome_repo` on LLaVA, whose layers 0 to 12 match as ToMe does."""
     if remove == 0:
@@ -279,6 +287,7 @@ def llava_plan(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
         "llava": {
             "plan": llava_plan,
             "count": count_llava,
+            "layer_macs": llava_macs,
             "guarantees": Guarantees(proportional=False, keeps_protected_first=False),
         }
     },

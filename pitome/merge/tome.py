@@ -24,13 +24,13 @@ def match(metric: Tensor, fixed_a: int, fixed_b: int, padding: Tensor | None = N
     """
     unit = cosine(metric.detach())
     scores = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
-    row = torch.arange(scores.shape[1], device=scores.device)[:, None]
-    column = torch.arange(scores.shape[2], device=scores.device)[None, :]
-    out = (row < fixed_a) | (column < fixed_b)
     if padding is not None:
-        out = out | padding[:, ::2, None] | padding[:, None, 1::2]
-    best, index = scores.masked_fill(out, -torch.inf).max(dim=-1)
-    return best, index
+        scores = scores.masked_fill(padding[:, ::2, None] | padding[:, None, 1::2], -torch.inf)
+    if fixed_b == scores.shape[2]:  # all of B is protected, or there is none
+        return scores.new_full(scores.shape[:2], -torch.inf), scores.new_zeros(scores.shape[:2]).long()
+    best, index = scores[:, :, fixed_b:].max(dim=-1)
+    fixed = torch.arange(scores.shape[1], device=scores.device) < fixed_a
+    return best.masked_fill(fixed, -torch.inf), (index + fixed_b).masked_fill(fixed, 0)
 
 
 def bipartite_plan(tokens: Tokens, remove: int, weight: Tensor | None) -> Plan:

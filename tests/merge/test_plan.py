@@ -32,9 +32,9 @@ def test_weighted_mean_and_scale():
     assert plan.apply(X).tolist() == [[[1, 0], [10, 24], [22.5, 50]]]
 
 
-def test_a_group_without_weight_is_zero_not_nan():
+def test_a_group_without_weight_keeps_what_it_starts_from():
     plan = Plan(PLAN.kept, PLAN.source, PLAN.target, weight=torch.tensor([[1.0, 0.0, 0.0, 1.0, 1.0]]))
-    assert plan.apply(X).tolist() == [[[1, 0], [5, 12], [0, 0]]]
+    assert plan.apply(X).tolist() == [[[1, 0], [5, 12], [2, 4]]]
 
 
 def test_sizes_with_and_without_mass():
