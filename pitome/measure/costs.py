@@ -115,7 +115,8 @@ def closed_form(
             always = not method.guarantees.identity_at_1 and (active is None or active[index])
             if remove > 0 or always:
                 dim = layer.metric_dim if options.metric == "keys" else layer.hidden_dim
-                plan += method.macs(n, protected, dim, remove, options)
+                given = (n, protected, dim, remove, options)
+                plan += method.layer_macs(*given, index) if method.layer_macs else method.macs(*given)
                 if method.needs_cls_attention:  # the class query against all keys, in every head
                     plan += layer.heads * layer.metric_dim * n
             n -= remove

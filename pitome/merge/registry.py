@@ -79,7 +79,8 @@ class Method:
     count(n, protected, ratio, layer) -> int: tokens a layer of `n` removes at `ratio`.
     limit(n, protected) -> int: the most tokens one layer of `n` can remove.
     macs(n, protected, dim, remove, options) -> int: multiply-accumulates of one plan (one
-    image), as FlopCounterMode counts them: matrix products only.
+    image), as FlopCounterMode counts them: matrix products only. layer_macs: the same with the
+    layer's index behind, instead, where it depends on that.
     kept(options) -> one count per layer (tokens kept, class token counted) if the options are a
     schedule of their own, else None.
     padding: what a batch with padding means to `plan`: `alone`, it is asked for one sample at a time
@@ -102,6 +103,7 @@ class Method:
     kept: Callable[[Any], Sequence[int] | None]
     padding: PaddingRule = "alone"
     families: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    layer_macs: Callable[[int, int, int, int, Any, int], int] | None = None
 
     def of_family(self, family: str) -> Method:
         """The method as it is in a model of `family`."""
