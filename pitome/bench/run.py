@@ -67,7 +67,8 @@ class Choice:
 
 
 def bench(choice: Choice) -> bool:
-    """Measure what the record of these conditions lacks; write its table and plot after every step.
+    """Measure what the record of these conditions lacks; write its table after every step,
+    its plot at the end.
 
     Returns whether nothing is missing. Raises UsageError for a choice that cannot be measured.
     """
@@ -82,16 +83,15 @@ def bench(choice: Choice) -> bool:
         for title, step in _steps(part, choice, device):
             print(f"{part}: {title}", flush=True)
             complete = step(record, deadline) and complete
-            write(record)
+            _write_table(record)
+    plot.plot(results(record.parts.get("speed", {})), record.path.with_suffix(".png"))
     print(table.targets_table(record.conditions, record.parts), record.path.with_suffix(".md"), sep="\n\n")
     return complete
 
 
-def write(record: Record) -> None:
-    """The table and the plot beside the record."""
+def _write_table(record: Record) -> None:
     text = table.markdown(record.conditions, record.parts)
     write_atomically(record.path.with_suffix(".md"), text.encode())
-    plot.plot(results(record.parts.get("speed", {})), record.path.with_suffix(".png"))
 
 
 def describe(device: str, dtype: str, batch: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pitome.bench.record import Record
+from pitome.errors import PitomeError
 
 ROOT = Path(__file__).parents[2]
 PART = "startup"
@@ -26,6 +27,10 @@ ANSWERS = (
 _IMPORTS = "import torch, timm, lightning"
 
 
+class CommandError(PitomeError):
+    """A command that is to be timed does not do what it should."""
+
+
 def startup(record: Record, deadline: float, repeats: int = 3) -> bool:
     """Time `run.py` on questions that words alone decide, and a run on as little data as can be against
     the imports that it cannot do without. CPU time of the process and its children; each the median of
@@ -37,7 +42,8 @@ def startup(record: Record, deadline: float, repeats: int = 3) -> bool:
             continue
         if time.monotonic() > deadline:
             return False
-        taken = [cpu_seconds([sys.executable, "run.py", *words]) for _ in range(repeats)]
+        code = 0 if words == ("--help",) else 2
+        taken = [cpu_seconds([sys.executable, "run.py", *words], code) for _ in range(repeats)]
         cells[name] = {"kind": "answer", "seconds": statistics.median(taken), "repeats": repeats}
         record.save()
     name = "run.py weights=random limit=2"
@@ -67,9 +73,15 @@ def _fixed(repeats: int) -> dict[str, Any]:
     }
 
 
-def cpu_seconds(command: list[str]) -> float:
-    """CPU time (user and system) of `command`, its children included, run in the project's folder."""
+def cpu_seconds(command: list[str], code: int = 0) -> float:
+    """CPU time (user and system) of `command`, its children included, run in the project's folder.
+
+    Raises CommandError where it ends with another exit code than `code`.
+    """
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0  # it has been waited for
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != code:
+        words = " ".join(command[1:])
+        raise CommandError(f"`{words}` ended with {process.returncode} instead of {code}; see what it says")
     return usage.ru_utime + usage.ru_stime
