@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pitome.experiments import loading
+from pitome.experiments.outcome import WITHIN, outcome
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.registry import Guarantees
 from pitome.records.store import Store
@@ -118,3 +120,19 @@ def test_the_page_lists_all_that_is_promised_given_and_returned() -> None:
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **more}
+
+
+def test_the_experiment_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    assert len(text.splitlines()) < 30
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "_names.yaml").write_text((loading.FOLDER / "_names.yaml").read_text())
+    monkeypatch.setattr(loading, "FOLDER", tmp_path)
+    assert len(loading.choose("mine").points) == 8
+    rows = outcome("mine", Store(ROOT / "results" / "published").all()).rows
+    assert [(row.method, row.ratio, row.verdict) for row in rows] == [
+        ("ToMe", "0.9", WITHIN),
+        ("ToMe", "0.8", WITHIN),
+        ("PiToMe", "0.9", WITHIN),
+        ("PiToMe", "0.8", WITHIN),
+    ]

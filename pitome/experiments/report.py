@@ -6,8 +6,9 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pitome.config import CONF
 from pitome.experiments import figure, matching
@@ -17,10 +18,13 @@ from pitome.records import tables
 from pitome.records.cells import NOTHING
 from pitome.records.files import write_atomically
 from pitome.records.rendering import Table, show, to_markdown
+from pitome.records.rows import Outcomes
 from pitome.records.schema import Record
 from pitome.records.store import Store
 
 PUBLISHED = CONF.parent / "results" / "published"
+VARIANTS = PUBLISHED / "variants"  # single options changed, which would crowd the tables of the methods
+THEOREM = PUBLISHED / "theorem"
 REPORTS = CONF.parent / "results" / "reports"
 
 _ESCAPES = {"\\": r"\textbackslash{}"} | {one: f"\\{one}" for one in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
@@ -33,16 +37,18 @@ def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> None:
 
     Raises UsageError for an unknown experiment, RecordError if the folder cannot be written.
     """
-    published = Store(PUBLISHED)
-    own, committed = store.all(), [] if _same(store, published) else published.all()
-    if _same(store, published):
-        own, committed = [], own
+    published = published_stores()
+    committed = [record for one in published for record in one.all()]
+    own = [] if any(_same(store, one) for one in published) else store.all()
     result = outcome(word, own, committed)
-    table = to_table(result)
-    show([table])
-    print(summary(result))
-    for path in write(result, folder, fair(word, [*committed, *own], [store, published])):
+    show([to_table(result)])
+    for path in write(result, folder, fair(word, [*committed, *own], [store, *published])):
         print(f"wrote: {_shown(path)}")
+
+
+def published_stores() -> list[Store]:
+    """Where this project keeps the records it has committed."""
+    return [Store(folder) for folder in (PUBLISHED, VARIANTS, THEOREM)]
 
 
 def write(result: Outcome, folder: Path, more: Sequence[Table] = ()) -> list[Path]:
@@ -72,10 +78,18 @@ def fair(word: str, records: Sequence[Record], stores: Sequence[Store]) -> list[
     for point in choose(word).points:
         found |= {record.run_id: record for record in matching.runs(point, records)}
 
-    def outcomes(record: Record):  # type: ignore[no-untyped-def]
-        return next((one for store in stores if (one := store.outcomes(record)) is not None), None)
+    return tables.build(list(found.values()), outcomes_in(stores)) if found else []
 
-    return tables.build(list(found.values()), outcomes) if found else []
+
+def outcomes_in(stores: Sequence[Store]) -> Outcomes:
+    """The per-sample outcomes of a record, from whichever folder has them."""
+
+    def read(record: Record) -> Mapping[str, Any] | None:
+        file = record.outcomes.file if record.outcomes else ""
+        store = next((one for one in stores if file and (one.folder / file).is_file()), None)
+        return None if store is None else store.outcomes(record)
+
+    return read
 
 
 def summary(result: Outcome) -> str:

@@ -58,7 +58,7 @@ def test_the_end_of_a_sweep_shows_values_and_the_fair_comparison(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(report, "PUBLISHED", tmp_path / "none")
+    monkeypatch.setattr(report, "published_stores", lambda: [Store(tmp_path / "none")])
     store = Store(tmp_path / "runs")
     store.prepare()
     for point, top1 in ((TOME, 0.78), (TOME | {"merge": "pitome_repo"}, 0.79)):
