@@ -155,10 +155,12 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """name: wandb, csv or none; project: of W&B."""
+    """name: wandb, csv or none; project: of W&B; group: of a sweep's runs there, None: named after the
+    command of the sweep."""
 
     name: str = MISSING
     project: str = "pitome"
+    group: str | None = None
 
 
 @dataclass
@@ -332,9 +334,13 @@ def model_label(model: ModelConfig) -> str:
 
 def _leaves(model: Any) -> dict[str, Any]:
     """Dotted name -> value of everything in a model's configuration."""
-    out: dict[str, Any] = {"arch": model.arch}
-    for part in ("args", "preprocess"):
-        out |= {f"{part}.{key}": value for key, value in (getattr(model, part) or {}).items()}
+    return {"arch": model.arch} | _flat("args", model.args) | _flat("preprocess", model.preprocess)
+
+
+def _flat(name: str, part: Any) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in (part or {}).items():
+        out |= _flat(f"{name}.{key}", value) if isinstance(value, dict) else {f"{name}.{key}": value}
     return out
 
 

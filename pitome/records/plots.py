@@ -190,5 +190,5 @@ def _bar(score: float, n: int | None) -> tuple[float, float]:
 def _file_name(record: Record) -> str:
     """One per group of runs: the digest stands for weights, revision, precision and version."""
     limit = "" if record.data.limit is None else str(record.data.limit)
-    parts = [record.task, record.model.name, record.data.name, limit, digest(record)]
+    parts = [record.task, record.model.name[:80], record.data.name, limit, digest(record)]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(part for part in parts if part))

@@ -123,6 +123,7 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
         split: build_vqa(data_config, source=config.source, split=split) for split in ("train", "validation")
     }
     benchmark = splits["train"].benchmark
+    images = {question.image for question in splits["validation"].questions}
 
     def prompt(question: Question) -> str:
         reader: Any = start.model
@@ -160,7 +161,9 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
 
         return VqaTrainingData(
             batches("train", batch_size, config.trainer.questions, training=True),
-            batches("validation", _VALIDATION_BATCH, config.trainer.questions, training=False),
+            batches(
+                "validation", min(_VALIDATION_BATCH, len(images)), config.trainer.questions, training=False
+            ),
             config.trainer.workers,
         )
 
