@@ -21,7 +21,6 @@ from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import count_all, count_unprotected
 from pitome.merge.tome import macs as bipartite_macs
-from pitome.merge.tome import macs as bipartite_macs
 from pitome.merge.tome import unclamped_plan
 
 
@@ -267,12 +266,6 @@ def llava_macs(n: int, protected: int, dim: int, remove: int, options: Any, laye
     return own(n, protected, dim, remove, options)
 
 
-def llava_macs(n: int, protected: int, dim: int, remove: int, options: Any, layer: int) -> int:
-    """As `macs`, by layer: where ToMe matches, set A against set B."""
-    own = bipartite_macs if layer < BIPARTITE_LAYERS else macs
-    return own(n, protected, dim, remove, options)
-
-
 def llava_plan(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
     """`pitome_repo` on LLaVA, whose layers 0 to 12 match as ToMe does."""
     if remove == 0:
@@ -294,7 +287,6 @@ def llava_plan(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
         "llava": {
             "plan": llava_plan,
             "count": count_llava,
-            "layer_macs": llava_macs,
             "layer_macs": llava_macs,
             "guarantees": Guarantees(proportional=False, keeps_protected_first=False),
         }
