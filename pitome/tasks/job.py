@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -40,6 +41,7 @@ from pitome.tasks import control
 from pitome.tasks.base import Layers, Task, task_class
 from pitome.tasks.environment import describe_environment, resolve_device
 from pitome.tasks.loggers import close_logger, open_logger
+from pitome.tasks.sweep_picture import of_run
 from pitome.tasks.training import key_of, write_card
 
 
@@ -117,6 +119,7 @@ class Job:
         self.settings: dict[str, Any] = {}
         self.headline = Headline(name="score")
         self.identified = False
+        self.logger: Logger | None = None
 
     def run(self) -> Finished:
         import_modules(self.config.imports)
@@ -161,12 +164,14 @@ class Job:
         name = " ".join(
             [config.model.name, self.method.name, *(f"{k}={v}" for k, v in told(self.method).items())]
         )
-        logger = open_logger(config.logger, name, portable(config), self.store.folder.parent)
+        self.logger = open_logger(
+            config.logger, name, portable(config), self.store.folder.parent, run_id(self._identity())
+        )
         trainer = lightning.Trainer(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
             precision=config.precision,  # type: ignore[arg-type]
-            logger=logger or False,
+            logger=self.logger or False,
             callbacks=[Progress(name)],
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -192,7 +197,9 @@ class Job:
         )
         record = self.store.save(record, result.outcomes)
         task.partial.unlink(missing_ok=True)
-        close_logger(logger, numbers(record))
+        picture = of_run(config) if config.logger.name == "wandb" and self.share is None else None
+        close_logger(self.logger, numbers(record), picture)
+        self.logger = None
         if folder is not None:
             # beside the weights, under their name
             write_card(folder, Path(config.weights or "").stem, command_line(), facts(record))
@@ -211,6 +218,7 @@ class Job:
 
     def failed(self, problem: Exception) -> Record:
         """The record of this run with the reason it failed; kept once the run has an identity."""
+        close_logger(self.logger, {}, failed=True)
         reason = one_line(problem) or type(problem).__name__
         if not isinstance(problem, PitomeError):
             reason = f"{type(problem).__name__}: {reason}"
@@ -339,11 +347,11 @@ def numbers(record: Record) -> dict[str, float | None]:
 
 
 def command_line() -> str:
-    """The command of this run, as it would be typed again."""
+    """The command of this run, as it would be typed again elsewhere: without where results go."""
     from hydra.core.hydra_config import HydraConfig
 
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return " ".join(["python run.py", *words])
+    return " ".join(["python run.py", *(word for word in words if not word.startswith("results="))])
 
 
 def facts(record: Record) -> dict[str, object]:
