@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import importlib.resources
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,9 @@ def html(local: Store, published: Store) -> str:
     from plotly.offline import get_plotlyjs
 
     own, committed = local.all(), published.all()
-    views = items.views(own, committed)
+    # of single options and of the theorem, which have no tables of their own here
+    aside = {f"published/{name}": Store(published.folder / name).all() for name in ("variants", "theorem")}
+    views = items.views(own, [*committed, *itertools.chain.from_iterable(aside.values())])
     views += sweeps.views(committed, published.outcomes, pictures())
     views += sweeps.views(own, local.outcomes, pictures(), own="Local: ")
     views = [view.compact() for view in unique(views)]
@@ -53,7 +56,7 @@ def html(local: Store, published: Store) -> str:
         tones=items.TONES | sweeps.TONES,
         runs=len({record.run_id for record in [*own, *committed] if record.done}),
         sweeps=sum(view.kind == "sweep" for view in views),
-        records=json_safe(records_of(views, {"runs": own, "published": committed})),
+        records=json_safe(records_of(views, {"runs": own, "published": committed} | aside)),
         figures=json_safe({view.key: [plot.panels for plot in view.plots] for view in views}),
         plotly=get_plotlyjs(),
     )
