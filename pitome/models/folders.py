@@ -13,8 +13,8 @@ from pitome.models.origin import Weights, find_weights
 
 def find_model(name: str, checkpoint: str, weights: str) -> Weights:
     """As `pitome.models.origin.find_weights`, where `weights` may also be one model's folder: config.json,
-    weights as safetensors, and the tokenizer. Raises CheckpointError likewise, and for a folder that holds another
-    kind of model than LLaVA-1.5, with what is missing for it."""
+    weights as safetensors, and the tokenizer. Raises CheckpointError likewise, and for a folder that holds
+    another kind of model than LLaVA-1.5, with what is missing for it."""
     folder = Path(weights).expanduser()
     if weights in ("pretrained", "random") or not (folder / "config.json").exists():
         return find_weights(name, checkpoint, weights)
