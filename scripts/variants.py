@@ -87,8 +87,9 @@ TAIL = """\
 
 ## What this says
 
-- **Images.** `pitome_repo` and `tome_repo` lose more than `pitome` and `tome` at the same ratio. Neither
-  has proportional attention, which `pitome` and `tome` have.
+- **Images.** Proportional attention accounts for the whole difference between paper and code: without it
+  `pitome` loses as much as `pitome_repo`, and so does `tome_repo`, which lacks it too. On a model
+  that was not trained with merging it is worth more than the choice between PiToMe and ToMe.
 - **Text.** Single changes move accuracy by up to three points, mostly upwards: the paper's text is not
   the best choice for short sentences. Merging behind the block helps because the MLP still sees every
   token, at its cost (the row computes more); the other rows cost the same.
