@@ -3,7 +3,9 @@
 import random
 
 import pytest
+from omegaconf import OmegaConf
 
+from pitome.config import CONF
 from pitome.data.vqa_benchmarks import BENCHMARKS, COGNITION, PERCEPTION, check_options, mme_points
 from pitome.data.vqa_questions import Question, make_question
 from pitome.errors import UsageError
@@ -226,3 +228,14 @@ def test_prompts_agree_with_lmms_eval():
     assert BENCHMARKS["vizwiz"].prompt(question()) == expected
     doc["question"] = "Is IT? Please answer yes or no."
     assert BENCHMARKS["mme"].prompt(question(doc["question"])) == mme_utils.mme_doc_to_text(doc, short)
+
+
+def test_every_set_has_a_file_in_conf_whose_commit_is_pinned():
+    files = {path.stem: OmegaConf.load(path) for path in (CONF / "data").glob("*.yaml")}
+    own = {name: file for name, file in files.items() if file.task == "vqa"}
+    assert own.keys() == BENCHMARKS.keys()
+    for name, file in own.items():
+        assert file.name == name and file.split == BENCHMARKS[name].splits[0]
+        assert check_options(name, file.split, bool(file.get("ocr"))) == file.split
+        assert len(file.get("revision", "")) == 40 or name == "easy_vqa", "pinned"
+        assert ("package" in file.sources) is (name == "easy_vqa")

@@ -1,0 +1,83 @@
+"""A LLaVA model, patched or not, that answers questions about images for lmms-eval."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pitome.cli.compose import check_command_line, register_schema
+from pitome.config import HALVES
+from pitome.data.retrieval import normalise, prepare
+from pitome.errors import UsageError
+from pitome.models.llava import Llava, build
+from pitome.models.llava_words import IMAGE
+from pitome.tasks.environment import resolve_device
+from pitome.tasks.job import patch_model
+
+_DTYPES = {"32": torch.float32, "64": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
+
+Asked = tuple[str, Sequence[Image.Image]]
+"""A question as a task of lmms-eval writes it, and the images it is about."""
+
+
+class Answerer:
+    """A LLaVA model, patched or not, that answers questions about images greedily."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        """settings: as on run.py's command line (model, merge, ratio, weights, precision, device, ...), one
+        run. Raises PitomeError for what does not fit; mixed precisions belong to run.py."""
+        register_schema()
+        words = [f"{key}={value}" for key, value in settings.items() if value is not None]
+        [(config, amount)] = check_command_line(["task=vqa", *words], multirun=False)
+        dtype = _DTYPES.get(str(config.precision))
+        if dtype is None:
+            raise UsageError(f"precision={config.precision} is for run.py; give 32 or {' or '.join(HALVES)}")
+        built = build(
+            dataclasses.asdict(config.model),
+            config.weights or "pretrained",
+            dtype=dtype,
+            device_map=config.task.device_map,
+        )
+        assert isinstance(built.model, Llava)
+        self.model, self.preprocess, self.device = (
+            built.model,
+            built.preprocess,
+            resolve_device(config.device),
+        )
+        self.patched = patch_model(self.model, config, amount)
+        self.keep_positions = config.task.positions == "keep"
+        if self.patched is not None:
+            self.patched.state.trace = self.keep_positions
+        self.model.to(self.device)
+
+    def answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[str]:
+        """The answers to a batch of questions, without special tokens."""
+        prompts, shown = [], []
+        pixels: list[np.ndarray] = []
+        for text, images in asked:
+            prompts.append(with_images(self.model.prompt(text), len(images)))
+            shown.append(range(len(pixels), len(pixels) + len(images)))
+            pixels += [prepare(image.convert("RGB"), self.preprocess) for image in images]
+        batch = normalise(np.stack(pixels), self.preprocess) if pixels else torch.empty(0)
+        with torch.inference_mode():
+            answers = self.model.generate(
+                prompts,
+                batch.to(self.device),
+                shown,
+                max_new_tokens=max_new_tokens,
+                keep_positions=self.keep_positions,
+            )
+        return [answer.text for answer in answers]
+
+
+def with_images(prompt: str, images: int) -> str:
+    """A prompt with one <image> as one about so many, or about none."""
+    if images:
+        return prompt.replace(IMAGE, " ".join([IMAGE] * images), 1)
+    before, _, after = prompt.partition(IMAGE)
+    return before + after.lstrip()
