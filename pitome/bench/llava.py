@@ -33,7 +33,7 @@ class Sizes:
 
     pixels: int
     tower_layers: int
-    language: dict[str, int]
+    language: dict[str, Any]
     text: int = 64
 
 
@@ -124,7 +124,7 @@ def _build(
 
     torch.manual_seed(0)
     tower: Any = clip_tower(sizes.pixels, sizes.tower_layers)
-    language = LlamaModel(LlamaConfig(**sizes.language))
+    language: Any = LlamaModel(LlamaConfig(**sizes.language))
     width = sizes.language["hidden_size"]
     project = nn.Sequential(nn.Linear(tower.config.hidden_size, width), nn.GELU(), nn.Linear(width, width))
     for part in (tower, language, project):

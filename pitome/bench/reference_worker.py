@@ -50,7 +50,7 @@ def _load(settings: dict[str, Any]) -> tuple[Any, Any]:
         sys.modules["torch._six"] = six
     from timm.models.vision_transformer import VisionTransformer
 
-    model = VisionTransformer(**settings["args"])
+    model: Any = VisionTransformer(**settings["args"])
     tensors = load_file(settings["tensors"])
     x = tensors.pop("input")
     model.load_state_dict(tensors)

@@ -67,7 +67,11 @@ def _result(cell: Mapping[str, Any], method: str) -> Result:
         method=method,
         promise=promise,
         speedup=speedup,
-        saved=Interval(*(None if s is None else saved_share(s, promise) for s in vars(speedup).values())),
+        saved=Interval(
+            saved_share(speedup.value, promise),
+            None if speedup.low is None else saved_share(speedup.low, promise),
+            None if speedup.high is None else saved_share(speedup.high, promise),
+        ),
         rounds=len(merged),
         seconds=float(np.median(merged)),
         seconds_unmerged=float(np.median(plain)),

@@ -122,23 +122,22 @@ def file_name(conditions: dict[str, Any]) -> str:
 
 
 def _steps(part: str, choice: Choice, device: str) -> list[tuple[str, Step]]:
-    dtype = getattr(torch, choice.dtype)
+    """What there is to do for `part`, with a title."""
+    dtype, quick = getattr(torch, choice.dtype), choice.quick
     if part in ("speed", "scaling"):
         return [(group.key, _timed(group, device, dtype)) for group in _groups(part, choice)]
     if part == "layers":
-        wanted = layers.wanted(choice.batch)
-        if choice.quick:
-            wanted = [(groups.QUICK_MODEL, 160, 2, "pitome")]
+        wanted = [(groups.QUICK_MODEL, 160, 2, "pitome")] if quick else layers.wanted(choice.batch)
         chosen = [one for one in wanted if _is_chosen(one[0], [one[3]], choice)]
-        return [("every block", lambda *at: layers.break_down(chosen, *at, device, dtype))]
+        return [("every block", lambda record, end: layers.break_down(chosen, record, end, device, dtype))]
     if part == "export":
-        return [("torch.export and onnxruntime", lambda *at: export.compare(*at, quick=choice.quick))]
+        return [("torch.export and onnxruntime", lambda record, end: export.compare(record, end, quick))]
     if part == "reference" and choice.reference is not None:
-        checkout = choice.reference
-        return [("the authors' repository", lambda *at: reference(checkout, *at, batch=choice.batch))]
-    if part == "llava" and not choice.quick:
-        return [("tower, prefill, decoding", lambda *at: time_llava(*at, device, dtype))]
-    if choice.quick or device != "cpu":  # what follows does not depend on the device
+        checkout, batch = choice.reference, choice.batch
+        return [("their code", lambda record, end: reference(checkout, record, end, batch=batch))]
+    if part == "llava" and not quick:
+        return [("tower, prefill, decoding", lambda record, end: time_llava(record, end, device, dtype))]
+    if quick or device != "cpu":  # what follows does not depend on the device
         return []
     if part == "startup":
         return [("run.py", startup)]

@@ -31,7 +31,7 @@ def markdown(conditions: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any
         ("Export", _export(parts.get("export", {}))),
         ("LLaVA: tower, prefill, decoding", _rows(parts.get("llava", {}))),
         ("The authors' implementation", _rows(parts.get("reference", {}))),
-        ("Start and sweep", _rows(parts.get("startup", {}) | parts.get("sweep", {}))),
+        ("Start and sweep", _rows({**parts.get("startup", {}), **parts.get("sweep", {})})),
     )
     text += [f"## {title}\n\n{body}\n" for title, body in sections if body]
     return "\n".join(text)
