@@ -261,12 +261,13 @@ def other(folder: Path) -> str:
         (["data=flickr"], "unknown data=flickr; did you mean flickr30k"),
         (["data=fashion_mnist"], "data=fashion_mnist is for task=classification"),
         (["model=deit_s"], "model=deit_s is for task=classification"),
+        (["model=siglip_b16", "mode=train"], "model=siglip_b16 is tested as published"),
         (["model=siglip_b"], "not for task=retrieval; did you mean siglip_b16"),
         (["data=coco", "source=package"], "data=coco cannot be had from source=package"),
         (["control=resize"], "control=resize is for task=classification"),
         (["weights={other}"], "does not fit this model"),
     ],
-    ids=["limit", "data", "task", "model", "tower", "source", "control", "weights"],
+    ids=["limit", "data", "task", "model", "loss", "tower", "source", "control", "weights"],
 )
 def test_bad_words_are_one_line(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
