@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from datetime import UTC, datetime
@@ -58,6 +59,7 @@ def _run(argv: list[str], experiments: list[str]) -> int:
 
     from pitome.config import CONF
 
+    multirun, group = bool({"-m", "--multirun"} & set(argv)), group_of(argv, experiments)
     since = datetime.now(UTC)
     configs: list[DictConfig] = []
     finished: dict[int, Finished] = {}
@@ -68,6 +70,8 @@ def _run(argv: list[str], experiments: list[str]) -> int:
 
         from pitome.tasks.job import run
 
+        if multirun and config.logger.group is None:
+            config.logger.group = group
         configs.append(config)
         if (one := run(config, since=since, wait=False)) is not None:
             finished[len(configs) - 1] = one
@@ -97,6 +101,18 @@ def _run(argv: list[str], experiments: list[str]) -> int:
         for word in experiments:
             show_outcome(word, ordered[0].store)
     return max((one.exit_code for one in every), default=0)
+
+
+def group_of(argv: list[str], experiments: list[str]) -> str:
+    """The name of a sweep in W&B: its experiments, or what it asks for; the same when it goes on."""
+    if experiments:
+        return " ".join(experiments)
+    told = ("logger", "results", "rerun", "device", "hydra")
+    words = [
+        word for word in argv if not word.startswith("-") and word.split("=")[0].split(".")[0] not in told
+    ]
+    text = " ".join(sorted(words))
+    return text if len(text) <= 100 else f"{text[:91]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _catch_up(configs: list[DictConfig], later: dict[int, Any], since: datetime) -> dict[int, Finished]:

@@ -2,59 +2,122 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import netrc
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from PIL import Image
 
 from pitome.config import LoggerConfig
+from pitome.records.cells import NOTHING
+from pitome.records.rendering import Table
 
 
-def open_logger(config: LoggerConfig, name: str, settings: dict[str, Any], folder: Path) -> Logger | None:
-    """A logger for one run that holds `settings` as its configuration; None for logger=none."""
+def open_logger(
+    config: LoggerConfig, name: str, settings: dict[str, Any], folder: Path, key: str | None = None
+) -> Logger | None:
+    """A logger for one run that holds `settings` as its configuration; None for logger=none.
+
+    key: names the run in W&B, so that one that is made again or goes on is no second one there; derived
+    from the name and the settings if None.
+    """
     if config.name == "none":
         return None
     if config.name == "csv":
         logger: Logger = CSVLogger(folder / "csv", name=name)
         logger.log_hyperparams(settings)
         return logger
+    return WandbLogger(experiment=_start(config, name, settings, folder, key or _key(name, settings)))
+
+
+def close_logger(
+    logger: Logger | None,
+    metrics: dict[str, float | None],
+    picture: bytes | None = None,
+    *,
+    failed: bool = False,
+) -> None:
+    """Log the run's final numbers and end it, so that the next run is one of its own. picture: a PNG of
+    its tokens, which W&B alone keeps."""
+    if logger is None:
+        return
+    logger.log_metrics({key: value for key, value in metrics.items() if value is not None})
+    if picture is not None and isinstance(logger, WandbLogger):
+        logger.log_image("tokens", [Image.open(io.BytesIO(picture))])
+    logger.finalize("failed" if failed else "success")
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        wandb.finish(exit_code=int(failed))
+
+
+def log_sweep(config: LoggerConfig, tables: Sequence[Table], picture: Path | None, folder: Path) -> None:
+    """The tables of a sweep and the PNG of its methods side by side, as one W&B run in the sweep's group.
+    Other loggers keep none."""
+    if config.name != "wandb" or config.group is None:
+        return
+    import wandb
+
+    run = _start(config, config.group, {}, folder, _key("comparison", config.group), kind="comparison")
+    logged: dict[str, Any] = {
+        table.title: wandb.Table(columns=table.header, data=_values(table.rows), allow_mixed_types=True)
+        for table in tables
+    }
+    if picture is not None:
+        logged["tokens"] = wandb.Image(str(picture))
+    run.log(logged)
+    wandb.finish()
+
+
+def _start(
+    config: LoggerConfig,
+    name: str,
+    settings: dict[str, Any],
+    folder: Path,
+    key: str,
+    kind: str | None = None,
+) -> Any:
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
+    return wandb.init(
         project=config.project,
         name=name,
+        id=key,
+        resume="allow",
+        group=config.group,
+        job_type=kind,
         config=settings,
         dir=folder,
         mode=_mode(),
         reinit="finish_previous",
         settings=wandb.Settings(silent=True),
     )
-    return WandbLogger(experiment=run)
 
 
-def close_logger(logger: Logger | None, metrics: dict[str, float | None]) -> None:
-    """Log the run's final numbers and end it, so that the next run is one of its own."""
-    if logger is None:
-        return
-    logger.log_metrics({key: value for key, value in metrics.items() if value is not None})
-    logger.finalize("success")
-    if isinstance(logger, WandbLogger):
-        import wandb
-
-        wandb.finish()
+def _key(name: str, settings: object) -> str:
+    """16 hexadecimal digits, equal for equal runs whatever logs them."""
+    if isinstance(settings, dict):
+        settings = {key: value for key, value in settings.items() if key not in ("logger", "rerun", "device")}
+    text = json.dumps([name, settings], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def log_picture(config: LoggerConfig, picture: Path, settings: dict[str, Any], folder: Path) -> None:
-    """A PNG of a whole sweep as a W&B run of its own; other loggers keep no pictures."""
-    if config.name != "wandb":
-        return
-    logger = open_logger(config, picture.stem, settings, folder)
-    assert isinstance(logger, WandbLogger)
-    logger.log_image(picture.stem, [str(picture)])
-    close_logger(logger, {})
+def _values(rows: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """Columns of numbers as numbers, so that W&B can sort and plot them."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        try:
+            columns.append([None if cell == NOTHING else float(cell) for cell in column])
+        except ValueError:
+            columns.append(list(column))
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _mode() -> Literal["online", "offline", "disabled", "shared"] | None:

@@ -15,6 +15,7 @@ from pitome.records.identity import UNMERGED
 from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.tasks.job import Finished
+from pitome.tasks.loggers import log_sweep
 from pitome.tasks.sweep_picture import picture
 
 
@@ -39,6 +40,7 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
         tokens = picture([c for c, one in zip(configs, finished, strict=True) if one.record.done], folder)
         if tokens is not None:
             print(f"tokens: {shown(tokens)}")
+        log_sweep(configs[0].logger, built, tokens, folder.parent.parent)
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
 

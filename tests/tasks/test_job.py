@@ -310,16 +310,19 @@ def test_wandb_offline_run_can_be_read_back(
     (log,) = (tmp_path / "results" / "wandb").glob("offline-run-*/*.wandb")
     from wandb.proto import wandb_internal_pb2
 
-    config, summary = {}, {}
+    config, summary, runs = {}, {}, []
     for data in leveldb_records(log.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
+        runs += [(record.run.run_id, record.run.run_group)] if record.run.run_id else []
         for item in [*record.run.config.update, *record.config.update]:
             config[item.key] = json.loads(item.value_json)
         for item in record.history.item:
             summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
     assert config["merge"]["name"] == "tome" and config["ratio"] == 0.9
     assert summary["cost/macs"] > 0 and summary["n_samples"] == 40
+    (kept,) = (tmp_path / "results" / "runs").glob("*.json")
+    assert set(runs) == {(kept.stem, "")}  # named as the record, in no group: it is no sweep
 
 
 def leveldb_records(content: bytes) -> Iterator[bytes]:

@@ -53,9 +53,11 @@ def test_a_sweep_of_methods_ends_in_a_picture_that_is_logged(
     assert run("-m", "merge=tome,tofu", "ratio=0.9", "limit=20", "measure=none", "logger=wandb") == 0
     (path,) = (tmp_path / "results" / "sweeps").glob("*/tokens.png")
     assert f"tokens: {path.relative_to(tmp_path)}" in capsys.readouterr().out
-    (logged,) = (tmp_path / "results" / "wandb").glob("offline-run-*/files/media/images/*.png")
-    assert logged.name.startswith("tokens")
-    assert Image.open(logged).size == Image.open(path).size
+    logged = list((tmp_path / "results" / "wandb").glob("offline-run-*/files/media/images/*.png"))
+    assert len(logged) == 3 and all(one.name.startswith("tokens") for one in logged)  # each run's own too
+    assert sorted(Image.open(one).size for one in logged)[-1] == Image.open(path).size
+    (tables,) = {one.parents[3] for one in (tmp_path / "results" / "wandb").rglob("*.table.json")}
+    assert tables in {one.parents[3] for one in logged if Image.open(one).size == Image.open(path).size}
 
 
 def test_one_method_has_no_picture(tmp_path: Path) -> None:
