@@ -373,7 +373,8 @@ def _check_fit(config: Config) -> None:
         if part.task != task:
             others = [name for name in choices(key) if _task_of(key, name) == task]
             raise UsageError(
-                f"{key}={part.name} is for task={part.task}, not for task={task}; {nearest(part.name, others)}"
+                f"{key}={part.name} is for task={part.task}, not for task={task}; "
+                f"{nearest(part.name, others)}"
             )
     if config.merge.tasks is not None and task not in config.merge.tasks:
         allowed = ", ".join(config.merge.tasks)

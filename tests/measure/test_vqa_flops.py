@@ -38,8 +38,9 @@ def test_a_row_is_what_is_counted(script: Any) -> None:
         model = build_model(config)
         image = torch.zeros(1, 3, 336, 336)
     with pitome.patch(model, "pitome_repo", ratio=0.9):
-        assert (rows := model.image_rows) == 54
+        rows = model.image_rows
         tower = count_flops(model.image_tower, image).macs
         found = answering(model.model, rows, script.TEXT)
+    assert rows == 54
     assert f"| `pitome_repo` | 0.9 | 54 | {tower / 1e9:.2f} |" in script.PAGE.read_text()
     assert found.prefill == found.prefill_closed and found.decode == found.decode_closed
