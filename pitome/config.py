@@ -23,7 +23,7 @@ from pitome.merge.plugins import reason
 from pitome.merge.schedule import check_ratio, check_removal, parse_layers
 from pitome.models.families import check_arch
 from pitome.models.folders import find_model
-from pitome.models.origin import find_text_weights, find_weights
+from pitome.models.origin import Weights, find_text_weights, find_weights
 
 CONF = Path(__file__).parent.parent / "conf"
 DEFAULT_RATIO = 0.925
@@ -239,21 +239,29 @@ def validate(config: Config) -> Amount:
     check_source(config.source, config.data.root)
     if config.task.name == "vqa":
         check_options(config.data.name, config.data.split, config.data.ocr)
+    find_any(config)
     if config.task.name == "text":
         _check_text(config)
-    elif config.weights is not None or config.mode == "test":
-        find = find_model if config.task.name == "vqa" else find_weights
-        find(config.model.name, config.model.checkpoint, config.weights or "pretrained")
     if config.mode == "train" and not config.trainer.stages:
         raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
     return amount
 
 
-def _check_text(config: Config) -> None:
-    if config.weights is not None or config.mode == "test":
-        entry = config.model.checkpoints.get(config.data.name)
+def find_any(config: Config) -> Weights | None:
+    """The weights of a run, as far as text and paths tell; None of a training from random ones.
+    Raises CheckpointError."""
+    weights, model = config.weights or "pretrained", config.model
+    if config.weights is None and config.mode == "train":
+        return None
+    if config.task.name == "text":
+        entry = model.checkpoints.get(config.data.name)
         source = None if entry is None else entry.source
-        find_text_weights(config.model.name, config.data.name, source, config.weights or "pretrained")
+        return find_text_weights(model.name, config.data.name, source, weights)
+    find = find_model if config.task.name == "vqa" else find_weights
+    return find(model.name, model.checkpoint, weights)
+
+
+def _check_text(config: Config) -> None:
     split = text_split(config)
     if split == "official" and config.source == "package":
         raise UsageError(

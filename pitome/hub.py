@@ -7,7 +7,8 @@ import queue
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,17 +87,11 @@ def fetch_folder(
     if found is not None:
         return found
     what = f"{pattern} of {repo} (revision {revision})"
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    with _explained(what, error, otherwise):
+        from huggingface_hub import snapshot_download
 
-    def listing() -> list[tuple[str, int]]:
-        info = HfApi().repo_info(
-            repo, repo_type=kind, revision=revision, files_metadata=True, timeout=PATIENCE
-        )
-        return [(file.rfilename, file.size or 0) for file in getattr(info, "siblings", None) or []]
-
-    try:
-        sizes = [size for name, size in within(PATIENCE, listing) if fnmatch.fnmatch(name, pattern)]
+        listing = _listing(repo, kind, revision)
+        sizes = [size for name, size in listing if fnmatch.fnmatch(name, pattern)]
         if not sizes:
             raise error(f"{what} is not on the hub: check the revision, {otherwise}")
         say(f"fetching {what} from the hub, {sum(sizes) / 1e6:.1f} MB")
@@ -105,6 +100,39 @@ def fetch_folder(
                 repo, repo_type=kind, revision=revision, allow_patterns=[pattern], etag_timeout=PATIENCE
             )
         )
+
+
+def check_reach(repo: str, *, revision: str = "main", error: type[PitomeError], otherwise: str) -> None:
+    """Find out early, before torch is imported, that a model can neither be in the hub's cache nor be
+    fetched: nothing of its repository is there, and the hub does not list it.
+
+    otherwise: as of `fetch_folder`. Raises `error` likewise.
+    """
+    if cached_folder(repo, "*", revision=revision) is None:
+        with _explained(f"{repo} (revision {revision})", error, otherwise):
+            _listing(repo, "model", revision)
+
+
+def _listing(repo: str, kind: str, revision: str) -> list[tuple[str, int]]:
+    """Name and bytes of every file of a repository."""
+    from huggingface_hub import HfApi
+
+    def ask() -> list[tuple[str, int]]:
+        info = HfApi().repo_info(
+            repo, repo_type=kind, revision=revision, files_metadata=True, timeout=PATIENCE
+        )
+        return [(file.rfilename, file.size or 0) for file in getattr(info, "siblings", None) or []]
+
+    return within(PATIENCE, ask)
+
+
+@contextmanager
+def _explained(what: str, error: type[PitomeError], otherwise: str) -> Iterator[None]:
+    """What goes wrong with the hub as one line."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        yield
     except PitomeError:
         raise
     except GatedRepoError:

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pitome.cli.help import GROUPS
-from pitome.config import CONF, Amount, Config, choices, import_modules, validate
-from pitome.errors import UsageError, nearest
+from pitome.config import CONF, Amount, Config, choices, find_any, import_modules, validate
+from pitome.errors import CheckpointError, UsageError, nearest
 from pitome.merge import plugins
+from pitome.models.origin import check_hub
 
 
 def register_schema() -> None:
@@ -50,6 +51,22 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
             except (HydraException, OmegaConfBaseException) as problem:
                 raise UsageError(explain(problem, point)) from None
     return checked
+
+
+def check_weights(configs: list[Config]) -> None:
+    """Look for weights of the hub before torch is imported. Where those of some points can be had, the
+    others fail on their own, and the table says why. Raises CheckpointError if none can."""
+    first: CheckpointError | None = None
+    for weights in dict.fromkeys(find_any(config) for config in configs):
+        if weights is None:
+            return
+        try:
+            check_hub(weights)
+            return
+        except CheckpointError as problem:
+            first = first or problem
+    if first is not None:
+        raise first
 
 
 def offer_own_methods(parsed: list[Override]) -> None:

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         return _say(f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py")
 
     from pitome.cli import experiments
-    from pitome.cli.compose import check_command_line, explain, register_schema
+    from pitome.cli.compose import check_command_line, check_weights, explain, register_schema
 
     register_schema()
     multirun = bool({"-m", "--multirun"} & set(argv))
@@ -43,7 +43,9 @@ def main(argv: list[str]) -> int:
             return code
         argv = experiments.expand(argv, multirun)
         overrides = [word for word in argv if not word.startswith("-")]
-        check_command_line(overrides, multirun)
+        points = check_command_line(overrides, multirun)
+        if not {"--cfg", "-c", "--info", "-i"} & {word.partition("=")[0] for word in argv}:
+            check_weights([config for config, _ in points])
         return _run(argv, [one.word for one in chosen])
     except PitomeError as problem:
         return _say(str(problem))

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pitome.errors import CheckpointError
-from pitome.hub import fetch_folder
+from pitome.hub import check_reach, fetch_folder
 from pitome.models.checkpoints import check_checkpoint
 
 SHIPPED = Path(__file__).parent / "weights"  # <model>.safetensors beside its card <model>.md
 _FILE = "model.safetensors"  # what timm's repositories on the hub hold
+_OTHERWISE = "give the file with weights=PATH, or use weights=random"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ def find_text_weights(model: str, data: str, source: str | None, weights: str) -
     return find_weights(name, source or "", weights)
 
 
+def check_hub(weights: Weights) -> None:
+    """Whether weights of the hub can be had at all; see `pitome.hub.check_reach`."""
+    if weights.source == "hub":
+        assert weights.revision is not None
+        check_reach(weights.name, revision=weights.revision, error=CheckpointError, otherwise=_OTHERWISE)
+
+
 def fetch_weights(weights: Weights, file: str = _FILE) -> Weights:
     """Bring hub weights into the hub's cache; the revision becomes the commit. Others stay as they are.
     file: its name in the repository.
@@ -107,6 +115,6 @@ def fetch_weights(weights: Weights, file: str = _FILE) -> Weights:
         file,
         revision=weights.revision,
         error=CheckpointError,
-        otherwise="give the file with weights=PATH, or use weights=random",
+        otherwise=_OTHERWISE,
     )
     return Weights("hub", weights.name, folder / file, folder.name)

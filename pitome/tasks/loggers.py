@@ -66,7 +66,7 @@ def log_sweep(config: LoggerConfig, tables: Sequence[Table], picture: Path | Non
 
     run = _start(config, config.group, {}, folder, _key("comparison", config.group), kind="comparison")
     logged: dict[str, Any] = {
-        table.title: wandb.Table(columns=table.header, data=_values(table.rows), allow_mixed_types=True)
+        table.title: wandb.Table(columns=list(table.header), data=_values(table.rows), allow_mixed_types=True)
         for table in tables
     }
     if picture is not None:

@@ -90,6 +90,27 @@ def test_one_line_exit_2_without_torch(words: str, places: dict[str, Path]) -> N
     assert CASES[words] in lines[0]
 
 
+def test_weights_that_cannot_be_had_are_told_without_torch(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    words = ["task=retrieval", "model=clip_l", "merge=pitome", "ratio=0.925"]
+    done = run(words, places["fake"])
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "vit_large_patch14_clip_224.openai (revision" in done.stderr
+    assert "give the file with weights=PATH, or use weights=random" in done.stderr
+
+
+def test_a_sweep_whose_weights_can_be_had_in_part_runs(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    done = run(["-m", "task=retrieval", "model=clip_l,clip_scenes", "data=scenes"], places["fake"])
+    assert "torch was imported" in done.stderr
+
+
 def test_the_fake_torch_is_seen(places: dict[str, Path]) -> None:
     """A valid command does reach torch, so the cases above could fail."""
     assert "torch was imported" in run(["weights=random"], places["fake"]).stderr
