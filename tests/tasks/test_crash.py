@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -11,39 +12,45 @@ import pytest
 
 from pitome.records.store import Store
 
-# Imports once, then forks: a real process for each start of the sweep, without the seconds of its imports.
+pytestmark = pytest.mark.nightly  # half a minute; tests/tasks/test_claimed.py tests the parts every day
+
+# Makes the first sweep itself, which imports everything, then forks: a real process for each further start,
+# without the seconds of its imports.
 # What is saved is noted in one write, so that a run that is done twice shows.
 STARTS = """
 import os, random, signal, sys, time
 from pathlib import Path
-import pitome.tasks.classification, pitome.tasks.summary
 from pitome.cli.main import main
 from pitome.records.store import Store
 
 images, folder = sys.argv[1], Path(sys.argv[2])
 
+def sweep(name):
+    (folder / name).mkdir(exist_ok=True)
+    os.chdir(folder / name)
+    words = ["-m", "model.args.depth=2", "model.args.embed_dim=16", f"data.root={images}", "weights=random"]
+    words += ["logger=none", "limit=20", "results=results/runs", "merge=none,tome", "ratio=0.9,0.8,0.7"]
+    return main(words)
+
 def start(name):
     if pid := os.fork():
         return pid
     (folder / name).mkdir(exist_ok=True)
-    os.chdir(folder / name)
-    out = os.open("out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    out = os.open(folder / name / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1), os.dup2(out, 2)
-    log, save = os.open("saved", os.O_WRONLY | os.O_CREAT | os.O_APPEND), Store.save
+    log, save = os.open(folder / name / "saved", os.O_WRONLY | os.O_CREAT | os.O_APPEND), Store.save
     def noted(store, record, outcomes=None):
         saved = save(store, record, outcomes)
         os.write(log, f"{record.run_id} {record.started}\\n".encode())
         return saved
     Store.save = noted
-    words = ["-m", "model.args.depth=2", "model.args.embed_dim=16", f"data.root={images}", "weights=random"]
-    words += ["logger=none", "limit=20", "results=results/runs", "merge=none,tome", "ratio=0.9,0.8,0.7"]
-    os._exit(main(words))
+    os._exit(sweep(name))
 
 def wait(*pids):
     for pid in pids:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
-wait(start("whole"))
+assert sweep("whole") == 0
 moments = random.Random(0)
 for _ in range(5):
     pid = start("killed")
@@ -59,8 +66,12 @@ wait(start("two"), start("two"))
 def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("sweeps")
     done = subprocess.run(
-        [sys.executable, "-c", STARTS, str(images), str(made)], capture_output=True, text=True
+        [sys.executable, "-c", STARTS, str(images), str(made)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # a pool of threads would not outlive a fork
     )
+
     said = "".join(path.read_text() for path in made.glob("*/out"))
     assert done.returncode == 0, done.stderr + said
     return made
