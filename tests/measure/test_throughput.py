@@ -163,6 +163,9 @@ def test_too_few_pairs_for_an_interval():
 def test_timing_holds_what_a_record_keeps():
     kept = {field.name for field in dataclasses.fields(Throughput)}
     kept -= {"tokens_per_s", "tokens_per_s_unmerged"}  # what the text task makes of them
+    kept -= {
+        f"{name}{end}" for name in ("first_token_s", "decode_tokens_per_s") for end in ("", "_unmerged")
+    }  # vqa
     assert kept <= {field.name for field in dataclasses.fields(module.Timing)}
 
 
