@@ -117,7 +117,7 @@ class VisualQuestions(Task):
             metrics |= self.data.benchmark.metrics(questions, [row.score for row in rows])
         else:
             self._submit([row.prediction for row in rows])
-        return Evaluation(metrics, outcomes(rows))
+        return Evaluation(metrics, outcomes(rows, scored=self.data.scored))
 
     def cost(self, patched: Patched | None) -> Cost:
         tower = measuring.measure_cost(

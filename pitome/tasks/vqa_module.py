@@ -113,13 +113,14 @@ class VqaTest(lightning.LightningModule):
         self.rows += rows
 
 
-def outcomes(rows: Sequence[Answered]) -> dict[str, list[object]]:
-    """Columns per question: id, question, answers, prediction, score, tokens."""
+def outcomes(rows: Sequence[Answered], *, scored: bool) -> dict[str, list[object]]:
+    """Columns per question: id, question, answers, prediction, score (None unless the answers are public,
+    `scored`), tokens."""
     return {
         "id": [row.id for row in rows],
         "question": [row.question for row in rows],
         "answers": [row.answers for row in rows],
         "prediction": [row.prediction for row in rows],
-        "score": [row.score for row in rows],
+        "score": [row.score if scored else None for row in rows],
         "tokens": [row.tokens for row in rows],
     }

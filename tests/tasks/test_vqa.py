@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from pitome.data.vqa import VqaData
 from pitome.data.vqa_training import IGNORED, pack
 from pitome.models.llava import Llava
 from pitome.records.schema import Record
@@ -134,6 +135,20 @@ def test_ctrl_c_keeps_what_is_finished(ask: Run, tmp_path: Path, monkeypatch: py
         ask("merge=none")
     (log,) = (tmp_path / "results" / "runs").glob("*.jsonl")
     assert len(log.read_text().splitlines()) == 10 and not list(log.parent.glob("*.json"))
+
+
+def test_a_split_without_public_answers_gives_a_file_for_its_server(
+    ask: Run, records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VqaData, "scored", False)
+    assert ask("merge=none", "limit=12") == 0
+    (record,) = records().values()
+    assert record.score is None
+    found = outcomes(record, tmp_path / "results" / "runs")
+    assert found["score"] == [None] * 12 and len(found["prediction"]) == 12
+    (file,) = (tmp_path / "results" / "runs").glob("*.submission.json")
+    said = json.loads(file.read_text())
+    assert [str(one["question_id"]) for one in said] == list(found["id"])
 
 
 def test_kept_positions_are_another_run(ask: Run, tmp_path: Path) -> None:
