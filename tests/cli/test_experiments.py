@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.config_store import ConfigStore
@@ -143,3 +144,24 @@ def test_a_point_of_every_experiment_is_a_configuration(
 def test_help_lists_every_experiment() -> None:
     text = help_text(CONF)
     assert all(f"  {name} " in text for name in loading.names()) and "  _names" not in text
+
+
+def test_a_sweep_composes_no_point_more_often_than_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once to check it before any runs, once to run it."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    composed, compose = [], ConfigLoaderImpl.load_sweep_config
+
+    def counting(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> Any:
+        composed.append(args)
+        return compose(self, *args, **kwargs)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counting)
+    monkeypatch.setattr("pitome.tasks.job.run", lambda *args, **kwargs: None)
+    monkeypatch.setattr("pitome.cli.main._catch_up", lambda *args: {})
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    words = ["-m", "weights=random", "ratio=0.9,0.8,0.7", f"hydra.sweep.dir={tmp_path}"]
+    assert main.main(words) == 0
+    assert len(composed) == 3
