@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from pitome.config import Config
 from pitome.errors import PitomeError
 from pitome.records import plots, tables
+from pitome.records.files import write_error
 from pitome.records.groups import group
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Record
@@ -31,8 +33,8 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
     known = every - {one.record.run_id for one in runs if one.repeated}
     if known:
         print(f"{len(known)} of {len(every)} runs were recorded before (rerun=true repeats them)")
-    folder = store.folder.parent / "sweeps" / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
+        folder = own_folder(store.folder.parent / "sweeps", datetime.now().strftime("%Y%m%d-%H%M%S"))
         tables.write_markdown(folder / "table.md", built)
         print(f"table: {shown(folder / 'table.md')}")
         for path in plots.plot(records, folder):
@@ -43,6 +45,20 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
         log_sweep(configs[0].logger, built, tokens, folder.parent.parent)
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
+
+
+def own_folder(parent: Path, name: str) -> Path:
+    """A new folder, `name` or, where another sweep has that, `name-2`, ... Raises RecordError."""
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as problem:
+            raise write_error(folder, problem) from None
+    raise AssertionError("unreachable")
 
 
 def with_baselines(records: Sequence[Record], store: Store) -> list[Record]:
