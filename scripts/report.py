@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pitome.errors import DataError, PitomeError
+from pitome.errors import DataError, PitomeError, UsageError, nearest
 from pitome.records import plots, tables
 from pitome.records.store import Store
 
@@ -35,6 +35,7 @@ def main(words: list[str], results: Path = RESULTS) -> int:
 
                 show_outcome(word, local)
             else:
+                check_word(word)
                 report(Store(word))
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
@@ -74,6 +75,14 @@ def is_experiment(word: str) -> bool:
     from pitome.experiments.loading import words
 
     return "/" not in word and word in words()
+
+
+def check_word(word: str) -> None:
+    """Raises UsageError for what is neither an experiment nor a folder."""
+    from pitome.experiments.loading import words
+
+    if "/" not in word and not Path(word).is_dir():
+        raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, words())}")
 
 
 def default(local: Store, published: Store) -> Store:

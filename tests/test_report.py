@@ -47,3 +47,12 @@ def test_a_folder_without_runs_is_one_line(
     assert report.main([str(tmp_path)]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: no recorded runs in") and shown.count("\n") == 1
+
+
+def test_a_misspelt_experiment_names_the_nearest(
+    report: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main(["tabel5"]) == 2
+    shown = capsys.readouterr().err
+    assert "tabel5 is neither an experiment nor a folder" in shown and "table5" in shown
+    assert shown.count("\n") == 1

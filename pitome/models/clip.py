@@ -18,6 +18,7 @@ from pitome.measure.twin import meta_twin
 from pitome.models.captions import Tokenizer, byte_pairs, numbered_words, pieces, word_list
 from pitome.models.checkpoints import Checkpoint, load_checkpoint, load_into
 from pitome.models.origin import Weights, fetch_weights, find_weights
+from pitome.models.resize import fit_tower
 from pitome.models.vision import Built, preprocess_of
 
 OWN = "CLIP"  # arch of a model made from its args alone
@@ -146,20 +147,8 @@ def _pieces_file(weights: Weights) -> Path:
 
 
 def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Resize patch and position embeddings of `state` to the image tower of `model` (timm's
-    resampling), whatever stands in front of their names; grids are square."""
-    from timm.layers import resample_abs_pos_embed, resample_patch_embed
-
-    own, out = model.state_dict(), dict(state)
-    for key, value in state.items():
-        if key not in own or value.shape == own[key].shape:
-            continue
-        if key.endswith(_CONV):
-            out[key] = resample_patch_embed(value, list(own[key].shape[-2:]))
-        elif key.endswith(_POSITION):
-            side = round((own[key].shape[0] - 1) ** 0.5)
-            out[key] = resample_abs_pos_embed(value[None], [side, side], num_prefix_tokens=1)[0]
-    return out
+    """Weights of a model with other patches, for `model`; see `pitome.models.resize.fit_tower`."""
+    return fit_tower(state, model, patches=_CONV, positions=_POSITION)
 
 
 def _named(arch: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pitome.models.families import check_arch
 from pitome.models.folders import find_model
 from pitome.models.llava_words import IMAGE, byte_tokenizer, word_tokenizer
 from pitome.models.origin import Weights
+from pitome.models.resize import fit_tower
 from pitome.models.text import load_tokenizer
 from pitome.models.vision import Built
 
@@ -331,20 +332,8 @@ def build_model(
 
 
 def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Resize patch and position embeddings of `state` to the image tower of `model` (timm's
-    resampling), whatever stands in front of their names; grids are square."""
-    from timm.layers import resample_abs_pos_embed, resample_patch_embed
-
-    own, out = model.state_dict(), dict(state)
-    for key, value in state.items():
-        if key not in own or value.shape == own[key].shape:
-            continue
-        if key.endswith(_PATCHES):
-            out[key] = resample_patch_embed(value, list(own[key].shape[-2:]))
-        elif key.endswith(_POSITIONS):
-            side = round((own[key].shape[0] - 1) ** 0.5)
-            out[key] = resample_abs_pos_embed(value[None], [side, side], num_prefix_tokens=1)[0]
-    return out
+    """Weights of a model with other patches, for `model`; see `pitome.models.resize.fit_tower`."""
+    return fit_tower(state, model, patches=_PATCHES, positions=_POSITIONS)
 
 
 def _settings(config: Mapping[str, Any], patch_size: int | None = None) -> Any:

@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pitome.config import Amount, Config, portable
+from pitome.config import Amount, Config
 from pitome.data.retrieval import RetrievalData, build_retrieval
 from pitome.models.clip import build, build_model, fit_state
-from pitome.records.identity import UNMERGED
-from pitome.tasks.loggers import open_logger
 from pitome.tasks.retrieval_module import RetrievalTraining
-from pitome.tasks.training import key_of, save_weights, stage_of, train
+from pitome.tasks.training import key_of, train_stages
 
 
 def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
@@ -48,24 +46,14 @@ def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tup
             model.load_state_dict(fit_state(start.model.state_dict(), model))
         return model.train()
 
-    def prepare(model: nn.Module) -> None:
-        from pitome.tasks.job import patch_model
-
-        if config.merge.name != UNMERGED and amount.ratio != 1.0:
-            patch_model(model, config, amount)
-
-    logger = open_logger(config.logger, f"train {name}", portable(config), folder.parent.parent)
-    model = train(
-        [stage_of(stage, config.trainer) for stage in config.trainer.stages],
+    path = train_stages(
+        config,
+        amount,
+        device,
+        folder,
         make,
         data,
         lambda model, recipe: RetrievalTraining(model, lambda: opened[max(opened)].validation, recipe),
-        folder,
-        accelerator=device.type,
-        precision=config.precision,
-        logger=logger or False,
-        prepare=prepare,
-        fit=fit_state,
+        fit_state,
     )
-    path = save_weights(model, folder / f"{config.model.name}.safetensors")
     return dataclasses.replace(config, weights=str(path)), folder

@@ -159,29 +159,55 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
             model.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in start.items()})
         return model
 
+    path = train_stages(
+        config,
+        amount,
+        device,
+        folder,
+        make,
+        data,
+        lambda model, recipe: Classification(model, classes, recipe),
+    )
+    args = dict(config.model.args) | {"num_classes": classes}
+    return dataclasses.replace(
+        config, weights=str(path), model=dataclasses.replace(config.model, args=args)
+    ), folder
+
+
+def train_stages(
+    config: Config,
+    amount: Amount,
+    device: torch.device,
+    folder: Path,
+    make: Callable[[int | None], nn.Module],
+    data: Callable[[int, int], lightning.LightningDataModule],
+    module: Callable[[nn.Module, Recipe], lightning.LightningModule],
+    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = fit_state,
+) -> Path:
+    """The stages of conf/trainer as `train` runs them, with merging if the configuration asks for it;
+    returns the file of the weights, `<model>.safetensors` in `folder`."""
+
     def prepare(model: nn.Module) -> None:
         from pitome.tasks.job import patch_model
 
         if config.merge.name != UNMERGED and amount.ratio != 1.0:
             patch_model(model, config, amount)
 
-    logger = open_logger(config.logger, f"train {config.model.name}", portable(config), folder.parent.parent)
+    name = f"train {folder.name.rpartition('-')[0]}"
+    logger = open_logger(config.logger, name, portable(config), folder.parent.parent)
     model = train(
         [stage_of(stage, config.trainer) for stage in config.trainer.stages],
         make,
         data,
-        lambda model, recipe: Classification(model, classes, recipe),
+        module,
         folder,
         accelerator=device.type,
         precision=config.precision,
         logger=logger or False,
         prepare=prepare,
+        fit=fit,
     )
-    path = save_weights(model, folder / f"{config.model.name}.safetensors")
-    args = dict(config.model.args) | {"num_classes": classes}
-    return dataclasses.replace(
-        config, weights=str(path), model=dataclasses.replace(config.model, args=args)
-    ), folder
+    return save_weights(model, folder / f"{config.model.name}.safetensors")
 
 
 def save_weights(model: nn.Module, path: Path) -> Path:

@@ -12,17 +12,15 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pitome.config import Amount, Config, portable
+from pitome.config import Amount, Config
 from pitome.data.vqa import build_vqa
 from pitome.data.vqa_questions import Question
 from pitome.data.vqa_training import IGNORED, Packed, PackedBatches, Turn, VqaTrainingData
 from pitome.errors import DataError, UsageError
 from pitome.models.llava import Llava, build, build_model, fit_state, ready
-from pitome.records.identity import UNMERGED
 from pitome.tasks.classifier import Recipe
-from pitome.tasks.loggers import open_logger
 from pitome.tasks.optimizers import adamw_cosine
-from pitome.tasks.training import key_of, save_weights, stage_of, train
+from pitome.tasks.training import key_of, train_stages
 
 _VALIDATION_BATCH = 50
 
@@ -167,24 +165,14 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
             config.trainer.workers,
         )
 
-    def prepare(model: nn.Module) -> None:
-        from pitome.tasks.job import patch_model
-
-        if config.merge.name != UNMERGED and amount.ratio != 1.0:
-            patch_model(model, config, amount)
-
-    logger = open_logger(config.logger, f"train {name}", portable(config), folder.parent.parent)
-    model = train(
-        [stage_of(stage, config.trainer) for stage in config.trainer.stages],
+    path = train_stages(
+        config,
+        amount,
+        device,
+        folder,
         make,
         data,
         lambda model, recipe: VqaTraining(model, recipe),  # type: ignore[arg-type]
-        folder,
-        accelerator=device.type,
-        precision=config.precision,
-        logger=logger or False,
-        prepare=prepare,
-        fit=fit_state,
+        fit_state,
     )
-    path = save_weights(model, folder / f"{config.model.name}.safetensors")
     return dataclasses.replace(config, weights=str(path)), folder
