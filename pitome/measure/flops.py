@@ -15,6 +15,7 @@ from pitome.adapters.patch import patch, patched
 from pitome.measure.costs import closed_form
 from pitome.measure.inputs import Inputs, batch_size, cast, forward
 from pitome.measure.twin import evaluating, meta_twin
+from pitome.merge.paths import reference_path
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def count_flops(model: nn.Module, inputs: Inputs) -> Counted:
         with (
             evaluating(model),
             _frozen(model),
+            reference_path(),
             sdpa_kernel(SDPBackend.MATH),
             FlopCounterMode(display=False) as counter,
         ):

@@ -1,20 +1,19 @@
 """PiToMe: protect informative tokens before merging (arXiv 2405.16148, NeurIPS 2024).
 
 `pitome` is the method of the paper's text, `pitome_repo` what the authors' code does. They share
-`energy` and `energy_plan`.
+`energy_plan`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pitome.errors import UsageError
+from pitome.merge.energy import Similarity, energy
 from pitome.merge.families import fill
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
@@ -62,34 +61,6 @@ class PitomeOptions(MethodOptions):
             )
 
 
-def energy(
-    similarity: Tensor, kind: str, margin: float, alpha: float, padding: Tensor | None = None
-) -> Tensor:
-    """Energy of every token: the mean of f_m over its row of `similarity` [B, T, T] -> [B, T].
-
-    Eq. 3-4. The mean runs over all T mergeable tokens, `padding` [B, T] left out. The token itself
-    counts, as in the authors' code (algo/pitome/merge.py): with `paper` and `elu` that adds the
-    same number to all.
-    """
-    if kind == "gaussian":
-        sigma = 1 - margin
-        density = torch.exp(-0.5 * ((1 - similarity) / sigma) ** 2)
-        return _mean(density, padding) / (sigma * math.sqrt(2 * math.pi))
-    # In place, since a second matrix of this size costs more than the arithmetic.
-    mean = _mean(functional.elu(similarity - margin, alpha, inplace=True), padding)
-    if kind == "paper":  # above the margin the cosine itself: what elu gives there, and the margin
-        mean = mean + margin * _mean(similarity >= margin, padding, mean.dtype)
-    return mean
-
-
-def _mean(score: Tensor, padding: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
-    """Row means of `score` [B, T, T] without `padding` [B, T] -> [B, T]; `dtype` for truth values."""
-    if padding is None:
-        return score.sum(dim=-1, dtype=dtype) / score.shape[-1]
-    total = score.masked_fill(padding[:, None, :], 0).sum(dim=-1, dtype=dtype)
-    return total / real_tokens(padding).clamp_min(1)[:, None]
-
-
 def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
     """Algorithm 1: order by energy, split, merge every source into its most similar destination.
 
@@ -99,10 +70,9 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
     """
     p, layer, depth = tokens.protected, tokens.layer, tokens.depth
     batch = tokens.x.shape[0]
-    unit = cosine(tokens.metric[:, p:].detach())
-    similarity = unit @ unit.transpose(1, 2)
+    similarity = Similarity(cosine(tokens.metric[:, p:].detach()))
     margin = options.margin - options.margin_slope * (layer / depth)
-    order = rank(energy(similarity, options.energy, margin, options.alpha))
+    order = rank(similarity.energy(options.energy, margin, options.alpha))
 
     protects = _protects(options.protect, layer, depth)
     taking_part, outside = (
@@ -114,8 +84,7 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
         half = (taking_part.shape[1] + 1) // 2
         a, b = taking_part[:, :half], taking_part[:, half:]
 
-    image = torch.arange(batch, device=a.device)[:, None, None]
-    best, match = similarity[image, a[:, :, None], b[:, None, :]].max(dim=-1)
+    best, match = similarity.between(a, b).max(dim=-1)
     unmerged = a[:, :0]
     if not protects:
         by_similarity = rank(best)

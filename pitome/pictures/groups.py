@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import pitome
 from pitome.adapters.patch import Patched
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.merge.pitome import PitomeOptions, energy
+from pitome.merge.energy import energy
+from pitome.merge.pitome import PitomeOptions
 from pitome.merge.plan import Plan, Tokens, cosine
 
 DROPPED = -1

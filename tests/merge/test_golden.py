@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pitome.merge import registry
-from pitome.merge.pitome import PitomeOptions, energy, energy_plan
+from pitome.merge.energy import energy
+from pitome.merge.pitome import PitomeOptions, energy_plan
 from pitome.merge.plan import Plan, Tokens, cosine, rank
 from pitome.merge.tofu import TofuRepoOptions
 from pitome.merge.tome import TomeRepoOptions

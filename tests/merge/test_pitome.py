@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pitome.merge import registry
-from pitome.merge.pitome import PitomeOptions, _protects, energy
+from pitome.merge.energy import energy
+from pitome.merge.pitome import PitomeOptions, _protects
 from tests.merge.support import make_tokens
 
 

@@ -1,0 +1,44 @@
+"""The energy by blocks is the energy of the whole matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pitome.merge import registry
+from pitome.merge.energy import BLOCK, Similarity, energy
+from pitome.merge.paths import reference_path
+from pitome.merge.pitome import PitomeOptions
+from pitome.merge.plan import cosine
+from tests.merge.support import make_tokens
+
+
+@pytest.mark.parametrize("tokens", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 188])
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("kind", ["paper", "elu", "gaussian"])
+def test_blocks_and_matrix_agree(kind: str, batch: int, tokens: int) -> None:
+    # Clusters, so that there are cosines on both sides of the margin.
+    metric = torch.randn(batch, tokens // 4 + 1, 16, dtype=torch.float64).repeat_interleave(4, 1)[:, :tokens]
+    unit = cosine(metric + 0.3 * torch.randn_like(metric))
+    similarity = Similarity(unit)
+    assert similarity.matrix is None
+    with reference_path():
+        whole = Similarity(unit)
+    assert whole.matrix is not None
+    want = energy(whole.matrix, kind, 0.6, 0.7)
+    torch.testing.assert_close(similarity.energy(kind, 0.6, 0.7), want)
+    torch.testing.assert_close(whole.energy(kind, 0.6, 0.7), want)
+    a, b = torch.arange(tokens).flip(0).expand(batch, -1)[:, ::2], torch.arange(tokens).expand(batch, -1)
+    torch.testing.assert_close(similarity.between(a, b), whole.between(a, b))
+
+
+@pytest.mark.parametrize("protect", ["all", "none"])
+def test_both_ways_make_the_same_plan(protect: str) -> None:
+    tokens = make_tokens(300)
+    options = PitomeOptions(protect=protect)  # type: ignore[arg-type]
+    plan = registry.get("pitome").plan
+    ours = plan(tokens, 40, options)
+    with reference_path():
+        theirs = plan(tokens, 40, options)
+    assert torch.equal(ours.kept, theirs.kept)
+    assert torch.equal(ours.source, theirs.source) and torch.equal(ours.target, theirs.target)
