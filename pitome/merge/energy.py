@@ -12,10 +12,11 @@ from pitome.merge.padding import real_tokens
 from pitome.merge.paths import is_reference
 from pitome.merge.plan import select
 
-BLOCK = 256
-ELEMENTS = BLOCK * BLOCK * 4
-"""Of the blocks that `Similarity` takes at a time: 1 MB in float32. What is larger leaves a core's cache,
-and its memory is fetched from the system and returned at every use."""
+SMALLEST = 64
+ELEMENTS = 2**16
+"""Blocks of a matrix are at least `SMALLEST` rows and, over all images taken at a time, `ELEMENTS` to four
+times that: 1 MB in float32. What is larger leaves a core's cache, and its memory is fetched from the system
+and given back at every use."""
 
 
 def energy(
@@ -27,11 +28,13 @@ def energy(
     counts, as in the authors' code (algo/pitome/merge.py): with `paper` and `elu` that adds the
     same number to all. `kind` and `alpha`: as `PitomeOptions.energy` and `.alpha`.
     """
-    score = _score(similarity, kind, margin, alpha)
+    score = _score(similarity.clone(), kind, margin, alpha)
     if padding is None:
-        return score.mean(dim=-1)
-    total = score.masked_fill_(padding[:, None, :], 0).sum(dim=-1)
-    return total / real_tokens(padding).clamp_min(1)[:, None]
+        mean = score.mean(dim=-1)
+    else:
+        total = score.masked_fill_(padding[:, None, :], 0).sum(dim=-1)
+        mean = total / real_tokens(padding).clamp_min(1)[:, None]
+    return _finish(mean, kind, margin, alpha)
 
 
 class Similarity:
@@ -64,33 +67,40 @@ class Similarity:
 
 def _blockwise(unit: Tensor, kind: str, margin: float, alpha: float) -> Tensor:
     """Without the matrix [B, T, T]: each pair of blocks once, since the matrix is symmetric."""
-    tokens = unit.shape[1]
-    images = max(1, ELEMENTS // min(tokens, BLOCK) ** 2)
+    batch, tokens = unit.shape[:2]
+    side = max(SMALLEST, math.isqrt(ELEMENTS // batch))
+    images = max(1, 4 * ELEMENTS // min(tokens, side) ** 2)
     total = unit.new_zeros(unit.shape[:2])
     for some, sums in zip(unit.split(images), total.split(images), strict=True):
-        blocks, totals = some.split(BLOCK, dim=1), sums.split(BLOCK, dim=1)
+        blocks, totals = some.split(side, dim=1), sums.split(side, dim=1)
         for i, rows in enumerate(blocks):
             for j in range(i, len(blocks)):
                 score = _score(rows @ blocks[j].transpose(1, 2), kind, margin, alpha)
                 totals[i].add_(score.sum(dim=2))
                 if j > i:
                     totals[j].add_(score.sum(dim=1))
-    return total / tokens
+    return _finish(total / tokens, kind, margin, alpha)
 
 
 def _score(similarity: Tensor, kind: str, margin: float, alpha: float) -> Tensor:
-    """f_m of every cosine, in a tensor of its own.
+    """f_m of every cosine, up to what `_finish` does to the means; in place.
 
-    By exp and in place: on a CPU expm1 (and with it elu) takes twenty times as long as exp, a
-    comparison that writes truth values five times as long as one that writes numbers.
+    By exp: on a CPU expm1 (and with it elu) takes twenty times as long as exp, a comparison that writes
+    truth values five times as long as one that writes numbers.
     """
     if kind == "gaussian":
-        sigma = 1 - margin
-        scaled = (similarity - 1).div_(sigma)
-        return scaled.mul_(scaled).mul_(-0.5).exp_().div_(sigma * math.sqrt(2 * math.pi))
-    below = similarity.clamp_max(margin).sub_(margin).exp_().sub_(1)  # 0 above the margin
-    if kind == "paper":  # above the margin the cosine itself
+        distance = similarity.sub_(1)
+        return distance.mul_(distance).mul_(-0.5 / (1 - margin) ** 2).exp_()
+    if kind == "paper":
         above = similarity.clone().ge_(margin).mul_(similarity)
     else:
-        above = similarity.clamp_min(margin).sub_(margin)
-    return above.add_(below, alpha=alpha)
+        above = similarity.clamp_min(margin)
+    below = similarity.clamp_max_(margin).exp_()
+    return above.add_(below, alpha=alpha * math.exp(-margin))
+
+
+def _finish(mean: Tensor, kind: str, margin: float, alpha: float) -> Tensor:
+    """What is the same for all cosines."""
+    if kind == "gaussian":
+        return mean / ((1 - margin) * math.sqrt(2 * math.pi))
+    return mean - (alpha if kind == "paper" else alpha + margin)
