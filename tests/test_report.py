@@ -56,3 +56,9 @@ def test_a_misspelt_experiment_names_the_nearest(
     shown = capsys.readouterr().err
     assert "tabel5 is neither an experiment nor a folder" in shown and "table5" in shown
     assert shown.count("\n") == 1
+
+
+def test_an_item_of_pictures_has_no_table(report: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["figure1_offline"]) == 2
+    shown = capsys.readouterr().err
+    assert "python run.py experiment=figure1_offline draws them" in shown and shown.count("\n") == 1

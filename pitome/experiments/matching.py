@@ -18,10 +18,11 @@ _HOW = ("mode", "layers", "weights", "control", *AMOUNTS)  # compared by rules o
 
 
 def runs(point: Mapping[str, Any], records: Iterable[Record]) -> list[Record]:
-    """Finished runs of the point on the whole test split, the newest of each seed, in the order of seeds."""
+    """Finished runs of the point, the newest of each seed, in the order of seeds: on the whole test split,
+    or on the part that the point itself asks for."""
     found: dict[int, Record] = {}
     for record in sorted(records, key=lambda one: one.started):
-        if record.done and record.data.limit is None and matches(point, record):
+        if record.done and record.data.limit == point.get("limit") and matches(point, record):
             found[record.seed] = record
     return [found[seed] for seed in sorted(found)]
 
@@ -34,7 +35,7 @@ def unfinished(point: Mapping[str, Any], records: Iterable[Record]) -> str | Non
             continue
         if not record.done:
             return f"failed: {record.error}"
-        if record.data.limit is not None:
+        if record.data.limit is not None and record.data.limit != point.get("limit"):
             return f"run on {record.data.limit:,} samples alone (limit={record.data.limit})"
     return None
 

@@ -142,7 +142,7 @@ def _row(experiment: Experiment, value: Value, point: Mapping[str, Any], records
         method="-" if value.quoted else label("merge", point.get("merge", "-")),
         variant=_variant(value, point),
         ratio=_ratio(point),
-        data=label("data", point.get("data", "")),
+        data=_data(point),
         metric=metric.label,
         unit=metric.unit,
         printed=value.printed,
@@ -228,7 +228,7 @@ def _offline_row(
         method=label("merge", point.get("merge", "-")),
         variant=_variant(Value(point=dict(point), metric=name), point),
         ratio=_ratio(point),
-        data=label("data", point.get("data", "")),
+        data=_data(point),
         metric=metric.label,
         unit=metric.unit,
         published=fmean(reference) if reference else None,
@@ -264,6 +264,12 @@ def _variant(value: Value, point: Mapping[str, Any]) -> str:
     own = [key for key in point if key.startswith("merge.options.")]
     parts += [] if value.case else [f"{key.rpartition('.')[2]}={point[key]}" for key in own]
     return ", ".join(part for part in parts if part)
+
+
+def _data(point: Mapping[str, Any]) -> str:
+    """The data, and how much of it where the point asks for a part."""
+    name = label("data", point.get("data", ""))
+    return f"{name}, {point['limit']:,} samples" if "limit" in point else name
 
 
 def _ratio(point: Mapping[str, Any]) -> str:

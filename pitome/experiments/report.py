@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pitome.config import CONF
+from pitome.errors import UsageError
 from pitome.experiments import figure, matching
 from pitome.experiments.loading import choose
 from pitome.experiments.outcome import NOT_RUN, OUTSIDE, WITHIN, Outcome, Row, outcome
+from pitome.experiments.schema import PICTURES
 from pitome.records import tables
 from pitome.records.cells import NOTHING
 from pitome.records.files import write_atomically
@@ -35,8 +37,11 @@ def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> None:
     """Print what an experiment says with the records of `store` and the published ones, and write it to
     `folder`: <name>.md, .csv, .tex and, where there is something to draw, .png.
 
-    Raises UsageError for an unknown experiment, RecordError if the folder cannot be written.
+    Raises UsageError for an unknown experiment and one of pictures, RecordError if the folder cannot be
+    written.
     """
+    if choose(word).experiment.kind == PICTURES:
+        raise UsageError(f"{word} is pictures, without values; python run.py experiment={word} draws them")
     published = published_stores()
     committed = [record for one in published for record in one.all()]
     own = [] if any(_same(store, one) for one in published) else store.all()

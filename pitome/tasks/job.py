@@ -112,8 +112,9 @@ class Job:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.clock = time.monotonic()
         # What stands in the record of a run that fails before its data and weights are known.
-        self.data = DataInfo(name=config.data.name, source=config.source)
-        self.weights = WeightsInfo(name=config.weights or "pretrained", source="unknown")
+        self.data = DataInfo(name=config.data.name, source=config.source, limit=config.limit)
+        name = config.weights or "pretrained"
+        self.weights = WeightsInfo(name=name, source="unknown", random=name == "random")
         self.model = ModelInfo(name=model_label(config.model))
         self.method = MethodInfo(name=config.merge.name)
         self.settings: dict[str, Any] = {}
@@ -217,18 +218,20 @@ class Job:
         return None if record is None or self.config.rerun else self.store.finished(record.run_id)
 
     def failed(self, problem: Exception) -> Record:
-        """The record of this run with the reason it failed; kept once the run has an identity."""
+        """The record of this run with the reason it failed, kept. Before its data and weights are known a
+        run goes by what it was asked; tables leave it out once a run of the same method is done."""
         close_logger(self.logger, {}, failed=True)
         reason = one_line(problem) or type(problem).__name__
         if not isinstance(problem, PitomeError):
             reason = f"{type(problem).__name__}: {reason}"
         record = dataclasses.replace(self._record("failed"), error=reason)
-        if self.identified:
-            try:
-                return self.store.save(record)
-            except PitomeError:
-                pass  # the folder cannot be written, which may be the very reason
-        return record
+        if not self.identified:
+            identity = record.identity | {"asked": self.method.asked, "options": self.config.merge.options}
+            record = dataclasses.replace(record, identity=identity, run_id=run_id(identity))
+        try:
+            return self.store.save(record)
+        except PitomeError:
+            return record  # the folder cannot be written, which may be the very reason
 
     def _identify(self, task: Task) -> None:
         self.weights = WeightsInfo(**task.weights.record(task.sha256))

@@ -144,3 +144,15 @@ def test_stated_bounds_and_metrics_that_are_not_judged(write: Callable[..., Path
     write(ITEM.replace("top1: {better: higher, tolerance: 0.3}", "top1: {better: higher, why: of old times}"))
     found = row([record(TOME, {"top1": 0.777})])
     assert found.verdict == NOT_RUN and found.measured is not None and "of old times" in found.reason
+
+
+def test_a_point_may_ask_for_a_part_of_the_data(write: Callable[..., Path]) -> None:
+    write(ITEM.replace("data: fashion_mnist}", "data: fashion_mnist, limit: 2000}"))
+    part = OFFLINE | {"limit": 2000}
+    ours = record(part, {"top1": 0.88}, limit=2000)
+    ours = dataclasses.replace(ours, config=ours.config | {"limit": 2000})
+    assert matching.runs(part, [ours]) == [ours] and not matching.runs(OFFLINE, [ours])
+    assert matching.unfinished(part, [ours]) is None
+    assert not matching.runs(part, [record(OFFLINE, {"top1": 0.88})])
+    (found,) = [one for one in outcome("table99_offline", [], [ours]).rows if one.published]
+    assert found.data == "Fashion-MNIST, 2,000 samples" and "limit=2000" in found.command

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from pitome.config import model_label
 from pitome.merge import registry
+from pitome.records.groups import group
 from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.tasks.training import EpochLog
@@ -340,14 +341,33 @@ def leveldb_records(content: bytes) -> Iterator[bytes]:
             parts = b""
 
 
-def test_damaged_data_is_one_line(
-    run: Run, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
+@pytest.fixture
+def broken(images: Path, tmp_path: Path) -> Path:
+    """A folder of data whose files end in the middle."""
+    folder = tmp_path / "broken"
+    folder.mkdir()
     for path in images.iterdir():
         content = gzip.decompress(path.read_bytes())
-        (broken / path.name).write_bytes(gzip.compress(content[: len(content) // 2]))
+        (folder / path.name).write_bytes(gzip.compress(content[: len(content) // 2]))
+    return folder
+
+
+def test_damaged_data_is_one_line(run: Run, broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(f"data.root={broken}") == 2
     shown = capsys.readouterr().err
     assert "is truncated" in shown and shown.splitlines()[-1].endswith("fetch it again")
+
+
+def test_a_run_that_fails_before_its_data_are_known_leaves_the_reason(
+    run: Run, broken: Path, records: Records
+) -> None:
+    words = ("merge=tome", "limit=20", "measure=none")
+    assert run("-m", f"data.root={broken}", "ratio=0.9,0.8", *words) == 2
+    kept = records()
+    assert sorted(kept) == ["tome 0.8", "tome 0.9"]
+    assert all(not one.done and "is truncated" in str(one.error) for one in kept.values())
+    failed = kept["tome 0.9"]
+    assert run("ratio=0.9", *words) == 0
+    done = records()["tome 0.9"]
+    assert done.done and done.run_id != failed.run_id
+    assert group([failed, done]) == [[done]]  # it was made good
