@@ -2,8 +2,8 @@
 
 Without a word: tables and plots of the local runs (results/runs; the published ones where there are
 none), and the page. FOLDER: tables and plots of the runs in a folder. NAME: an experiment
-beside the paper (table5, table5_offline, ...). status [NAME ...]: how far experiments are. page:
-results/index.html.
+beside the paper (table5, table5_offline, ...). status [NAME ...]: how far experiments are. offline: what
+the published offline experiments gave. page: results/index.html.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def main(words: list[str], results: Path = RESULTS) -> int:
             status(words[1:], local)
             return 0
         for word in words or [str(default(local, published).folder), "page"]:
-            if word == "page":
+            if word == "offline":
+                offline()
+            elif word == "page":
                 page(local, published, results / "index.html")
             elif is_experiment(word):
                 from pitome.experiments.report import show_outcome
@@ -61,6 +63,14 @@ def status(names: list[str], local: Store) -> None:
     from pitome.experiments.status import sweeps, to_table
 
     tables.show([to_table(names or sweeps(), local)])
+
+
+def offline() -> None:
+    """Print what the published offline experiments gave; docs/reproducing.md has the same table."""
+    from pitome.experiments.offline import to_table
+    from pitome.experiments.report import published_stores
+
+    tables.show([to_table([record for store in published_stores() for record in store.all()])])
 
 
 def page(local: Store, published: Store, path: Path) -> None:

@@ -46,7 +46,7 @@ def draw(result: Outcome) -> Figure | None:
     lines = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4.2 * columns + 2.6, 3.2 * lines + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
-    labels = list(dict.fromkeys(_label(row) for rows in panels.values() for row in rows))
+    labels = list(dict.fromkeys(label_of(row) for rows in panels.values() for row in rows))
     colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
     axes = figure.subplots(lines, columns, squeeze=False)
     for place, ((*names, metric), rows) in zip(axes.flat, panels.items(), strict=False):
@@ -69,15 +69,15 @@ def _panel(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
     places, name = _places(rows)
     curve = len(set(places)) >= _LEAST and name != ""
     if not curve:
-        names = list(dict.fromkeys(_label(row) for row in rows))
-        places = [float(names.index(_label(row))) for row in rows]
+        names = list(dict.fromkeys(label_of(row) for row in rows))
+        places = [float(names.index(label_of(row))) for row in rows]
         axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
         axes.set_xlim(-0.6, len(names) - 0.4)
     else:
         axes.set_xlabel(name, fontsize=9)
-    for label in dict.fromkeys(_label(row) for row in rows):
+    for label in dict.fromkeys(label_of(row) for row in rows):
         own = sorted(
-            ((x, row) for x, row in zip(places, rows, strict=True) if _label(row) == label),
+            ((x, row) for x, row in zip(places, rows, strict=True) if label_of(row) == label),
             key=lambda pair: pair[0],
         )
         kinds = (
@@ -126,7 +126,7 @@ def _parts(row: Row) -> list[str]:
     return row.variant.split(", ")
 
 
-def _label(row: Row) -> str:
+def label_of(row: Row) -> str:
     """The method and how it was run; the authors' code of it as `repo`."""
     parts = [part for part in _parts(row) if part not in (_AS_PUBLISHED, "off the shelf", "trained", "")]
     return ", ".join([row.method, *("repo" if part == _AUTHORS else part for part in parts)])

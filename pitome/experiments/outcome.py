@@ -236,6 +236,8 @@ def _offline_row(
     )
     if not found:
         reason = matching.unfinished(point, own)
+        if reason is None and matching.runs(point, [one for one in records if one in published]):
+            reason = "not repeated: the run here is the published one itself"
         reason = reason or ("not repeated on this machine" if reference else "not published, not run")
         return replace(row, reason=reason)
     measured = fmean(one for r in found if (one := metric.read(r)) is not None)
