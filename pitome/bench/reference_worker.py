@@ -1,8 +1,9 @@
 """A child process that runs the authors' implementation: python reference_worker.py SETTINGS.json.
 
-Imports nothing of this project. It writes what its model makes of the inputs, prints `ready`, and then
-answers every line it reads with the CPU seconds of one forward. Their code is imported file by file: the
-`__init__` of their packages imports libraries (LAVIS among them) that a DeiT does not need.
+Imports nothing of this project. It writes what its model makes of the inputs in float32 and in float64,
+prints `ready`, and then answers every line it reads with the CPU seconds of one forward in float32. Their
+code is imported file by file: the `__init__` of their packages imports libraries (LAVIS among them) that a
+DeiT does not need.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def main(path: str) -> None:
         from safetensors.torch import save_file
 
         with torch.no_grad():
-            save_file({"output": _tensor(model(x)).contiguous()}, settings["output"])
+            single = _tensor(model(x)).contiguous()
+            double = _tensor(model.double()(x.double())).contiguous()
+            save_file({"single": single, "double": double}, settings["output"])
+            model.float()
             print("ready", file=answers, flush=True)
             for _ in sys.stdin:
                 start = time.process_time()

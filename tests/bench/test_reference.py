@@ -45,7 +45,7 @@ def test_a_checkout_is_run_beside_ours_and_compared(checkout, tmp_path):
     record = Record(tmp_path / "a.json", {})
     assert run(checkout, record)
     (cell,) = Record(tmp_path / "a.json", {}).part("reference").values()
-    assert cell["difference"] <= cell["tolerance"]
+    assert cell["difference"] < 1e-12 and cell["images_equal_in_float32"] == cell["images"] == 2
     assert len(cell["ours"]) == len(cell["theirs"]) == 6 and min(cell["ours"] + cell["theirs"]) >= 0
     assert cell["low"] <= cell["speedup"] <= cell["high"]
     # what is recorded is not measured again
