@@ -16,7 +16,9 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
+from pitome.data.build import DATA
 from pitome.data.roots import check_source
+from pitome.data.text_sets import SETS
 from pitome.data.vqa_benchmarks import check_options
 from pitome.errors import UsageError, nearest
 from pitome.merge.plugins import reason
@@ -31,6 +33,7 @@ DEFAULT_RATIO = 0.925
 SOURCES = ("auto", "hub", "local", "package")
 MODES = ("test", "train")
 SPLITS = ("official", "hash")
+TESTED = ("test", "validation")
 TEXT_SCHEDULES = ("linear", "plateau")
 MEASURES = ("none", "flops", "full")
 HEADS = ("classifier", "knn")
@@ -72,8 +75,8 @@ class CheckpointConfig:
 @dataclass
 class ModelConfig:
     """arch, args: what timm or, for texts, transformers builds; preprocess: None takes timm's record
-    of the model; checkpoint: what weights=pretrained means. For texts: base: the encoder that
-    training starts from, `package` or hub:<repository>@<revision>; checkpoints: what
+    of the model; checkpoint: what weights=pretrained means, empty: nothing. For texts: base: the encoder
+    that training starts from, `package` or hub:<repository>@<revision>; checkpoints: what
     weights=pretrained means, by data set."""
 
     name: str = MISSING
@@ -81,7 +84,7 @@ class ModelConfig:
     arch: str = MISSING
     args: dict[str, Any] = field(default_factory=dict)
     preprocess: dict[str, Any] | None = None
-    checkpoint: str = MISSING
+    checkpoint: str = ""
     base: str | None = None
     checkpoints: dict[str, CheckpointConfig] = field(default_factory=dict)
 
@@ -90,14 +93,16 @@ class ModelConfig:
 class DataConfig:
     """root: a local folder; repository, revision: on the hub; sources: where it can be had; split, of
     texts: official, hash, or None for the one that the classifier was trained on; of questions about
-    images: a part of the set. ocr: the OCR tokens of TextVQA stand in the prompt."""
+    images, and of images of one's own: the part that is tested on. classes: of a set of one's own, their
+    names, by label; sources may then be left out. ocr: the OCR tokens of TextVQA stand in the prompt."""
 
     name: str = MISSING
     task: str = MISSING
     root: str | None = None
-    repository: str = MISSING
+    repository: str = ""
     revision: str = "main"
     sources: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
     split: str | None = None
     ocr: bool = False
 
@@ -225,16 +230,19 @@ def validate(config: Config) -> Amount:
         _whole("limit", config.limit, 1)
     _whole("seed", config.seed, 0)
     _check_fit(config)
+    _check_named(config)
+    _check_classes(config.data)
     _check_head(config)
     _check_control(config)
     _check_rerank(config.task)
     _check_answering(config)
     _check_options(config.merge)
     amount = _amount(config)
-    if config.source != "auto" and config.source not in config.data.sources:
+    sources = config.data.sources or (["hub", "local"] if config.data.repository else ["local"])
+    if config.source != "auto" and config.source not in sources:
         raise UsageError(
             f"data={config.data.name} cannot be had from source={config.source}; "
-            f"available: auto, {', '.join(config.data.sources)}"
+            f"available: auto, {', '.join(sources)}"
         )
     check_source(config.source, config.data.root)
     if config.task.name == "vqa":
@@ -329,8 +337,8 @@ def import_modules(names: Sequence[str]) -> None:
 
 def model_label(model: ModelConfig) -> str:
     """The model's name, and every setting that differs from its file: another model, another run."""
-    path = CONF / "model" / f"{model.name}.yaml"
-    if not path.is_file():
+    path = find_choice("model", model.name)
+    if path is None:
         return model.name
     file = _leaves(
         OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(path)))
@@ -352,9 +360,24 @@ def _flat(name: str, part: Any) -> dict[str, Any]:
     return out
 
 
+def own_folder() -> Path | None:
+    """conf/ in the current directory, where a user's own files of models and data stand; None where there
+    is none, or it is the project's."""
+    folder = Path.cwd() / "conf"
+    return folder if folder.is_dir() and folder.resolve() != CONF.resolve() else None
+
+
+def find_choice(group: str, name: str) -> Path | None:
+    """The file behind a choice: the project's, else the user's own, else None."""
+    folders = [folder for folder in (CONF, own_folder()) if folder is not None]
+    paths = [folder / group / f"{name}.yaml" for folder in folders]
+    return next((path for path in paths if path.is_file()), None)
+
+
 def choices(group: str) -> list[str]:
-    """The names in a group of conf/."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """The names in a group of conf/, the user's own among them."""
+    folders = [folder for folder in (CONF, own_folder()) if folder is not None]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def _one_of(key: str, value: object, allowed: Sequence[str]) -> None:
@@ -391,8 +414,40 @@ def _check_fit(config: Config) -> None:
 
 def _task_of(group: str, name: str) -> str:
     """The task that a file of conf/model or conf/data is for."""
-    lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
+    path = find_choice(group, name)
+    lines = path.read_text(encoding="utf-8").splitlines() if path is not None else []
     return next((line.removeprefix("task: ") for line in lines if line.startswith("task: ")), "")
+
+
+def _check_named(config: Config) -> None:
+    """A run is known by the names of its files."""
+    for key, part in (("model", config.model), ("data", config.data)):
+        if find_choice(key, part.name) is None:
+            raise UsageError(
+                f"{key}.name={part.name}: there is no conf/{key}/{part.name}.yaml; "
+                "the name in a file is that of the file"
+            )
+
+
+def _check_classes(data: DataConfig) -> None:
+    """What a set of one's own must say."""
+    readers: dict[str, Sequence[str]] = {"classification": list(DATA), "text": list(SETS)}
+    known = readers.get(data.task)
+    if known is None or data.name in known:
+        if data.classes:
+            raise UsageError(f"data.classes goes with images or texts of your own, not with data={data.name}")
+        return
+    if len(data.classes) < 2 or len(set(data.classes)) < len(data.classes):
+        raise UsageError(
+            f"data={data.name} needs `classes`, the names of two or more classes in the order of their "
+            "labels, e.g. classes: [cat, dog]"
+        )
+    if data.root is None and not data.repository:
+        raise UsageError(
+            f"data={data.name} has neither root nor repository; say where it is, data.root=FOLDER"
+        )
+    if data.task == "classification" and data.split is not None:
+        _one_of("data.split", data.split, TESTED)
 
 
 def _check_head(config: Config) -> None:

@@ -11,18 +11,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from pitome.cli.main import main
 from pitome.experiments import loading
 from pitome.experiments.outcome import WITHIN, outcome
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.registry import Guarantees
 from pitome.records.store import Store
+from tests.models import tiny_text
 from tests.tasks.conftest import write_idx
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "adding.md").read_text()
-FILE, IN_PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-SWEEP, OPTION, SUITE = (match.strip() for match in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL))
+METHOD, MODEL, DATA, EXPERIMENT = re.split(r"^# (?=A.*of your own$)", TEXT, flags=re.MULTILINE)[1:]
+
+
+def blocks(section: str, language: str) -> list[str]:
+    return [match.strip() for match in re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)]
+
+
+FILE, IN_PYTHON = (f"{block}\n" for block in blocks(METHOD, "python"))
+SWEEP, OPTION, SUITE = blocks(METHOD, "bash")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +133,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def test_the_experiment_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    (text,) = blocks(EXPERIMENT, "yaml")
     assert len(text.splitlines()) < 30
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "_names.yaml").write_text((loading.FOLDER / "_names.yaml").read_text())
@@ -136,3 +146,168 @@ def test_the_experiment_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("PiToMe", "0.9", WITHIN),
         ("PiToMe", "0.8", WITHIN),
     ]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the files of the page, weights for its model and what its data sets are to be."""
+    folder = tmp_path_factory.mktemp("own")
+    (model,), (data,) = blocks(MODEL, "yaml"), blocks(DATA, "yaml")
+    mails = data.replace("flowers", "mails").replace("task: classification", "task: text")
+    mails = mails.replace("rose, tulip", "bug, question")
+    files = {"model/vit_t": model, "data/flowers": data, "data/mails": mails}
+    for name, text in files.items():
+        path = folder / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    flowers = [
+        f"flowers/{part}/{kind}/{number}.jpg"
+        for part, count in (("train", 4), ("test", 2))
+        for kind in ("rose", "tulip")
+        for number in range(count)
+    ]
+    random = np.random.default_rng(0)
+    for name in [*flowers, "imagenet/val/n01440764/1.JPEG", "imagenet/val/n01443537/2.JPEG"]:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    (folder / "mails").mkdir()
+    for part in ("train", "test"):
+        rows = [f"{part} {number} film,{('bug', 'question')[number % 2]}" for number in range(40)]
+        (folder / "mails" / f"{part}.csv").write_text("\n".join(["text,label", *rows, ""]))
+    tiny_text.write_folder(folder / "cache" / "minilm", classifier=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(own: Path) -> str:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(timm.create_model("vit_tiny_patch16_224", depth=2).state_dict(), own / "vit_t.safetensors")
+    return str(own / "vit_t.safetensors")
+
+
+SMALL = "+model.args.depth=2"
+STAGES = ["trainer.stages=[{epochs: 1, batch_size: 4, lr: 1e-3}]", "trainer.workers=0"]
+ARGS = [f"args.{key}={value}" for key, value in tiny_text.CONFIG["args"].items()]
+TINY = [f"{'+' if 'max' in word else ''}model.{word}" for word in ARGS]
+
+
+def test_a_model_and_data_of_your_own_are_short() -> None:
+    assert all(len(section.splitlines()) < 30 for section in (MODEL, DATA))
+
+
+def test_their_commands_end_in_records(own: Path, weights: str) -> None:
+    """The commands of both sections, in a process that only knows the directory it runs in."""
+    commands = "\n".join(blocks(MODEL + DATA, "bash")).splitlines()
+    compare, vote, train, texts = (line.removeprefix("python run.py").split() for line in commands)
+    compare = [word.replace("/path/to/imagenet", "imagenet") for word in compare]
+    train = [word.replace("pretrained", weights) for word in train]
+    lines = [
+        [*compare, SMALL, f"weights={weights}"],
+        [*vote, SMALL, f"weights={weights}"],
+        [*train, SMALL, *STAGES],
+        [*texts, *TINY, STAGES[0]],
+    ]
+    code = "import sys\nfrom pitome.cli.main import main\nfrom pitome.data import images\n"
+    code += "images.default_workers = lambda: 0\n"
+    code += "".join(f"code = main({[*words, 'logger=none']})\nif code: sys.exit(code)\n" for words in lines)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=own,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment(PITOME_CACHE=str(own / "cache")),
+    )
+    assert done.returncode == 0, done.stderr
+    records = Store(own / "results" / "runs").all()
+    found = sorted((one.data.name, one.model.name, one.method.name, one.data.n_samples) for one in records)
+    voted = "vit_t (args.depth=2) (kNN, k=5, bank 8)"
+    changed = ", ".join(word for word in sorted(ARGS))
+    assert found == sorted(
+        [
+            ("flowers", "vit_t (args.depth=2, args.num_classes=2)", "none", 4),
+            ("flowers", voted, "none", 4),
+            ("flowers", voted, "pitome", 4),
+            ("imagenet", "vit_t (args.depth=2)", "none", 2),
+            ("imagenet", "vit_t (args.depth=2)", "pitome", 2),
+            ("imagenet", "vit_t (args.depth=2)", "tome", 2),
+            ("mails", f"minilm ({changed})", "none", 40),
+        ]
+    )
+    assert all(one.done and one.score is not None and one.cost is not None for one in records)
+    assert {one.data.source for one in records} == {"local"}
+    assert {one.data.split for one in records} == {"validation", "test", "test (official)"}
+    for name in ("vit_t", "flowers", "mails"):
+        assert re.search(rf"\b{name}\b", done.stdout), name
+
+
+MISTAKES = {
+    "model=vit_t model.arch=vit_tinny_patch16_224": "did you mean vit_tiny_patch16_224",
+    "model=vit_t +model.args.dpeth=3": "timm cannot build model.arch=vit_tiny_patch16_224.augreg",
+    "model=vit_t model.arch=resnet18": "looked for one timm VisionTransformer",
+    "model=vit_t weights=pretrained model.checkpoint=''": "model=vit_t names no checkpoint",
+    "model=vit_tt": "did you mean vit_t",
+    "model=named": "there is no conf/model/other.yaml",
+    "data.root=roses": "data.root=roses: no such folder",
+    "data.root=mails": "holds no images and no parquet files; expected test/<class>/*.jpg (rose, tulip)",
+    "data.classes=[rose]": "names of two or more classes",
+    "data.classes=[rose,tulpe]": "test/tulip is not named after a class of data=flowers",
+    "data.root=null": "neither root nor repository",
+    "data.split=train": "available: test, validation",
+    "data=imagenet data.classes=[a,b]": "of your own, not with data=imagenet",
+    "source=package": "available: auto, local",
+    "trainer=imagnet": "did you mean imagenet",
+    "mode=train": "choose one of coco",
+    "weights={weights} +model.args.depth=2": "model=vit_t knows 1000 classes, data=flowers has 2",
+    "task=text model=minilm data=mails": "model=minilm has no classifier for data=mails: train it",
+    "task=text data=mails data.classes=[bug,ask] weights=random {tiny}": "none of the classes 0 (bug)",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line(
+    words: str,
+    own: Path,
+    weights: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = (own / "conf" / "model" / "vit_t.yaml").read_text()
+    (own / "conf" / "model" / "named.yaml").write_text(model.replace("name: vit_t", "name: other"))
+    monkeypatch.chdir(own)
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setenv("PITOME_CACHE", str(own / "cache"))
+    given = words.format(weights=weights, tiny=" ".join(TINY)).split()
+    usual = {"model": "vit_t", "data": "flowers", "weights": "random", "logger": "none"}
+    keys = {word.partition("=")[0] for word in given}
+    if "task" in keys:
+        usual = {"logger": "none"}
+    code = main([*(f"{key}={value}" for key, value in usual.items() if key not in keys), *given])
+    told = capsys.readouterr().err
+    (line,) = (line for line in told.splitlines() if line.startswith("error: "))
+    assert (code, MISTAKES[words] in line, "Traceback" in told) == (2, True, False), told
+
+
+def test_they_are_listed_and_tell_the_project_s_apart(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(own)
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name, comment in (("vit_t", "ViT-Ti/16 AugReg"), ("flowers", "Flowers: photographs")):
+        assert re.search(rf"^  {name} +{comment}", text, re.MULTILINE)
+    twin = own / "conf" / "data" / "imagenet.yaml"
+    twin.write_text((own / "conf" / "data" / "flowers.yaml").read_text())
+    try:
+        assert main(["--cfg", "job", "data=imagenet", "weights=random"]) == 0
+    finally:
+        twin.unlink()
+    shown = capsys.readouterr()
+    assert "conf/data/imagenet.yaml is not read: data=imagenet is the project's" in shown.err
+    assert "ILSVRC/imagenet-1k" in shown.out and "tulip" not in shown.out

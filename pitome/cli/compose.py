@@ -6,25 +6,47 @@ import dataclasses
 import re
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pitome.cli.help import GROUPS
-from pitome.config import CONF, Amount, Config, choices, find_any, import_modules, validate
+from pitome.config import (
+    CONF,
+    Amount,
+    Config,
+    choices,
+    find_any,
+    find_choice,
+    import_modules,
+    own_folder,
+    validate,
+)
 from pitome.errors import CheckpointError, UsageError, nearest
+from pitome.hub import say
 from pitome.merge import plugins
 from pitome.models.origin import check_hub
 
 
+class OwnFolder(SearchPathPlugin):
+    """Lets a group's choice be a file in conf/ of the current directory, where the project has none."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if (folder := own_folder()) is not None:
+            search_path.append("own", f"file://{folder}")
+
+
 def register_schema() -> None:
-    """Put the typed configuration where conf/config.yaml finds it."""
+    """Put the typed configuration where conf/config.yaml finds it, and the user's own files behind conf/."""
     ConfigStore.instance().store(name="schema", node=Config)
+    Plugins.instance().register(OwnFolder)
 
 
 def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Config, Amount]]:
@@ -37,6 +59,7 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
     except OverrideParseException as problem:
         raise UsageError(one_line(problem)) from None
     offer_own_methods(parsed)
+    _check_trainer(parsed)
     points = [[str(o.input_line) for o in parsed if not o.is_hydra_override()]]
     if multirun:
         points = _points(parsed)
@@ -50,7 +73,17 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
                 checked.append((config, validate(config)))
             except (HydraException, OmegaConfBaseException) as problem:
                 raise UsageError(explain(problem, point)) from None
+    _tell_unread([config for config, _ in checked])
     return checked
+
+
+def _tell_unread(configs: list[Config]) -> None:
+    """A user's own file may bear the name of one of the project's, which is the one that is read."""
+    names = {(group, getattr(config, group).name) for config in configs for group in ("model", "data")}
+    for group, name in sorted(names):
+        own = (own_folder() or CONF) / group / f"{name}.yaml"
+        if own.is_file() and own != find_choice(group, name):
+            say(f"conf/{group}/{name}.yaml is not read: {group}={name} is the project's")
 
 
 def check_weights(configs: list[Config]) -> None:
@@ -90,6 +123,14 @@ def offer_own_methods(parsed: list[Override]) -> None:
     for name in {*chosen, *registry.loaded()} - set(choices("merge")):
         options = dataclasses.asdict(registry.get(name).options())
         ConfigStore.instance().store(group="merge", name=name, node={"name": name, "options": options})
+
+
+def _check_trainer(parsed: list[Override]) -> None:
+    """conf/config.yaml takes the trainer of the data set, if there is one; Hydra then passes over a
+    misspelt one too. Raises UsageError."""
+    known = [*offered("trainer"), "None"]
+    for name in sorted(_chosen(parsed, "trainer") - set(known)):
+        raise UsageError(f"unknown trainer={name}; {nearest(name, offered('trainer'))}")
 
 
 def _chosen(parsed: list[Override], group: str) -> set[str]:

@@ -28,11 +28,13 @@ examples:
 """
 
 
-def help_text(conf: Path) -> str:
-    """Every group with one line per choice, every key, examples."""
+def help_text(conf: Path, own: Path | None = None) -> str:
+    """Every group with one line per choice, every key, examples. own: a user's own conf/."""
     lines = [_INTRO]
     for group in GROUPS:
-        files = sorted((conf / group).glob("*.yaml"))
+        folders = [folder for folder in (conf, own) if folder is not None]
+        paths = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
+        files = [paths[name] for name in sorted(paths)]
         if files:
             lines.append(f"{group}=")
             lines += [f"  {path.stem:<18} {first_comment(path)}" for path in files]

@@ -20,9 +20,9 @@ def main(argv: list[str]) -> int:
     """Run the command line `argv`. Returns the exit code: 0, 2 for a user's error, 1 for any other."""
     if {"-h", "--help"} & set(argv):
         from pitome.cli.help import help_text
-        from pitome.config import CONF
+        from pitome.config import CONF, own_folder
 
-        print(help_text(CONF))
+        print(help_text(CONF, own_folder()))
         return 0
     # Hydra then raises its errors instead of printing them over many lines and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -42,7 +42,12 @@ def main(argv: list[str]) -> int:
         if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], argv)) is not None:
             return code
         argv = experiments.expand(argv, multirun)
-        overrides = [word for word in argv if not word.startswith("-")]
+        before = ["", *argv]  # `--cfg job` is one flag in two words
+        overrides = [
+            word
+            for last, word in zip(before, argv, strict=False)
+            if not word.startswith("-") and last not in ("--cfg", "-c")
+        ]
         points = check_command_line(overrides, multirun)
         if not {"--cfg", "-c", "--info", "-i"} & {word.partition("=")[0] for word in argv}:
             check_weights([config for config, _ in points])

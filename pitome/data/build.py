@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pitome.data.base import Preprocess
@@ -11,9 +12,10 @@ from pitome.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from pitome.data.fashion_mnist import FashionMNIST
-    from pitome.data.imagenet import ImageNet
+    from pitome.data.images import ImageFiles
 
 DATA = {"fashion_mnist": "FashionMNIST", "imagenet": "ImageNet"}  # module of this package -> its class
+"""Those with a reader of their own; every other set is files of images, with `classes`."""
 
 
 def build(
@@ -25,18 +27,26 @@ def build(
     limit: int | None = None,
     workers: int | None = None,
     bank: int | None = None,
-) -> FashionMNIST | ImageNet:
-    """The data module of `config` (name, root, repository, revision); nothing is read or fetched yet.
+) -> FashionMNIST | ImageFiles:
+    """The data module of `config` (name, root, repository, revision; classes and split of a set of one's
+    own); nothing is read or fetched yet.
 
     workers: processes that load batches; None leaves it to the data set. bank: training images that
     the nearest neighbours are looked for in, all if None.
-    Raises UsageError for an unknown name, and DataError where source, root or model do not fit.
+    Raises UsageError for an unknown name without classes, and DataError where source, root or model do
+    not fit.
     """
-    name = config["name"]
-    if name not in DATA:
+    name, classes = config["name"], config.get("classes")
+    if name in DATA:
+        kind = getattr(importlib.import_module(f"pitome.data.{name}"), DATA[name])
+    elif classes:
+        from pitome.data.image_files import own_set
+        from pitome.data.images import ImageFiles
+
+        kind = partial(ImageFiles, own_set(name, classes, config.get("split")))
+    else:
         raise UsageError(f"unknown data {name!r}; {nearest(str(name), DATA)}")
-    module = importlib.import_module(f"pitome.data.{name}")
-    return getattr(module, DATA[name])(
+    return kind(
         config["root"],
         preprocess,
         batch_size,

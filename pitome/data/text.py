@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pitome.data.base import DataInfo, permuted_selection
 from pitome.data.text_files import Rows, assign, check_kind, checksum, read_rows
-from pitome.data.text_sets import SETS
-from pitome.errors import DataError, UsageError, nearest
+from pitome.data.text_sets import text_set
+from pitome.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,7 +87,8 @@ class TextData(lightning.LightningDataModule):
 
     split: official or hash, see above; limit: so many test texts, drawn by a permutation seeded
     with the name; max_length: tokens of one text, the rest is cut off (`DataInfo.n_truncated`
-    counts these texts). Texts without a token of their own are left out and named in `info`.
+    counts these texts); classes: their names, where the set is none of the project's. Texts without a
+    token of their own are left out and named in `info`.
     Raises DataError, when first used, for data that is missing or damaged, and where no text is left.
     """
 
@@ -104,12 +105,11 @@ class TextData(lightning.LightningDataModule):
         split: str = "hash",
         limit: int | None = None,
         max_length: int = 512,
+        classes: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        if name not in SETS:
-            raise UsageError(f"unknown data {name!r}; {nearest(name, SETS)}")
         check_kind(split)
-        self.set, self.tokenizer, self.batch_size = SETS[name], tokenizer, batch_size
+        self.set, self.tokenizer, self.batch_size = text_set(name, classes), tokenizer, batch_size
         self.root, self.source, self.repository, self.revision = root, source, repository, revision
         self.split, self.limit, self.max_length = split, limit, max_length
 
@@ -126,6 +126,7 @@ class TextData(lightning.LightningDataModule):
             root=self.root,
             repository=self.repository,
             revision=self.revision,
+            classes=self.set.classes,
         )
         return rows, assign(rows, self.split, self.set.name)
 
@@ -259,4 +260,5 @@ def build_text(
         split=split,
         limit=limit,
         max_length=max_length,
+        classes=config.get("classes", ()),
     )

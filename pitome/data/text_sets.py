@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pitome.data.pypi import Archive, fetch_archive
 from pitome.data.roots import cache_folder
-from pitome.errors import DataError
+from pitome.errors import DataError, UsageError, nearest
 
 VADER = Archive(
     "vaderSentiment",
@@ -59,6 +60,18 @@ SETS = {
         VADER,
     ),
 }
+
+
+def text_set(name: str, classes: Sequence[str] = ()) -> TextSet:
+    """The set `name`: one of the project's, or of one's own with these `classes` and the column `text`.
+
+    Raises UsageError for an unknown one without classes.
+    """
+    if name in SETS:
+        return SETS[name]
+    if not classes:
+        raise UsageError(f"unknown data {name!r}; {nearest(name, SETS)}")
+    return TextSet(name, tuple(classes), "text", "*{}-*.parquet")
 
 
 def package_rows(otherwise: str) -> tuple[list[str], list[int]]:

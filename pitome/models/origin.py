@@ -38,10 +38,10 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
     """Check what can be checked of `weights` for the model `name`, without torch and network.
 
     weights: pretrained, random or a path; checkpoint: what pretrained means, one of `shipped`,
-    `hub:<repository>@<revision>` and a URL (a file that the user downloads). A path may be a folder
+    `hub:<repository>@<revision>`, a URL (a file that the user downloads) and nothing. A path may be a folder
     with the files of several models, each under its model's name or as the URL calls it: a model that
     has none there and is shipped or on the hub is taken from there. Raises CheckpointError for a
-    missing or damaged file, and for pretrained where only a URL is known.
+    missing or damaged file, and for pretrained where at most a URL is known.
     """
     if weights == "random":
         return Weights("random", "random")
@@ -63,6 +63,8 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
     if checkpoint.startswith("hub:"):
         repo, _, revision = checkpoint.removeprefix("hub:").partition("@")
         return Weights("hub", repo, revision=revision or "main")
+    if not checkpoint:
+        raise CheckpointError(f"model={name} names no checkpoint: {_OTHERWISE}")
     raise CheckpointError(
         f"{name}'s classifier is not on the hub: download {checkpoint} and give weights=PATH, "
         "or use weights=random"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pitome.data.base import Preprocess
+from pitome.errors import UsageError
 from pitome.models.checkpoints import load_checkpoint, load_into
 from pitome.models.origin import Weights, fetch_weights, find_weights
 
@@ -50,13 +52,24 @@ def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
 
 def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:
     """A timm model with random weights. `arch` is a timm name, or `vision_transformer` for a
-    VisionTransformer made from `args` alone."""
+    VisionTransformer made from `args` alone.
+
+    Raises UsageError for a name that timm does not know, and for arguments that it refuses.
+    """
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
-    if arch == OWN:
-        return VisionTransformer(**args)
-    return timm.create_model(arch, pretrained=False, **args)
+    if arch != OWN and not timm.is_model(arch):
+        close = difflib.get_close_matches(arch, timm.list_models(pretrained=True) + timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UsageError(
+            f"model.arch={arch} is no model of timm {timm.__version__}; {hint}see docs/models.md"
+        )
+    try:
+        return VisionTransformer(**args) if arch == OWN else timm.create_model(arch, **args)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as problem:
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise UsageError(f"timm cannot build model.arch={arch} with model.args={args} ({reason})") from None
 
 
 def preprocess_of(model: nn.Module, given: Mapping[str, Any] | None) -> Preprocess:

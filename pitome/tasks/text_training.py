@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pitome.config import Amount, Config, portable, text_split
 from pitome.data.text import build_text
-from pitome.data.text_sets import SETS
+from pitome.data.text_sets import text_set
 from pitome.models.lora import Lora, adapter_state, add_lora, metadata
 from pitome.models.text import build, load_base
 from pitome.records.identity import UNMERGED
@@ -120,7 +120,7 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
     split = text_split(config)
     folder = Path(config.results).parent / "train" / f"{name}-{_key(config, amount, split)}"
     trainer, stage = config.trainer, config.trainer.stages[0]
-    classes = len(SETS[config.data.name].classes)
+    classes = len(text_set(config.data.name, config.data.classes).classes)
     model_config = dataclasses.asdict(config.model)
     model: nn.Module
     if config.weights is None:
@@ -182,7 +182,7 @@ def _key(config: Config, amount: Amount, split: str) -> str:
     del trainer["workers"]
     parts = {
         "model": dataclasses.asdict(config.model),
-        "data": [config.data.name, split],
+        "data": [config.data.name, split, *config.data.classes],
         "merge": [dataclasses.asdict(config.merge), amount.asked()] if amount.ratio != 1.0 else None,
         "trainer": trainer,
         "weights": config.weights,

@@ -264,7 +264,7 @@ def key_of(config: Config, amount: Amount) -> str:
     merge = dataclasses.asdict(config.merge) if amount.ratio != 1.0 else None
     parts = {
         "model": dataclasses.asdict(config.model),
-        "data": config.data.name,
+        "data": [config.data.name, *config.data.classes] if config.data.classes else config.data.name,
         "merge": merge and [merge, amount.asked()],
         "trainer": trainer,
         "weights": config.weights,

@@ -23,7 +23,7 @@ from pitome.tasks.knn import Bank, check_count, rank, vote
 
 if TYPE_CHECKING:
     from pitome.data.fashion_mnist import FashionMNIST
-    from pitome.data.imagenet import ImageNet
+    from pitome.data.images import ImageFiles
 
 
 class NearestNeighbours(lightning.LightningModule):
@@ -119,7 +119,7 @@ class Voters:
         self,
         backbone: nn.Module,
         classes: int,
-        data: FashionMNIST | ImageNet,
+        data: FashionMNIST | ImageFiles,
         trainer: lightning.Trainer,
     ) -> Evaluation:
         """Fill the bank, then test. Raises UsageError where fewer than k images can be read."""

@@ -13,8 +13,8 @@ from PIL import Image
 from pitome import hub
 from pitome.data.base import Preprocess, permuted_selection
 from pitome.data.build import build
-from pitome.data.imagenet import ImageNet
-from pitome.data.imagenet_files import decode, synsets
+from pitome.data.image_files import decode
+from pitome.data.imagenet import ImageNet, synsets
 from pitome.data.loading import Unreadable
 from pitome.errors import DataError
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from pitome.data.base import Preprocess
 from pitome.data.fashion_mnist import Images
-from pitome.data.imagenet import make_transform
+from pitome.data.images import make_transform
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.measure.costs import closed_form
 from pitome.measure.flops import count_flops

@@ -299,7 +299,7 @@ def test_voters_that_cannot_be_read_are_counted(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pitome.data.imagenet.default_workers", lambda: 0)
+    monkeypatch.setattr("pitome.data.images.default_workers", lambda: 0)
     small = ("+model.args.depth=1", "+model.args.embed_dim=6")
     words = (
         KNN,

@@ -1,10 +1,11 @@
-"""Files of ImageNet-1k: folders of encoded images, or parquet files, opened one sample at a time."""
+"""Files of classified images: folders of encoded images, or parquet files, opened one sample at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,46 @@ from PIL import Image, UnidentifiedImageError
 from pitome.data.loading import Unreadable
 from pitome.errors import DataError
 
-CLASSES = 1000
-SUFFIXES = {".jpeg", ".jpg", ".png"}
-FOLDERS = {"test": ("val", "validation"), "train": ("train",)}  # names of a split, the hub's last
+SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
 
 
-@lru_cache
-def synsets() -> dict[str, int]:
-    """WordNet ids of the 1,000 classes, sorted, which is their label: n01440764 is 0."""
-    from timm.data import ImageNetInfo
+@dataclass(frozen=True)
+class ImageSet:
+    """A classified set of images.
 
-    return {name: label for label, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+    labels: label by name of a class folder; splits: of `test` and `train`, what a folder or a file of
+    them is called or begins with, the hub's word last; pattern: of the hub's parquet files of a split,
+    {} its word; named, example: a class folder's name and files, for messages.
+    """
+
+    name: str
+    labels: Mapping[str, int]
+    splits: Mapping[str, tuple[str, ...]]
+    pattern: str
+    named: str
+    example: str
 
 
-def decode(encoded: Path | bytes) -> Image.Image:
-    """Read an image whole, as RGB. Raises Unreadable when it is missing, truncated or no image."""
+def own_set(name: str, classes: Sequence[str], split: str | None = None) -> ImageSet:
+    """A set of one's own, whose class folders bear the names of its classes, given in the order of the
+    labels. split: what is tested on, test (None) or validation."""
+    tested = ("val", "validation") if split == "validation" else ("test",)
+    return ImageSet(
+        name=name,
+        labels={one: label for label, one in enumerate(classes)},
+        splits={"test": tested, "train": ("train",)},
+        pattern="*{}-*.parquet",
+        named=f"a class of data={name}",
+        example=f"<class>/*.jpg ({', '.join(classes[:2])}{' ...' if len(classes) > 2 else ''})",
+    )
+
+
+def decode(encoded: Path | bytes, mode: str = "RGB") -> Image.Image:
+    """Read an image whole, as `mode`: RGB or, grey, L. Raises Unreadable when it is missing, truncated
+    or no image."""
     try:
         with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded)) as image:
-            return image.convert("RGB")
+            return image.convert(mode)
     except UnidentifiedImageError:
         raise Unreadable("not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
@@ -41,19 +64,23 @@ def decode(encoded: Path | bytes) -> Image.Image:
 class Folder:
     """Samples of a folder of class folders, sorted by class and name.
 
-    The name of a class folder is its WordNet id, and decides the label, so a folder with some of
-    the classes works. Raises DataError for folders of other names and when there are no images.
+    The name of a class folder decides the label, so a folder with some of the classes works. Without
+    a folder of the split, `root` itself is what is tested on. Raises DataError for folders of other
+    names and when there are no images.
     """
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.base = next((root / name for name in FOLDERS[split] if (root / name).is_dir()), root)
-        known = synsets()
+    def __init__(self, kind: ImageSet, root: Path, split: str, mode: str = "RGB") -> None:
+        self.mode, known, names = mode, kind.labels, kind.splits[split]
+        found = next((root / name for name in names if (root / name).is_dir()), None)
+        wanted = f"{'|'.join(names)}/{kind.example}"
+        if found is None and split == "train":
+            raise DataError(f"{root} holds no training images; expected {wanted} in data.root")
+        self.base = found or root
         classes = sorted(entry.name for entry in self.base.iterdir() if entry.is_dir())
         strange = [name for name in classes if name not in known]
-        wanted = f"{'|'.join(FOLDERS[split])}/<WordNet id>/*.JPEG (n01440764 ...)"
         if strange:
             raise DataError(
-                f"{self.base}/{strange[0]} is not named after an ImageNet-1k class"
+                f"{self.base}/{strange[0]} is not named after {kind.named}"
                 f"{f' ({len(strange) - 1} more)' if len(strange) > 1 else ''}; expected {wanted} in data.root"
             )
         files = [
@@ -74,7 +101,7 @@ class Folder:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         try:
-            return decode(self.base / self.files[index]), self.labels[index]
+            return decode(self.base / self.files[index], self.mode), self.labels[index]
         except Unreadable as problem:
             raise Unreadable(f"{self.files[index]}: {problem}") from None
 
@@ -91,18 +118,20 @@ def parquet_files(root: Path) -> list[Path]:
 class Parquet:
     """Samples of parquet files with a column `image` (struct with `bytes`) and a column `label`.
 
-    Files are those whose names begin with the split's (val, validation; train); for testing, all
-    of them if none does. Raises DataError for no files, damaged files and other columns.
+    Files are those whose names begin with the split's (train; val, validation or test); for testing,
+    all of them if none bears the name of a split. Raises DataError for no files, damaged files and
+    other columns.
     """
 
-    def __init__(self, root: Path, split: str) -> None:
+    def __init__(self, kind: ImageSet, root: Path, split: str, mode: str = "RGB") -> None:
+        self.mode, self.classes, names = mode, len(kind.labels), kind.splits[split]
         found = parquet_files(root)
-        of_split = [path for path in found if path.name.startswith(FOLDERS[split])]
+        of_split = [path for path in found if path.name.startswith(names)]
         others = [path for path in found if path.name.startswith(("train", "test", "val"))]
         self.paths = of_split or ([] if others or split == "train" else found)
         if not self.paths:
             raise DataError(
-                f"{root} holds no parquet files of the split {split}; expected {FOLDERS[split][0]}*.parquet"
+                f"{root} holds no parquet files of the split {split}; expected {names[0]}*.parquet"
             )
         import datasets
 
@@ -137,9 +166,9 @@ class Parquet:
         if row["image"] is None or not row["image"]["bytes"]:
             raise Unreadable("no bytes")
         label = row["label"]
-        if label is None or not 0 <= label < CLASSES:
-            raise Unreadable(f"label {label} is not one of {CLASSES}")
-        return decode(row["image"]["bytes"]), label
+        if label is None or not 0 <= label < self.classes:
+            raise Unreadable(f"label {label} is not one of {self.classes}")
+        return decode(row["image"]["bytes"], self.mode), label
 
     def revision(self) -> str:
         """sha256 of names and sizes."""
