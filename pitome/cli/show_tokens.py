@@ -29,6 +29,7 @@ usage: python scripts/show_tokens.py [KEY=VALUE ...]
 
   image=       an image file or the index of a test sample, or several with commas;
                without it: one test image per class
+  task=        (classification); of the others the first test images, or texts, are shown
   merge=       methods, with commas (pitome,tome)
   ratio=       also r=, flops=, inflection=, layers= and merge.options.NAME=; several with commas
   model=       (vit_fmnist); also weights=, seed=, device=, data=, source=, imports=
@@ -83,17 +84,26 @@ def _run(argv: list[str]) -> Path:
         ) from None
 
     register_schema()
-    methods = _check(check_command_line(overrides, multirun=True))
+    methods = _check(check_command_line(overrides, multirun=True), own)
     images = _open(arguments)
     path = arguments.out or _default_path(methods[0][0], arguments.images)
 
-    from pitome.pictures.draw import draw
+    from pitome.pictures.draw import labelled
     from pitome.records.files import write_atomically
     from pitome.tasks.environment import resolve_device
+    from pitome.tasks.sweep_picture import draw_runs
 
     device = resolve_device(methods[0][0].device)
-    write_atomically(path, draw(methods, device, images, arguments.after))
+    content = draw_runs(methods, device, images, arguments.after)
+    write_atomically(path, labelled(content, {"Command": _command(argv)}))
     return path
+
+
+def _command(argv: Sequence[str]) -> str:
+    """What draws the same picture, with the names of files and without their places on a machine."""
+    pairs = [word.partition("=") for word in argv if word.partition("=")[0] != "out"]
+    words = [f"{key}={Path(value).name}" if os.sep in value else f"{key}={value}" for key, _, value in pairs]
+    return " ".join(["python scripts/show_tokens.py", *words])
 
 
 def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -137,11 +147,13 @@ def _read(own: dict[str, str]) -> Arguments:
     return Arguments(parts, out, depths, int(pixels))
 
 
-def _check(points: list[tuple[Config, Amount]]) -> list[tuple[Config, Amount]]:
-    """One model, one set of images; methods and amounts may differ."""
+def _check(points: list[tuple[Config, Amount]], own: dict[str, str]) -> list[tuple[Config, Amount]]:
+    """One model, one set of samples; methods and amounts may differ."""
     first = points[0][0]
-    if first.task.name != "classification":
-        raise UsageError(f"task={first.task.name} cannot be drawn; only task=classification has images")
+    if "image" in own and first.task.name != "classification":
+        raise UsageError("image= is for task=classification; leave it out for the first test samples")
+    if "after" in own and first.task.name == "text":
+        raise UsageError("after= is for images; a text is shown as it leaves the last layer, leave after out")
     for config, _ in points[1:]:
         same = replace(config, **{key: getattr(first, key) for key in AMOUNTS})
         if same != first:
@@ -160,5 +172,6 @@ def _open(arguments: Arguments) -> list[Picture | int] | None:
 
 
 def _default_path(config: Config, images: Sequence[str] | None) -> Path:
-    what = "classes" if images is None else "-".join(Path(word).stem for word in images)
+    none = "classes" if config.task.name == "classification" else "samples"
+    what = none if images is None else "-".join(Path(word).stem for word in images)
     return FOLDER / (re.sub(r"[^A-Za-z0-9._-]+", "_", f"{config.model.name}-{what}")[:100] + ".png")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gzip
 import importlib.resources
+import io
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pitome.config import CONF
-from pitome.page import items, sweeps
-from pitome.page.view import Picture, View, json_safe
-from pitome.records.files import write_atomically
-from pitome.records.schema import Record, to_json
-from pitome.records.store import Store
+from PIL import Image
 
-PICTURES = {"vit_fmnist": ("Patches that ended up in one token, layer by layer", "tokens.png")}
-"""Model -> title and file in docs/ of what its methods do to test images (scripts/show_tokens.py)."""
+from pitome.page import items, sweeps
+from pitome.page.view import Picture, View
+from pitome.records.files import write_atomically
+from pitome.records.schema import Record
+from pitome.records.store import Store
 
 
 def write(path: Path, local: Store, published: Store) -> Path:
@@ -37,9 +37,10 @@ def html(local: Store, published: Store) -> str:
     # of single options and of the theorem, which have no tables of their own here
     aside = {f"published/{name}": Store(published.folder / name).all() for name in ("variants", "theorem")}
     views = items.views(own, [*committed, *itertools.chain.from_iterable(aside.values())])
-    views += sweeps.views(committed, published.outcomes, pictures())
-    views += sweeps.views(own, local.outcomes, pictures(), own="Local: ")
-    views = [view.compact() for view in unique(views)]
+    drawn = pictures(published.folder / "pictures")
+    views += sweeps.views(committed, published.outcomes, drawn)
+    views += sweeps.views(own, local.outcomes, drawn, own="Local: ")
+    views = linked([view.compact() for view in unique(views)])
     folder = importlib.resources.files("pitome.page") / "templates"
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pitome.page", "templates"),
@@ -56,10 +57,17 @@ def html(local: Store, published: Store) -> str:
         tones=items.TONES | sweeps.TONES,
         runs=len({record.run_id for record in [*own, *committed] if record.done}),
         sweeps=sum(view.kind == "sweep" for view in views),
-        records=json_safe(records_of(views, {"runs": own, "published": committed} | aside)),
-        figures=json_safe({view.key: [plot.panels for plot in view.plots] for view in views}),
-        plotly=get_plotlyjs(),
+        packed={
+            "records": packed(json.dumps(records_of(views, {"runs": own, "published": committed} | aside))),
+            "figures": packed(json.dumps({view.key: [plot.panels for plot in view.plots] for view in views})),
+            "plotly": packed(get_plotlyjs()),
+        },
     )
+
+
+def packed(text: str) -> str:
+    """Gzip in base64, a third of the size and more; equal for equal texts. The page unpacks it."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def total(views: Sequence[View]) -> dict[str, int]:
@@ -79,7 +87,7 @@ def records_of(views: Sequence[View], folders: Mapping[str, Sequence[Record]]) -
     for folder, records in folders.items():
         for record in records:
             if record.run_id in shown:
-                values = json.loads(to_json(record))
+                values = dataclasses.asdict(record)
                 found[record.run_id] = {"file": f"{folder}/{record.run_id}.json", "record": values}
     return found
 
@@ -95,13 +103,33 @@ def unique(views: Sequence[View]) -> list[View]:
     return out
 
 
-def pictures() -> dict[str, list[Picture]]:
-    """Token pictures by model."""
-    found = {}
-    for model, (title, name) in PICTURES.items():
-        path = CONF.parent / "docs" / name
-        if path.is_file():
-            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-            alt = f"{title}: test images of {model}, the methods side by side, merged patches in one colour"
-            found[model] = [Picture(title, data, alt)]
+def linked(views: Sequence[View]) -> list[View]:
+    """Without links to views that are not on the page."""
+    keys = {view.key for view in views}
+    return [
+        dataclasses.replace(view, links={key: text for key, text in view.links.items() if key in keys})
+        for view in views
+    ]
+
+
+def pictures(folder: Path) -> dict[str, list[Picture]]:
+    """Token pictures by model, of a folder with PNG files of scripts/show_tokens.py, which say in their
+    text chunks what they show."""
+    found: dict[str, list[Picture]] = {}
+    for path in sorted(folder.glob("*.png")):
+        content = io.BytesIO()
+        with Image.open(path) as image:
+            told, (width, height) = dict(image.text), image.size  # type: ignore[attr-defined]
+            # 256 colours: less than half as large, and no eye sees it
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(content, "png", optimize=True)
+        if "Model" in told:
+            made = Picture(
+                title=told.get("Title", path.stem),
+                data="data:image/png;base64," + base64.b64encode(content.getvalue()).decode(),
+                alt=told.get("Description", ""),
+                command=told.get("Command", ""),
+                width=width,
+                height=height,
+            )
+            found.setdefault(told["Model"], []).append(made)
     return found

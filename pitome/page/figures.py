@@ -14,6 +14,7 @@ from pitome.records.identity import CONTROLS
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "hexagon")
 _ROW = 38  # pixels for a name of two lines
+_FEW, _HEIGHT, _ENTRY = 6, 430, 16  # entries of a legend, and pixels: of a figure with so many, for one more
 _DASHES = ("dash", "dot", "dashdot")
 
 
@@ -46,9 +47,7 @@ def figure(
 ) -> str:
     """JSON of a figure. x, y: names of the axes; order: of the series, which gives their colours; level: a
     horizontal line with its name."""
-    import plotly.graph_objects as go
-
-    traces: list[Any] = []
+    traces: list[dict[str, Any]] = []
     for one in points:
         place = order.index(one.series) if one.series in order else -1
         control = one.series in CONTROLS
@@ -64,42 +63,44 @@ def figure(
                 "width": 3,
             }
         traces.append(
-            go.Scatter(
-                x=list(one.x),
-                y=list(one.y),
-                name=one.name,
-                legendgroup=one.series or one.name,
-                showlegend=one.listed,
-                meta={"series": place},
-                mode="lines+markers" if one.joined else "markers",
-                line={"width": 1.5 if control else 2, "dash": _dash(one.series)},
-                marker={"size": 8, "symbol": f"{symbol}-open" if one.hollow else symbol},
-                hovertext=list(one.text),
-                hovertemplate="%{hovertext}<extra></extra>",
-                **arguments,
-            )
+            {
+                "type": "scatter",
+                "x": list(one.x),
+                "y": list(one.y),
+                "name": one.name,
+                "legendgroup": one.series or one.name,
+                "showlegend": one.listed,
+                "meta": {"series": place},
+                "mode": "lines+markers" if one.joined else "markers",
+                "line": {"width": 1.5 if control else 2, "dash": _dash(one.series)},
+                "marker": {"size": 8, "symbol": f"{symbol}-open" if one.hollow else symbol},
+                "hovertext": list(one.text),
+                "hovertemplate": "%{hovertext}<extra></extra>",
+            }
+            | arguments
         )
     names = any(isinstance(value, str) for one in points for value in one.y)
-    layout = go.Layout(
-        xaxis={"title": {"text": x}, "automargin": True, "zeroline": False},
+    layout: dict[str, Any] = {
+        "xaxis": {"title": {"text": x}, "automargin": True, "zeroline": False},
         # Names are read from top to bottom, as in the table.
-        yaxis={"title": {"text": y}, "automargin": True, "zeroline": False}
+        "yaxis": {"title": {"text": y}, "automargin": True, "zeroline": False}
         | ({"autorange": "reversed", "type": "category"} if names else {}),
-        hovermode="closest",
-        margin={"l": 8, "r": 12, "t": 12, "b": 8},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "xanchor": "left"},
-    )
+        "hovermode": "closest",
+        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+        # Above, where no name of an axis is in its way.
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "xanchor": "left"},
+    }
+    if (listed := sum(one.listed for one in points)) > _FEW:
+        layout["height"] = _HEIGHT + _ENTRY * (listed - _FEW)
     if names:
-        layout.height = 140 + _ROW * len({value for one in points for value in one.y})
+        layout["height"] = 140 + _ROW * len({value for one in points for value in one.y})
     if level is not None:
         name, height = level
         line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height}
-        layout.shapes = [line | {"line": {"dash": "dash", "width": 1.2}}]
+        layout["shapes"] = [line | {"line": {"dash": "dash", "width": 1.2}}]
         label = {"xref": "paper", "x": 1, "xanchor": "right", "y": height, "yanchor": "bottom"}
-        layout.annotations = [label | {"text": name, "showarrow": False}]
-    # Without plotly's own template, whose colours are for white paper.
-    made = go.Figure(data=traces, layout=layout).update_layout(template=None).to_plotly_json()
-    return json.dumps({"data": made["data"], "layout": made["layout"]}, separators=(",", ":"), default=list)
+        layout["annotations"] = [label | {"text": name, "showarrow": False}]
+    return json.dumps({"data": traces, "layout": layout}, separators=(",", ":"))
 
 
 def hover(name: str, facts: Mapping[str, str]) -> str:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pitome.errors import UsageError
-from pitome.experiments import costs
-from pitome.experiments.loading import words
+from pitome.experiments import costs, matching
+from pitome.experiments.loading import OFFLINE, words
 from pitome.experiments.metrics import METRICS
-from pitome.experiments.outcome import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, Outcome, Row, outcome
+from pitome.experiments.outcome import NOT_RUN, OUTSIDE, WITHIN, Outcome, Row, outcome
 from pitome.experiments.report import number as digits
 from pitome.experiments.report import signed
+from pitome.page import sweeps
 from pitome.page.figures import Points, figure, hover
 from pitome.page.view import NOTHING, Cell, Column, Line, Plot, View, word
+from pitome.records.groups import group
+from pitome.records.rows import rows
 from pitome.records.schema import Record
 
-TONES = {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute"}
+PUBLISHED = "published"  # by this project, and not repeated on this machine
+TONES = {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute", PUBLISHED: "mute"}
 _COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _KINDS = (
     ("printed", "square", True),
@@ -26,6 +31,7 @@ _KINDS = (
     ("measured", "circle", False),
 )
 """Field of a row, its symbol, and whether that is hollow."""
+_SHARE, _NUMBER = "FLOPs ", "r "
 _LEAST = 3  # places on the x axis; with fewer there is no curve
 
 
@@ -38,12 +44,12 @@ def views(records: Sequence[Record], published: Sequence[Record]) -> list[View]:
         with contextlib.suppress(UsageError):  # an item without an offline part
             result = outcome(name, records, published)
             if not result.offline or any(_numbers(row) for row in result.rows):
-                found.append(view(result))
-    return found
+                found.append(view(result, [*published, *records]))
+    return [_linked(one, {view.key for view in found}) for one in found]
 
 
-def view(result: Outcome) -> View:
-    """The table and the plots of one experiment."""
+def view(result: Outcome, records: Sequence[Record] = ()) -> View:
+    """The table and the plots of one experiment. records: those its runs are among."""
     references = [("Printed", "printed"), ("Logged", "logged")]
     if result.offline:
         references = [("Published by us", "published")]
@@ -55,6 +61,9 @@ def view(result: Outcome) -> View:
         Column("Tolerance", True),
         Column("Verdict"),
     ]
+    verdicts = [_verdict(row) for row in result.rows]
+    measured = {record.run_id: record for record in records}
+    runs = group(_runs(result, records)) if result.offline else []
     facts = {"Command": result.command, "Needs": result.needs, "Expect": result.expect}
     return View(
         key=result.name,
@@ -63,13 +72,44 @@ def view(result: Outcome) -> View:
         title=result.title,
         facts={name: text for name, text in facts.items() if text},
         columns=columns,
-        lines=[_line(row, [field for _, field in references]) for row in result.rows],
-        plots=_plots(result),
-        tally={verdict: count for verdict in VERDICTS if (count := result.count(verdict))},
+        lines=[_line(row, [field for _, field in references], measured) for row in result.rows],
+        plots=[*_plots(result), *_own_plots(runs)],
+        links={
+            sweeps.key_of(members[0]): f"all runs of {members[0].model.name} on {members[0].data.name}: "
+            "differences, controls, token pictures"
+            for members in runs
+        },
+        tally={verdict: count for verdict in TONES if (count := verdicts.count(verdict))},
     )
 
 
-def _line(row: Row, references: Sequence[str]) -> Line:
+def _runs(result: Outcome, records: Sequence[Record]) -> list[Record]:
+    """The finished runs behind an experiment."""
+    found: dict[str, Record] = {}
+    for point in [row.point for row in result.rows if row.point]:
+        found |= {record.run_id: record for record in matching.runs(point, records)}
+    return list(found.values())
+
+
+def _own_plots(runs: Sequence[Sequence[Record]]) -> list[Plot]:
+    """Of the runs behind an offline experiment: the score against FLOPs and measured speed, tokens layer by
+    layer."""
+    made = []
+    for members in runs:
+        where = f": {members[0].model.name} on {members[0].data.name}" if len(runs) > 1 else ""
+        made += [replace(plot, title=plot.title + where) for plot in sweeps.plots(rows(members))]
+    return made
+
+
+def _linked(view: View, keys: set[str]) -> View:
+    """With the way from an item of the paper to its offline counterpart, and back."""
+    other = view.key.removesuffix(OFFLINE) if view.kind == "offline" else view.key + OFFLINE
+    name = "the item of the paper" if view.kind == "offline" else "the same points on a model of our own"
+    return replace(view, links=view.links | ({other: name} if other in keys else {}))
+
+
+def _line(row: Row, references: Sequence[str], records: Mapping[str, Record]) -> Line:
+    run, verdict = records.get(row.run_id or ""), _verdict(row)
     unit = f"{row.metric}, {row.unit}" if row.unit and row.unit not in row.metric else row.metric
     measured = _cell(row.measured, row.unit)
     if row.interval is not None:
@@ -90,16 +130,22 @@ def _line(row: Row, references: Sequence[str]) -> Line:
             measured,
             difference,
             _cell(row.tolerance, row.unit),
-            word(row.verdict, TONES[row.verdict]),
+            word(verdict, TONES[verdict]),
         ],
         model=row.model or NOTHING,
         method=row.method or NOTHING,
         variant=row.variant or NOTHING,
-        verdict=row.verdict,
+        verdict=verdict,
         command=row.command,
+        setting=row.ratio or NOTHING,
         records=[row.run_id] if row.run_id else [],
         note=row.reason,
+        tokens=run.tokens if run is not None else [],
     )
+
+
+def _verdict(row: Row) -> str:
+    return PUBLISHED if row.verdict == NOT_RUN and row.published is not None else row.verdict
 
 
 def _cell(value: float | None, unit: str) -> Cell:
@@ -108,7 +154,7 @@ def _cell(value: float | None, unit: str) -> Cell:
 
 def _ratio(text: str) -> float | str | None:
     try:
-        return float(text.removeprefix("FLOPs ").removeprefix("r "))
+        return float(text.removeprefix(_SHARE).removeprefix(_NUMBER))
     except ValueError:
         return text or None
 
@@ -118,17 +164,24 @@ def _numbers(row: Row) -> list[float]:
 
 
 def _plots(result: Outcome) -> list[Plot]:
-    """One panel for each metric, model and data set: printed, logged and measured points of every
-    method, against FLOPs where these are known, else against the ratio."""
+    """One panel for each metric, model and data set, offline also for each kind of amount: printed, logged
+    and measured points of every method, against FLOPs where these are known, else against the ratio."""
     panels: dict[str, list[Row]] = defaultdict(list)
     for row in result.rows:
         if row.point and row.metric not in _COSTS and _numbers(row):
-            where = ", ".join(part for part in (row.model, row.data) if part)
+            kind = _kind(row.ratio) if result.offline else ""
+            where = ", ".join(part for part in (row.model, row.data, kind) if part)
             panels[f"{row.metric}: {where}"].append(row)
     order = list(dict.fromkeys(_label(row) for row in result.rows))
     drawn = {name: _panel(rows, order) for name, rows in panels.items() if len(rows) > 1}
     note = "Hollow: printed (squares), logged or published (circles). Filled: measured."
     return [Plot("Quality against cost", drawn, note)] if drawn else []
+
+
+def _kind(ratio: str) -> str:
+    """Amounts that stand on one axis: shares of FLOPs and fixed numbers are no ratios."""
+    kinds = {_SHARE: "at equal FLOPs", _NUMBER: "a fixed number"}
+    return next((name for prefix, name in kinds.items() if ratio.startswith(prefix)), "")
 
 
 def _panel(table: Sequence[Row], order: Sequence[str]) -> str:
@@ -200,10 +253,11 @@ def _places(table: Sequence[Row]) -> tuple[list[float] | None, str]:
     values = [cost.value for cost in known if cost is not None]
     if len(values) == len(table) and len(set(values)) > _LEAST:
         return values, "GMACs (authors' count)"
+    prefix = next((one for one in (_SHARE, _NUMBER) if table[0].ratio.startswith(one)), "")
     ratios = [1.0 if row.ratio in ("-", "") else _ratio(row.ratio) for row in table]
     numbers = [ratio for ratio in ratios if isinstance(ratio, float)]
     if len(numbers) == len(table) and len(set(numbers)) > _LEAST:
-        return numbers, "Ratio"
+        return numbers, {_SHARE: "Share of FLOPs", _NUMBER: "Tokens removed by a layer"}.get(prefix, "Ratio")
     return None, ""
 
 

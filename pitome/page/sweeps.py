@@ -16,6 +16,7 @@ from pitome.records.rows import Outcomes, Row, rows
 from pitome.records.schema import Record
 
 BETTER, WORSE, OPEN, FAILED = "better", "worse", "not resolved", "failed"
+_LEAST_P = 0.001
 TONES = {BETTER: "good", WORSE: "bad", OPEN: "mute", FAILED: "bad"}
 
 
@@ -31,34 +32,44 @@ def views(
     return found
 
 
+def key_of(record: Record) -> str:
+    """Of the view that shows this run among those that it may be compared with."""
+    return f"{record.task}-{digest(record)}"
+
+
 def _view(members: list[Record], outcomes: Outcomes, pictures: dict[str, list[Picture]], own: str) -> View:
     first = next(member for member in members if member.done)
     table = rows(members)
     found = pairs(table, outcomes)
     unmerged, controls = to_unmerged(found), to_controls(found)
-    lines = [_line(row, unmerged.get(row.key), controls.get(row.key, [])) for row in table]
+    rivals: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair in found:
+        rivals[pair.first.key].append(pair)
+    lines = [_line(row, unmerged.get(row.key), controls.get(row.key, []), rivals[row.key]) for row in table]
     tally = Counter(line.verdict for line in lines if line.verdict in TONES)
     return View(
-        key=f"{first.task}-{digest(first)}",
+        key=key_of(first),
         kind="sweep",
         item=first.task,
         title=f"{own}{first.model.name} on {first.data.name}",
         facts=dict(_facts(members)),
         columns=_columns(members),
         lines=lines,
-        plots=_plots(table),
+        plots=plots(table),
         pictures=pictures.get(first.model.name, []),
-        notes=_NOTES,
+        notes=_NOTES if any(_speed(row) for row in table) else [*_NOTES[:-1], _UNTIMED],
         tally={verdict: tally[verdict] for verdict in TONES if tally[verdict]},
     )
 
 
 _NOTES = [
     "Verdict: against the unmerged model, sample by sample; resolved where Holm's corrected p is below 0.05.",
-    "Controls beaten: of those at the same setting, with the difference resolved.",
+    "Controls beaten: of those at the same setting, with the difference resolved. Filter by a setting to "
+    "compare methods at an equal ratio or at equal FLOPs; a row's details hold its comparisons.",
     "Speed-up: merged and unmerged model timed alternately in one run. Rows were timed at different times: "
     "compare speed-ups, not samples per second.",
 ]
+_UNTIMED = "None of these runs was timed: measure=full times merged and unmerged model alternately."
 
 
 def _facts(members: Sequence[Record]) -> list[tuple[str, str]]:
@@ -89,7 +100,7 @@ def _columns(members: Sequence[Record]) -> list[Column]:
     ]
 
 
-def _line(row: Row, pair: Pair | None, against: Sequence[Pair]) -> Line:
+def _line(row: Row, pair: Pair | None, against: Sequence[Pair], rivals: Sequence[Pair]) -> Line:
     first = row.first
     verdict = _verdict(row, pair)
     several = f" ({len(row.runs)} seeds)" if len(row.runs) > 1 else ""
@@ -122,7 +133,15 @@ def _line(row: Row, pair: Pair | None, against: Sequence[Pair]) -> Line:
         records=[run.run_id for run in row.runs],
         note=f"failed: {first.error}" if not first.done else "",
         tokens=first.tokens,
+        setting=row.point_name or NOTHING,
+        against=[_compared(one) for one in rivals],
     )
+
+
+def _compared(pair: Pair) -> str:
+    """`random: +4.20 [+3.10, +5.30], p 0.001, resolved: better`."""
+    p = "p < 0.001" if pair.adjusted < _LEAST_P else f"p {pair.adjusted:.3f}"
+    return f"{pair.second.label}: {_difference(pair).text}, {p}, {pair.verdict}"
 
 
 def _verdict(row: Row, pair: Pair | None) -> str:
@@ -172,7 +191,7 @@ def _speed(row: Row):  # type: ignore[no-untyped-def]
     return next((run.throughput for run in row.runs if run.done and run.throughput), None)
 
 
-def _plots(table: Sequence[Row]) -> list[Plot]:
+def plots(table: Sequence[Row]) -> list[Plot]:
     """The score against FLOPs, against measured speed, and the tokens of every layer."""
     scored = [row for row in table if row.scored]
     merged = [row for row in scored if row.merges]
@@ -182,17 +201,17 @@ def _plots(table: Sequence[Row]) -> list[Plot]:
     base = next((row for row in scored if not row.merges), None)
     level = (f"unmerged {100 * (base.score or 0):.2f}", 100 * (base.score or 0)) if base else None
     order = sorted({_series(row) for row in merged}, key=lambda one: (one in CONTROLS, one))
-    plots = []
+    made = []
     costly = _curves(merged, lambda row: 100 * row.first.cost.share if row.first.cost else None, name)
     if costly:
         drawn = figure(costly, "FLOPs, % of the unmerged model", f"{name}, %", order, level=level)
-        plots.append(Plot(f"{name} against FLOPs", {"all": drawn}))
+        made.append(Plot(f"{name} against FLOPs", {"all": drawn}))
     timed = [row for row in merged if _speed(row)]
     if timed:
         fast = _curves(timed, lambda row: _speed(row).speedup, name, bars=True)
         drawn = figure(fast, "Measured speed-up", f"{name}, %", order, level=level)
         devices = ", ".join(sorted({_speed(row).device for row in timed}))
-        plots.append(
+        made.append(
             Plot(
                 f"{name} against measured throughput",
                 {"all": drawn},
@@ -214,8 +233,8 @@ def _plots(table: Sequence[Row]) -> list[Plot]:
             )
             for setting, here in panels.items()
         }
-        plots.append(Plot("Tokens layer by layer", drawn_panels, _tokens_note(table)))
-    return plots
+        made.append(Plot("Tokens layer by layer", drawn_panels, _tokens_note(table)))
+    return made
 
 
 def _tokens_note(table: Sequence[Row]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 NOTHING = "-"
 
@@ -31,8 +29,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """A row. model, method, variant, verdict: what the filters look at; command: makes it; records: run
-    ids; note: what else is to be said."""
+    """A row. model, method, variant, setting, verdict: what the filters look at; command: makes it;
+    records: run ids; note: what else is to be said; against: its comparisons with other rows, in words."""
 
     cells: list[Cell]
     model: str
@@ -40,9 +38,11 @@ class Line:
     variant: str
     verdict: str
     command: str
+    setting: str = NOTHING
     records: list[str] = field(default_factory=list)
     note: str = ""
     tokens: list[float] = field(default_factory=list)
+    against: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,20 @@ class Plot:
 
 @dataclass(frozen=True)
 class Picture:
-    """data: a PNG as a data URL; alt: what it shows, in words."""
+    """data: a PNG as a data URL; alt: what it shows, in words; command: draws it; width, height: pixels."""
 
     title: str
     data: str
     alt: str
+    command: str = ""
+    width: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True)
 class View:
     """One table and its plots. key: its address behind the `#`; kind: `paper`, `offline` or `sweep`;
-    facts: term -> description; tally: verdict -> rows."""
+    facts: term -> description; tally: verdict -> rows; links: key of another view -> what it is."""
 
     key: str
     kind: str
@@ -79,6 +82,7 @@ class View:
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tally: dict[str, int] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
 
     def compact(self) -> View:
         """Without the columns in which nothing stands."""
@@ -93,7 +97,7 @@ class View:
     def filters(self) -> dict[str, list[str]]:
         """Name of a filter -> its choices, where there is a choice."""
         out: dict[str, list[str]] = {}
-        for name in ("model", "method", "variant", "verdict"):
+        for name in ("model", "method", "variant", "setting", "verdict"):
             found = list(dict.fromkeys(str(getattr(line, name)) for line in self.lines))
             if len(found) > 1:
                 out[name] = found
@@ -109,9 +113,3 @@ def number(value: float | None, digits: int = 2, unit: str = "", *, sign: bool =
 
 def word(text: str, tone: str = "") -> Cell:
     return Cell(text or NOTHING, text or None, tone=tone)
-
-
-def json_safe(value: Any) -> str:
-    """JSON that may stand inside a script element."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

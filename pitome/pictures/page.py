@@ -82,7 +82,7 @@ def render(page: Page) -> Image.Image:
     draw = ImageDraw.Draw(image)
     left = _MARGIN + _HEAD
     y = _MARGIN
-    draw.text((_MARGIN, y), _fit(page.title, _font(20, True), inside), INK, _font(20, True))
+    draw.text((_MARGIN, y), _fit(page.title, font(20, True), inside), INK, font(20, True))
     y += 36
     for i, lines in enumerate(page.columns):
         x = left + i * (wide + _GAP) + wide // 2
@@ -106,11 +106,11 @@ def render(page: Page) -> Image.Image:
     for keys_of_line in keys:
         for x, swatch, meaning in keys_of_line:
             image.paste(Image.fromarray(swatch), (_MARGIN + x, y))
-            draw.text((_MARGIN + x + swatch.shape[1] + 8, y + 2), meaning, INK, _font(13))
+            draw.text((_MARGIN + x + swatch.shape[1] + 8, y + 2), meaning, INK, font(13))
         y += _LINE + 9
     y += 6
     for caption in captions:
-        draw.text((_MARGIN, y), caption, GREY, _font(13))
+        draw.text((_MARGIN, y), caption, GREY, font(13))
         y += _LINE
     return image
 
@@ -127,8 +127,8 @@ def _flow(legend: Sequence[tuple[np.ndarray, str]], width: int) -> list[list[tup
     lines: list[list[tuple[int, np.ndarray, str]]] = [[]]
     x = 0
     for swatch, words in legend:
-        meaning = _fit(words, _font(13), width - swatch.shape[1] - 8)
-        room = swatch.shape[1] + 8 + int(_font(13).getlength(meaning))
+        meaning = _fit(words, font(13), width - swatch.shape[1] - 8)
+        room = swatch.shape[1] + 8 + int(font(13).getlength(meaning))
         if x and x + room > width:
             lines.append([])
             x = 0
@@ -138,31 +138,31 @@ def _flow(legend: Sequence[tuple[np.ndarray, str]], width: int) -> list[list[tup
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: Text, room: int, anchor: str) -> None:
-    font = _font(13, text.bold)
-    draw.text(place, _fit(text.words, font, room), text.colour, font, anchor)
+    face = font(13, text.bold)
+    draw.text(place, _fit(text.words, face, room), text.colour, face, anchor)
 
 
-def _fit(words: str, font: ImageFont.FreeTypeFont, room: int) -> str:
-    if font.getlength(words) <= room:
+def _fit(words: str, face: ImageFont.FreeTypeFont, room: int) -> str:
+    if face.getlength(words) <= room:
         return words
-    fitting = bisect.bisect(range(len(words)), room, key=lambda n: math.ceil(font.getlength(words[:n] + "…")))
+    fitting = bisect.bisect(range(len(words)), room, key=lambda n: math.ceil(face.getlength(words[:n] + "…")))
     return words[: max(fitting - 1, 0)].rstrip() + "…"
 
 
 def _wrap(words: str, room: int, size: int) -> list[str]:
-    font = _font(size)
+    face = font(size)
     lines: list[str] = []
     for word in words.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= room:
+        if lines and face.getlength(longer) <= room:
             lines[-1] = longer
         else:
             lines.append(word)
-    return [_fit(line, font, room) for line in lines]
+    return [_fit(line, face, room) for line in lines]
 
 
 @functools.cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as matplotlib brings it, so that every machine has it."""
     import matplotlib
 

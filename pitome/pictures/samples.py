@@ -69,7 +69,7 @@ def join(parts: Sequence[Samples]) -> Samples:
 
 def from_file(picture: Picture, preprocess: Preprocess) -> Samples:
     """An image file as the model wants it: resized and cropped, grey for a model with one channel."""
-    from pitome.data.imagenet import make_transform
+    from pitome.data.images import make_transform
 
     image = picture.image.convert("L") if preprocess.channels == 1 else picture.image
     name = f"{picture.name} ({', '.join(picture.notes)})" if picture.notes else picture.name

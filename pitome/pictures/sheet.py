@@ -67,10 +67,10 @@ def _by_layer(
     original = Cell(cells.plain(pixels, grid, scale), (Text(f"{first.tokens} tokens", GREY),))
     rows = []
     for one in shown:
-        guess = _guess(one.followed, 0, label, names)
+        said = guess(one.followed, 0, label, names)
         head = (Text(one.followed.method, bold=True), *(Text(word, GREY) for word in one.setting))
         # In the head, words have room to be read; below a cell they would be cut.
-        head = (*head, Text(""), *(guess and (Text("prediction", GREY), *guess)))
+        head = (*head, Text(""), *(said and (Text("prediction", GREY), *said)))
         painted = _painted(pixels, one.followed, 0, scale, depths)
         foot = [(Text(f"{one.followed.steps[n].tokens} tokens", GREY),) for n in depths]
         row = [Cell(image, words) for image, words in zip(painted, foot, strict=True)]
@@ -78,8 +78,8 @@ def _by_layer(
         if one.followed.ranks:
             rows.append(Row(_energy_head(one), [None, *(_energy(one.followed, n, 0, scale) for n in depths)]))
     known = () if samples.titles[0] is None else (Text(f"label: {samples.titles[0]}", GREY),)
-    guess = _guess(unmerged, 0, label, names)
-    columns = [(Text("input", bold=True), *known, *(guess and (Text("unmerged model:", GREY), *guess)))]
+    said = guess(unmerged, 0, label, names)
+    columns = [(Text("input", bold=True), *known, *(said and (Text("unmerged model:", GREY), *said)))]
     columns += [(Text(f"after {n} of {depth} layers", bold=True),) for n in depths]
     return Page(_TITLE, columns, rows, _legend(shown, scale), caption)
 
@@ -101,7 +101,7 @@ def _by_image(
         Text("unmerged model", GREY),
         Text(f"{first.tokens} tokens", GREY),
     )
-    foot = [_guess(unmerged, i, samples.labels[i], names) for i in count]
+    foot = [guess(unmerged, i, samples.labels[i], names) for i in count]
     rows = [Row(head, [Cell(cells.plain(pixels[i], grid, scale), foot[i]) for i in count])]
     painted = [[_painted(pixels[i], one.followed, i, scale, depths) for i in count] for one in shown]
     for place, (one, pictures) in itertools.product(range(len(depths)), zip(shown, painted, strict=True)):
@@ -113,7 +113,7 @@ def _by_image(
             Text(f"{one.followed.steps[number].tokens} tokens", GREY),
         )
         guesses = [
-            _guess(one.followed, i, samples.labels[i], names) if number == depths[-1] else () for i in count
+            guess(one.followed, i, samples.labels[i], names) if number == depths[-1] else () for i in count
         ]
         rows.append(Row(head, [Cell(pictures[i][place], guesses[i]) for i in count]))
         if one.followed.ranks:
@@ -152,7 +152,7 @@ def _energy_head(one: Shown) -> tuple[Text, ...]:
     return (Text("energy", bold=True), Text(f"by which {one.followed.method}", GREY), Text("ranked", GREY))
 
 
-def _guess(followed: Followed, image: int, label: int | None, names: Sequence[str]) -> tuple[Text, ...]:
+def guess(followed: Followed, image: int, label: int | None, names: Sequence[str]) -> tuple[Text, ...]:
     """The predicted class and its probability, with a mark where the label is known."""
     if followed.probabilities is None:
         return ()

@@ -17,6 +17,7 @@ from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config
 from pitome.errors import UsageError
 from pitome.models.origin import Weights
+from pitome.pictures.subject import Subject
 from pitome.records.schema import Cost, Headline, Throughput
 
 
@@ -96,6 +97,11 @@ class Task(ABC):
     @abstractmethod
     def cost(self, patched: Patched | None) -> Cost:
         """Cost of one sample, counted and by the closed forms."""
+
+    def subject(self, count: int) -> Subject | None:
+        """The model and about `count` test images, or fewer texts, to draw what merges in them; None where
+        there is nothing to draw. The patch is to be removed before."""
+        return None
 
     @abstractmethod
     def throughput(self, patched: Patched | None) -> Throughput | None:

@@ -17,6 +17,8 @@ from pitome.data.build import build as build_data
 from pitome.measure.costs import Architecture, authors_macs, closed_form
 from pitome.measure.flops import count_flops
 from pitome.models.vision import build
+from pitome.pictures.samples import from_data
+from pitome.pictures.subject import Subject
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks import measuring
@@ -106,6 +108,10 @@ class ImageClassification(Task):
             unmerged = authors_macs(self.original, tokens, UNMERGED)
             cost = dataclasses.replace(cost, unmerged_authors_macs=unmerged)
         return cost
+
+    def subject(self, count: int) -> Subject:
+        chosen = range(min(count, self.data.info.n_selected))
+        return Subject(self.model, from_data(self.data, chosen), self.weights, self.sha256)
 
     def throughput(self, patched: Patched | None) -> Throughput | None:
         images = next(iter(self.data.test_dataloader()))[0].to(next(self.model.parameters()).device)

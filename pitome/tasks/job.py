@@ -198,7 +198,10 @@ class Job:
         )
         record = self.store.save(record, result.outcomes)
         task.partial.unlink(missing_ok=True)
-        picture = of_run(config) if config.logger.name == "wandb" and self.share is None else None
+        picture = None
+        if config.logger.name == "wandb" and patched is not None:
+            patched.remove()
+            picture = of_run(task, config)
         close_logger(self.logger, numbers(record), picture)
         self.logger = None
         if folder is not None:

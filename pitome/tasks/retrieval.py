@@ -24,6 +24,7 @@ from pitome.measure.flops import count_flops
 from pitome.measure.twin import meta_twin
 from pitome.models.blip import ARCHS, ImageTextMatching
 from pitome.models.image_text import build
+from pitome.pictures.subject import Subject, tower
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, Layers, Task
@@ -128,6 +129,21 @@ class ImageTextRetrieval(Task):
             cost,
             total_macs=cost.macs + self.model.feature_macs(left) + texts,
             unmerged_total_macs=cost.unmerged_macs + self.model.feature_macs(all_tokens) + texts,
+        )
+
+    def subject(self, count: int) -> Subject:
+        split = self.data.test
+        ids = split.ids[:count]
+        first = [split.owner.tolist().index(place) for place in range(len(ids))]
+        return tower(
+            self.model,
+            self.model.encode_image,
+            split.images[: len(ids)],
+            [f"test {number}" for number in ids],
+            self.data.preprocess,
+            self.weights,
+            self.sha256,
+            [f"{number}: {split.captions[at]}" for number, at in zip(ids, first, strict=True)],
         )
 
     def throughput(self, patched: Patched | None) -> Throughput | None:

@@ -15,14 +15,17 @@ from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config, text_split
 from pitome.data.base import DataInfo
 from pitome.data.text import build_text
-from pitome.data.text_sets import SETS
+from pitome.data.text_sets import text_set
 from pitome.errors import UsageError
 from pitome.models.text import build
+from pitome.pictures.subject import Subject, TextSample
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.text_classifier import TextClassification
 from pitome.tasks.text_measuring import measure_cost, measure_throughput, tokens_per_layer
 from pitome.tasks.text_training import train_text
+
+_AT_A_GLANCE = 128  # tokens
 
 
 class Text(Task):
@@ -37,7 +40,7 @@ class Text(Task):
     def __init__(self, config: Config) -> None:
         self.config = config
         name = config.data.name
-        self.classes = len(SETS[name].classes)
+        self.classes = len(text_set(name, config.data.classes).classes)
         built = build(dataclasses.asdict(config.model), name, self.classes, config.weights or "pretrained")
         self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
         own: Any = built.model.config
@@ -88,6 +91,19 @@ class Text(Task):
 
     def cost(self, patched: Patched | None) -> Cost:
         return measure_cost(self.model, self.architectures, self.lengths, patched)
+
+    def subject(self, count: int) -> Subject:
+        """A third as many texts, of those that can be read at a glance."""
+        dataset: Any = self.data.test_dataloader().dataset
+        texts = dataset.samples
+        short = [one for one in texts if len(one.tokens) <= _AT_A_GLANCE][: max(count // 3, 1)] or texts[:1]
+        words = self.data.tokenizer.convert_ids_to_tokens
+        samples = [
+            TextSample(torch.tensor([one.tokens]), list(words(one.tokens)), f"test {one.id}", one.label)
+            for one in short
+        ]
+        names = self.data.set.classes
+        return Subject(self.model, samples, self.weights, self.sha256, classes=names)
 
     def throughput(self, patched: Patched | None) -> Throughput | None:
         if patched is None:

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning
+import numpy as np
 import torch
 
 from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config
 from pitome.data.base import DataInfo
+from pitome.data.retrieval import prepare
 from pitome.data.vqa import build_vqa
 from pitome.errors import DataError
 from pitome.measure.flops import count_flops
 from pitome.measure.twin import meta_twin
 from pitome.measure.vqa_costs import Answering, answering
 from pitome.models.llava import Llava, build
+from pitome.pictures.subject import Subject, tower
 from pitome.records.files import write_atomically
 from pitome.records.schema import AnsweringCost, Cost, Headline, Throughput
 from pitome.tasks import measuring
@@ -142,6 +145,27 @@ class VisualQuestions(Task):
                 decode_macs_closed_form=merged.decode_closed,
                 unmerged_decode_macs=plain.decode,
             ),
+        )
+
+    def subject(self, count: int) -> Subject | None:
+        shown: dict[str, tuple[np.ndarray, str]] = {}
+        for question in self.data.questions:
+            if len(shown) == count:
+                break
+            if question.image not in shown and (image := self.data.image(question)) is not None:
+                shown[question.image] = prepare(image, self.preprocess), f"{question.id}: {question.text}"
+        if not shown:
+            return None
+        names = [said.partition(":")[0] for _, said in shown.values()]
+        return tower(
+            self.model,
+            self.tower,
+            np.stack([pixels for pixels, _ in shown.values()]),
+            [f"question {name}" for name in names],
+            self.preprocess,
+            self.weights,
+            self.sha256,
+            [said for _, said in shown.values()],
         )
 
     def throughput(self, patched: Patched | None) -> Throughput | None:

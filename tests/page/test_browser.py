@@ -173,6 +173,7 @@ def test_details_show_the_command_and_the_record(page: sync_api.Page) -> None:
     detail = page.locator(f"{view} tr.detail")
     assert detail.locator("code").inner_text().startswith("python run.py ")
     assert "Tokens layer by layer: 197.0, 177.0" in detail.inner_text()
+    assert "random: +26.00 [" in detail.locator("ul").inner_text()
     detail.locator("summary").click()
     shown = json.loads(detail.locator("pre").inner_text())
     assert (shown["run_id"], shown["metrics"]) == (wanted.run_id, wanted.metrics)

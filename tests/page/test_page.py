@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pitome.config import portable
 from pitome.experiments.outcome import outcome
 from pitome.page import build, items, sweeps
 from pitome.page.command import command_of
-from pitome.page.view import Cell, Column, Line, View, json_safe
+from pitome.page.view import Cell, Column, Line, View
 from pitome.records import Record, Store
 from tests.records.examples import SPEED, example, failed, outcomes, resized
 from tests.test_conf import config_of
@@ -82,7 +87,15 @@ def test_verdicts_variants_and_failures(sweep: View) -> None:
     assert line_of(sweep, "tofu").note == "failed: out of <memory>"
     assert line_of(sweep, "pitome_repo").method == "pitome"  # filtered by method, told apart by variant
     assert sum(sweep.tally.values()) == len(sweep.lines) - 1
-    assert set(sweep.filters()) == {"method", "variant", "verdict"}
+    assert set(sweep.filters()) == {"method", "variant", "setting", "verdict"}
+    assert {line.setting for line in sweep.lines} == {"-", "0.9"}  # equal for what is compared
+
+
+def test_a_row_says_whom_it_beats(sweep: View) -> None:
+    against = line_of(sweep, "pitome").against
+    (random,) = [text for text in against if text.startswith("random: ")]
+    assert random.startswith("random: +28.70 [") and random.endswith("p < 0.001, resolved: better")
+    assert line_of(sweep, "none").against == []
 
 
 def test_plots_hold_the_same_numbers(sweep: View) -> None:
@@ -146,9 +159,9 @@ def test_a_command_makes_its_record_again(which: str) -> None:
             assert made[group][key] == told, (group, key)
 
 
-def test_nothing_in_a_record_ends_the_script() -> None:
-    text = json_safe({"a": "</script><!--"})
-    assert "<" not in text and json.loads(text) == {"a": "</script><!--"}
+def unpacked(html: str, name: str) -> str:
+    (block,) = re.findall(rf'<script type="application/octet-stream" id="{name}">(.*?)</script>', html, re.S)
+    return gzip.decompress(base64.b64decode(block)).decode()
 
 
 class Ids(HTMLParser):
@@ -177,19 +190,87 @@ def test_the_page_is_one_file_and_equal_for_equal_records(tmp_path: Path, few: N
     published = store(tmp_path / "published")
     html = build.html(Store(tmp_path / "runs"), published)
     assert html == build.html(Store(tmp_path / "runs"), published)
-    page = html[: html.index('<script type="application/json"')]
+    page = html[: html.index('<script type="application/octet-stream"')]
     parser = Ids()
     parser.feed(page)
     assert len(set(parser.ids)) == len(parser.ids) and parser.outside == []
     assert "out of &lt;memory&gt;" in page
-    (block,) = re.findall(r'<script type="application/json" id="records">(.*?)</script>', html, re.S)
-    records = json.loads(block)
+    records = json.loads(unpacked(html, "records"))
     saved = json.loads((tmp_path / "published" / f"{runs()[1].run_id}.json").read_text())
     assert records[runs()[1].run_id] == {"file": f"published/{runs()[1].run_id}.json", "record": saved}
-    assert str(tmp_path) not in html
+    assert str(tmp_path) not in html and str(tmp_path) not in unpacked(html, "records")
+    assert "Plotly" in unpacked(html, "plotly")
 
 
 def test_runs_that_are_published_and_repeated_have_views_of_their_own(tmp_path: Path, few: None) -> None:
     html = build.html(store(tmp_path / "runs"), store(tmp_path / "published"))
     keys = re.findall(r'<section class="view" id="view-(classification[^"]*)"', html)
     assert len(keys) == len(set(keys)) == 2 and "Local: vit_fmnist" in html
+
+
+def test_figures_are_what_plotly_knows(sweep: View) -> None:
+    drawn = [panel for plot in sweep.plots for panel in plot.panels.values()]
+    for panel in drawn:
+        go.Figure(json.loads(panel))  # raises for a word it does not have
+    assert len(drawn) >= 3
+
+
+@pytest.fixture(scope="module")
+def offline() -> View:
+    committed = PUBLISHED.all()
+    return items.view(outcome("figure5_offline", [], committed), committed)
+
+
+def test_an_offline_experiment_has_the_plots_of_its_runs(offline: View) -> None:
+    own, *plots = offline.plots
+    assert [plot.title for plot in plots] == ["Top-1 against FLOPs", "Tokens layer by layer"]
+    (key,) = offline.links
+    assert key.startswith("classification-")
+    # 0.9 is a ratio here and a share of FLOPs there
+    first, second = own.panels.items()
+    assert not first[0].endswith("equal FLOPs") and second[0].endswith("at equal FLOPs")
+    titles = [json.loads(panel)["layout"]["xaxis"]["title"]["text"] for _, panel in (first, second)]
+    assert titles == ["Ratio", "Share of FLOPs"]
+    shares = {x for trace in json.loads(second[1])["data"] for x in trace["x"]}
+    assert shares == {0.9, 0.8, 0.7, 0.6, 0.5}
+
+
+def test_what_is_published_and_not_repeated_says_so(offline: View) -> None:
+    names = [column.name for column in offline.columns]
+    for line in offline.lines:
+        value = line.cells[names.index("Published by us")].value
+        assert line.verdict == ("not run" if value is None else "published")
+    assert sum(offline.tally.values()) == len(offline.lines) and offline.tally["published"] > 50
+
+
+def test_links_lead_to_views_on_the_page(offline: View) -> None:
+    assert build.linked([offline])[0].links == {}
+    (item,) = [items.view(outcome("table8", []))]
+    counterpart = items.view(outcome("table8_offline", [], PUBLISHED.all()))
+    keys = {item.key, counterpart.key}
+    assert "table8_offline" in items._linked(item, keys).links
+    assert "table8" in items._linked(counterpart, keys).links
+
+
+def test_pictures_stand_with_their_model(tmp_path: Path) -> None:
+    told = PngInfo()
+    for key, text in {"Model": "vit_fmnist", "Description": "groups", "Command": "python x"}.items():
+        told.add_text(key, text)
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png", pnginfo=told)
+    Image.new("RGB", (6, 4)).save(tmp_path / "b.png")  # says nothing
+    found = build.pictures(tmp_path)
+    ((model, (picture,)),) = found.items()
+    assert (model, picture.alt, picture.command, picture.width) == ("vit_fmnist", "groups", "python x", 6)
+    made = store(tmp_path / "published")
+    (view,) = sweeps.views(made.all(), made.outcomes, found)
+    assert view.pictures == [picture]
+
+
+def test_every_published_model_has_a_picture_of_the_weights_that_are_shipped() -> None:
+    found = build.pictures(PUBLISHED.folder / "pictures")
+    for record in PUBLISHED.all():
+        for picture in found[record.model.name]:
+            assert record.model.name in picture.alt and picture.command.startswith(
+                "python scripts/show_tokens.py "
+            )
+    assert {"vit_fmnist", "clip_scenes", "llava_easyvqa", "minilm"} <= set(found)

@@ -12,6 +12,8 @@ import pitome
 from pitome.errors import UnsupportedModelError
 from pitome.pictures.groups import DROPPED, follow
 from tests.adapters.tiny import vit
+from tests.adapters.tiny_clip import clip
+from tests.adapters.tiny_text import bert
 
 GRID = (4, 4)
 METHODS = ("pitome", "pitome_repo", "tome", "tofu", "diffrate", "random", "stride")
@@ -97,6 +99,33 @@ def test_other_methods_and_layers_that_do_not_merge_rank_nothing() -> None:
     assert not follow(model, images(model), "tome", {"r": 3}).ranks
     steps = follow(model, images(model), "pitome", {"r": 3, "layers": [1]}).steps
     assert [step.energy is not None for step in steps] == [False, False, True, False, False]
+
+
+def test_a_text_is_a_grid_of_one_row() -> None:
+    model = bert()
+    ids = torch.arange(1, 13)[None]
+    followed = follow(model, ids, "tome", {"r": 2}, {})
+    steps = followed.steps
+    assert [step.groups.shape for step in steps] == [(1, 1, 12)] * len(steps)
+    assert (steps[0].groups[0, 0] == np.arange(12)).all()
+    with torch.no_grad(), pitome.patch(model, "tome", r=2, trace=True) as patched:
+        logits = model(ids).logits
+    assert [step.tokens for step in steps] == patched.tokens
+    assert (steps[-1].groups[0, 0] == patched.sources[0].argmax(0).numpy()).all()
+    assert np.allclose(followed.probabilities, logits.softmax(-1), atol=1e-6)
+
+
+def test_the_part_that_reads_images_is_run_alone() -> None:
+    model = clip(image_size=[12, 12])
+    seen = []
+
+    def tower(given: torch.Tensor) -> torch.Tensor:
+        seen.append(given)
+        return model.encode_image(given)
+
+    followed = follow(model, torch.randn(2, 3, *model.visual.image_size), "tome", {"r": 1}, run=tower)
+    assert len(seen) == 1 and followed.probabilities is None
+    assert followed.steps[-1].tokens < followed.steps[0].tokens
 
 
 def test_a_backbone_has_no_predictions() -> None:

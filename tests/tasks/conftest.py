@@ -69,3 +69,14 @@ def records(tmp_path: Path) -> Callable[[], dict[str, Record]]:
         }
 
     return read
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
+    """What runs with logger=wandb hand to it as their picture; nothing is logged."""
+    from pitome.tasks import job
+
+    seen: list[bytes | None] = []
+    monkeypatch.setattr(job, "close_logger", lambda logger, numbers, picture=None, **_: seen.append(picture))
+    monkeypatch.setattr(job, "open_logger", lambda *_: None)
+    return seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import open_clip
 import pytest
 import torch
 from open_clip import ClipLoss
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -277,3 +279,13 @@ def test_bad_words_are_one_line(
     assert run(*given, small=small) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and message in lines[0]
+
+
+def test_a_run_logs_what_merges_in_its_images(retrieve: Run, drawn: list[bytes | None]) -> None:
+    """Of the model that was tested; the unmerged one has no such picture."""
+    for method in ("none", "pitome"):
+        assert retrieve(f"merge={method}", "ratio=0.8", "measure=none", "logger=wandb") == 0
+    first, second = drawn
+    assert first is None and second is not None
+    told = Image.open(io.BytesIO(second)).text
+    assert told["Model"].startswith("clip_scenes") and "pitome" in told["Description"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchmetrics.functional.classification import multiclass_f1_score
@@ -319,3 +321,11 @@ def test_a_data_set_of_one_text(run: Run, tmp_path: Path, records: Callable[[], 
     (root / "test.jsonl").write_text(json.dumps({"text": "good", "label": 1}) + "\n")
     assert run("merge=tome", "ratio=0.5", root=root) == 0
     assert records()["tome"].data.n_samples == 1 and records()["tome"].tokens == [3.0, 2.0, 2.0]
+
+
+def test_a_run_logs_what_merges_in_a_text(run: Run, weights: str, drawn: list[bytes | None]) -> None:
+    assert run("merge=tome", "ratio=0.7", "measure=none", "logger=wandb", weights=weights) == 0
+    (picture,) = drawn
+    assert picture is not None
+    told = Image.open(io.BytesIO(picture)).text
+    assert told["Title"] == "Words that ended up in one token" and "imdb" in told["Description"]

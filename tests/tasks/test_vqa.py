@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Callable
@@ -239,3 +240,10 @@ def test_speed_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.batch == 2 and found.speedup > 0
     assert (found.first_token_s, found.first_token_s_unmerged) == (0.5, 1.0)
     assert (found.decode_tokens_per_s, found.decode_tokens_per_s_unmerged) == pytest.approx((8.0, 4.0))
+
+
+def test_a_run_logs_what_merges_in_its_images(ask: Run, drawn: list[bytes | None]) -> None:
+    assert ask("merge=pitome", "ratio=0.7", "measure=none", "limit=6", "logger=wandb") == 0
+    (picture,) = drawn
+    assert picture is not None
+    assert Image.open(io.BytesIO(picture)).text["Model"].startswith("llava_easyvqa")

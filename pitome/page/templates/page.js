@@ -1,7 +1,16 @@
 "use strict";
 (() => {
-  const records = JSON.parse(document.getElementById("records").textContent);
-  const figures = JSON.parse(document.getElementById("figures").textContent);
+  // ---- records, figures and the plotting library are packed; the tables stand before they are unpacked
+  async function unpack(id) {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (one) => one.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+  let figures;
+  const records = unpack("records").then(JSON.parse);
+  const plotting = Promise.all([unpack("figures"), unpack("plotly")]).then(([made, library]) => {
+    figures = JSON.parse(made);
+    document.head.append(Object.assign(document.createElement("script"), { textContent: library }));
+  });
   const views = [...document.querySelectorAll(".view")];
   const jump = document.getElementById("jump");
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -33,9 +42,9 @@
     Plotly.Plots.resize(chart);  // the window may have changed while the plot was out of sight
   }
   const charts = (view) => [...view.querySelectorAll(".chart")];
-  const redraw = () => views.filter((view) => !view.hidden).flatMap(charts).forEach(draw);
+  const redraw = () => plotting.then(() => views.filter((view) => !view.hidden).flatMap(charts).forEach(draw));
   document.querySelectorAll("select.panel").forEach((select) =>
-    select.addEventListener("change", () => draw(select.closest("figure").querySelector(".chart"))));
+    select.addEventListener("change", () => plotting.then(() => draw(select.closest("figure").querySelector(".chart")))));
 
   // ---- one view at a time, by the address
   function show() {
@@ -46,7 +55,7 @@
     for (const view of views) view.hidden = view !== wanted;
     jump.value = key;
     document.title = `${wanted.querySelector("h1").textContent} - pitome`;
-    charts(wanted).forEach(draw);
+    redraw();
     window.scrollTo(0, 0);
   }
   const go = (key) => { location.hash = key; };
@@ -138,7 +147,7 @@
     button.setAttribute("aria-expanded", String(!open));
     if (open) return row.nextElementSibling.remove();
     const inner = make("div", { className: "inner" });
-    if (row.dataset.note) inner.append(make("p", { textContent: row.dataset.note, style: "margin:0" }));
+    if (row.dataset.note) inner.append(make("p", { textContent: row.dataset.note }));
     if (row.dataset.command) {
       const code = make("code", { textContent: row.dataset.command });
       const copy = make("button", { type: "button", className: "more", textContent: "Copy" });
@@ -149,14 +158,20 @@
       });
       inner.append(make("div", { className: "line" }, code, copy));
     }
-    if (row.dataset.tokens) inner.append(make("p", { textContent: `Tokens layer by layer: ${row.dataset.tokens.split(" ").join(", ")}`, style: "margin:0" }));
-    for (const id of row.dataset.records.split(" ").filter((one) => one in records)) {
-      const { file, record } = records[id];
-      const details = make("details", {}, make("summary", { textContent: `Record ${id}` }),
-        make("p", {}, "File: ", make("a", { href: file, textContent: file })),
-        make("pre", { textContent: JSON.stringify(record, null, 1), tabIndex: 0 }));
-      inner.append(details);
+    if (row.dataset.tokens) inner.append(make("p", { textContent: `Tokens layer by layer: ${row.dataset.tokens.split(" ").join(", ")}` }));
+    if (row.dataset.against) {
+      const pairs = row.dataset.against.split("|").map((text) => make("li", { textContent: text }));
+      inner.append(make("p", { textContent: "Against, in percentage points with the paired 95 % interval; p after Holm's correction:" }),
+        make("ul", {}, ...pairs));
     }
+    records.then((known) => {
+      for (const id of row.dataset.records.split(" ").filter((one) => one in known)) {
+        const { file, record } = known[id];
+        inner.append(make("details", {}, make("summary", { textContent: `Record ${id}` }),
+          make("p", {}, "File: ", make("a", { href: file, textContent: file })),
+          make("pre", { textContent: JSON.stringify(record, null, 1), tabIndex: 0 })));
+      }
+    });
     const cell = make("td", { colSpan: row.cells.length }, inner);
     row.after(make("tr", { className: "detail" }, cell));
   }
