@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008, yellow left out: too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINES = ("-", "--", ":")  # one after the other, where there are more methods than colours
+_VALUES = ("measured", "published", "logged", "printed")
 _COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
 _COLUMNS = 3
@@ -47,10 +49,13 @@ def draw(result: Outcome) -> Figure | None:
     figure = Figure(figsize=(4.2 * columns + 2.6, 3.2 * lines + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     labels = list(dict.fromkeys(label_of(row) for rows in panels.values() for row in rows))
-    colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
+    looks = {
+        label: (_COLOURS[i % len(_COLOURS)], _LINES[i // len(_COLOURS) % len(_LINES)])
+        for i, label in enumerate(labels)
+    }
     axes = figure.subplots(lines, columns, squeeze=False)
     for place, ((*names, metric), rows) in zip(axes.flat, panels.items(), strict=False):
-        _panel(place, rows, colours)
+        _panel(place, rows, looks)
         place.set_title(", ".join(name for name in names if name), fontsize=10)
         place.set_ylabel(metric, fontsize=9)
         place.tick_params(labelsize=8)
@@ -61,11 +66,12 @@ def draw(result: Outcome) -> Figure | None:
         place.remove()
     title = f"{result.item}: {result.title}" + (" (offline)" if result.offline else "")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    _legend(figure, colours, result)
+    _legend(figure, looks, result)
     return figure
 
 
-def _panel(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
+def _panel(axes: Axes, rows: Sequence[Row], looks: dict[str, tuple[str, str]]) -> None:
+    """looks: label -> colour and kind of line."""
     places, name = _places(rows)
     curve = len(set(places)) >= _LEAST and name != ""
     if not curve:
@@ -73,6 +79,8 @@ def _panel(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
         places = [float(names.index(label_of(row))) for row in rows]
         axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
         axes.set_xlim(-0.6, len(names) - 0.4)
+        if len({row.ratio for row in rows if row.ratio != "-"}) > 1:
+            _name_amounts(axes, rows, places)
     else:
         axes.set_xlabel(name, fontsize=9)
     for label in dict.fromkeys(label_of(row) for row in rows):
@@ -80,24 +88,34 @@ def _panel(axes: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
             ((x, row) for x, row in zip(places, rows, strict=True) if label_of(row) == label),
             key=lambda pair: pair[0],
         )
+        colour, drawn = looks[label]
         kinds = (
             ("printed", "s", "none", 6.5, ""),
-            ("logged", "o", "none", 5.0, "-"),
-            ("published", "o", "none", 5.0, "-"),
-            ("measured", "o", colours[label], 5.0, "-"),
+            ("logged", "o", "none", 5.0, drawn),
+            ("published", "o", "none", 5.0, drawn),
+            ("measured", "o", colour, 5.0, drawn),
         )
         for field, marker, face, size, line in kinds:
             points = [(x, value) for x, row in own if (value := getattr(row, field)) is not None]
             if points:
                 axes.plot(
                     *zip(*points, strict=True),
-                    color=colours[label],
+                    color=colour,
                     marker=marker,
                     markerfacecolor=face,
                     markersize=size,
                     linestyle=line if curve else "",
                     linewidth=1.4 if field == "measured" else 0.8,
                 )
+
+
+def _name_amounts(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None:
+    """Beside each point how much is merged there: the x axis has the methods."""
+    for x, row in zip(places, rows, strict=True):
+        value = next(one for field in _VALUES if (one := getattr(row, field)) is not None)
+        if row.ratio != "-":
+            text = row.ratio.removeprefix(_SHARE)
+            axes.annotate(text, (x, value), xytext=(5, -2), textcoords="offset points", fontsize=7)
 
 
 def _places(rows: Sequence[Row]) -> tuple[list[float], str]:
@@ -132,7 +150,7 @@ def label_of(row: Row) -> str:
     return ", ".join([row.method, *("repo" if part == _AUTHORS else part for part in parts)])
 
 
-def _legend(figure: Figure, colours: dict[str, str], result: Outcome) -> None:
+def _legend(figure: Figure, looks: dict[str, tuple[str, str]], result: Outcome) -> None:
     from matplotlib.lines import Line2D
 
     kinds = {"s": "published by us"} if result.offline else {"s": "printed", "o": "logged"}
@@ -143,5 +161,8 @@ def _legend(figure: Figure, colours: dict[str, str], result: Outcome) -> None:
     if result.offline:
         marks[0].set_marker("o")
     marks.append(Line2D([], [], color="0.3", marker="o", linestyle="", label="measured"))
-    lines = [Line2D([], [], color=colour, linewidth=2, label=label) for label, colour in colours.items()]
+    lines = [
+        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=label)
+        for label, (colour, line) in looks.items()
+    ]
     figure.legend(handles=[*marks, *lines], loc="outside right upper", frameon=False, fontsize=8)

@@ -16,7 +16,9 @@ from pitome.experiments.schema import RUNS, Experiment, Judged, Value
 from pitome.records.schema import Record
 
 WITHIN, OUTSIDE, NOT_RUN = "within", "outside", "not run"
-VERDICTS = (WITHIN, OUTSIDE, NOT_RUN)
+ONLY_PUBLISHED = "published"  # by this project, and not run a second time on this machine
+NOT_JUDGED = "not judged"  # measured, with nothing to compare it with, or without a tolerance
+VERDICTS = (WITHIN, OUTSIDE, ONLY_PUBLISHED, NOT_JUDGED, NOT_RUN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,8 @@ class Row:
     experiments alone; None where there is none. measured: by the run, or computed from the architecture
     where the metric needs no run. interval: 95 % of the measured value alone.
     difference: measured minus printed, or minus logged (or published) where nothing is printed.
-    verdict: `within` the tolerance, `outside`, or `not run`; reason: why it was not run, or what else
-    is to be said. command: the run's; run_id: of its record.
+    verdict: one of VERDICTS; reason: why it was not run, not repeated or not judged, or what else is to be
+    said. command: the run's; run_id: of its record.
     """
 
     point: Mapping[str, Any]
@@ -192,7 +194,8 @@ def _judge(row: Row, measured: float, value: Value, judged: Judged, said: list[s
         tolerance = judged.relative * abs(target) + _half_digit(target)
     difference = measured - target
     if tolerance is None:
-        return replace(row, measured=measured, reason="; ".join([f"not judged: {judged.why}", *said]))
+        why = "; ".join([judged.why, *said])
+        return replace(row, measured=measured, verdict=NOT_JUDGED, reason=why)
     return replace(
         row,
         measured=measured,
@@ -235,15 +238,16 @@ def _offline_row(
         command=command(point),
     )
     if not found:
-        reason = matching.unfinished(point, own)
+        failed = matching.unfinished(point, own)
+        reason = failed
         if reason is None and matching.runs(point, [one for one in records if one in published]):
             reason = "not repeated: the run here is the published one itself"
         reason = reason or ("not repeated on this machine" if reference else "not published, not run")
-        return replace(row, reason=reason)
+        return replace(row, reason=reason, verdict=ONLY_PUBLISHED if reference and not failed else NOT_RUN)
     measured = fmean(one for r in found if (one := metric.read(r)) is not None)
     row = replace(row, measured=measured, interval=metric.interval(found[0]), run_id=found[0].run_id)
     if row.published is None:
-        return replace(row, reason="nothing published to compare it with")
+        return replace(row, verdict=NOT_JUDGED, reason="nothing published to compare it with")
     tolerance, difference = experiment.offline.metrics[name], measured - row.published
     verdict = WITHIN if abs(difference) <= tolerance + 1e-9 else OUTSIDE
     return replace(row, tolerance=tolerance, difference=difference, verdict=verdict)

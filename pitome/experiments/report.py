@@ -14,7 +14,7 @@ from pitome.config import CONF
 from pitome.errors import UsageError
 from pitome.experiments import figure, matching
 from pitome.experiments.loading import choose
-from pitome.experiments.outcome import NOT_RUN, OUTSIDE, WITHIN, Outcome, Row, outcome
+from pitome.experiments.outcome import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, Outcome, Row, outcome
 from pitome.experiments.schema import PICTURES
 from pitome.records import tables
 from pitome.records.cells import NOTHING
@@ -30,7 +30,6 @@ THEOREM = PUBLISHED / "theorem"
 REPORTS = CONF.parent / "results" / "reports"
 
 _ESCAPES = {"\\": r"\textbackslash{}"} | {one: f"\\{one}" for one in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
-_MARKS = {WITHIN: "within", OUTSIDE: "outside", NOT_RUN: "not run"}
 
 
 def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> None:
@@ -99,8 +98,10 @@ def outcomes_in(stores: Sequence[Store]) -> Outcomes:
 
 def summary(result: Outcome) -> str:
     """How much of an experiment is checked, in one line."""
-    counts = [f"{result.count(verdict)} {verdict}" for verdict in (WITHIN, OUTSIDE, NOT_RUN)]
-    return f"{result.name}: {len(result.rows)} values, {', '.join(counts)}."
+    counts = {verdict: result.count(verdict) for verdict in VERDICTS}
+    always = (WITHIN, OUTSIDE, NOT_RUN)
+    said = [f"{count} {verdict}" for verdict, count in counts.items() if count or verdict in always]
+    return f"{result.name}: {len(result.rows)} values, {', '.join(said)}."
 
 
 def to_table(result: Outcome) -> Table:
@@ -116,7 +117,7 @@ def to_table(result: Outcome) -> Table:
             number(row.measured, row.unit) + _interval(row),
             signed(row.difference, row.unit),
             number(row.tolerance, row.unit),
-            _MARKS[row.verdict],
+            row.verdict,
             row.reason or NOTHING,
         ]
         for row in result.rows
@@ -173,7 +174,7 @@ def to_latex(result: Outcome) -> str:
             *[number(one, row.unit) for one in references(result, row)],
             number(row.measured, row.unit),
             signed(row.difference, row.unit),
-            _MARKS[row.verdict],
+            row.verdict,
         ]
         for row in result.rows
     ]

@@ -11,7 +11,7 @@ from pitome.errors import UsageError
 from pitome.experiments import costs, matching
 from pitome.experiments.loading import OFFLINE, words
 from pitome.experiments.metrics import METRICS
-from pitome.experiments.outcome import NOT_RUN, OUTSIDE, WITHIN, Outcome, Row, outcome
+from pitome.experiments.outcome import OUTSIDE, VERDICTS, WITHIN, Outcome, Row, outcome
 from pitome.experiments.report import number as digits
 from pitome.experiments.report import signed
 from pitome.page import sweeps
@@ -21,8 +21,7 @@ from pitome.records.groups import group
 from pitome.records.rows import rows
 from pitome.records.schema import Record
 
-PUBLISHED = "published"  # by this project, and not repeated on this machine
-TONES = {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute", PUBLISHED: "mute"}
+TONES = dict.fromkeys(VERDICTS, "mute") | {WITHIN: "good", OUTSIDE: "bad"}
 _COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _KINDS = (
     ("printed", "square", True),
@@ -61,7 +60,6 @@ def view(result: Outcome, records: Sequence[Record] = ()) -> View:
         Column("Tolerance", True),
         Column("Verdict"),
     ]
-    verdicts = [_verdict(row) for row in result.rows]
     measured = {record.run_id: record for record in records}
     runs = group(_runs(result, records)) if result.offline else []
     facts = {"Command": result.command, "Needs": result.needs, "Expect": result.expect}
@@ -79,7 +77,7 @@ def view(result: Outcome, records: Sequence[Record] = ()) -> View:
             "differences, controls, token pictures"
             for members in runs
         },
-        tally={verdict: count for verdict in TONES if (count := verdicts.count(verdict))},
+        tally={verdict: count for verdict in VERDICTS if (count := result.count(verdict))},
     )
 
 
@@ -109,7 +107,7 @@ def _linked(view: View, keys: set[str]) -> View:
 
 
 def _line(row: Row, references: Sequence[str], records: Mapping[str, Record]) -> Line:
-    run, verdict = records.get(row.run_id or ""), _verdict(row)
+    run = records.get(row.run_id or "")
     unit = f"{row.metric}, {row.unit}" if row.unit and row.unit not in row.metric else row.metric
     measured = _cell(row.measured, row.unit)
     if row.interval is not None:
@@ -130,22 +128,18 @@ def _line(row: Row, references: Sequence[str], records: Mapping[str, Record]) ->
             measured,
             difference,
             _cell(row.tolerance, row.unit),
-            word(verdict, TONES[verdict]),
+            word(row.verdict, TONES[row.verdict]),
         ],
         model=row.model or NOTHING,
         method=row.method or NOTHING,
         variant=row.variant or NOTHING,
-        verdict=verdict,
+        verdict=row.verdict,
         command=row.command,
         setting=row.ratio or NOTHING,
         records=[row.run_id] if row.run_id else [],
         note=row.reason,
         tokens=run.tokens if run is not None else [],
     )
-
-
-def _verdict(row: Row) -> str:
-    return PUBLISHED if row.verdict == NOT_RUN and row.published is not None else row.verdict
 
 
 def _cell(value: float | None, unit: str) -> Cell:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pitome.experiments import loading, matching
-from pitome.experiments.outcome import NOT_RUN, OUTSIDE, WITHIN, Row, outcome
+from pitome.experiments.outcome import NOT_JUDGED, NOT_RUN, ONLY_PUBLISHED, OUTSIDE, WITHIN, Row, outcome
 from pitome.records.schema import Record
 from tests.experiments.conftest import ITEM, record
 
@@ -133,7 +133,12 @@ def test_offline_is_compared_with_our_own_records_and_never_the_papers(write: Ca
     verdicts = [r.verdict for r in outcome("table99_offline", [far], [ours]).rows if r.published]
     assert verdicts == [OUTSIDE]
     (alone,) = [r for r in outcome("table99_offline", [ours], [ours]).rows if r.published]
-    assert alone.verdict == NOT_RUN and "the published one itself" in alone.reason
+    assert alone.verdict == ONLY_PUBLISHED and "the published one itself" in alone.reason
+    (new,) = [r for r in outcome("table99_offline", [again], []).rows if r.measured]
+    assert new.verdict == NOT_JUDGED and "nothing published" in new.reason
+    failed = record(OFFLINE, {}, status="failed", error="out of memory")
+    (broken,) = [r for r in outcome("table99_offline", [failed], [ours]).rows if r.published]
+    assert broken.verdict == NOT_RUN and "out of memory" in broken.reason
 
 
 def test_stated_bounds_and_metrics_that_are_not_judged(write: Callable[..., Path]) -> None:
@@ -143,7 +148,7 @@ def test_stated_bounds_and_metrics_that_are_not_judged(write: Callable[..., Path
     assert row([record(TOME, {"top1": 0.74})]).verdict == OUTSIDE
     write(ITEM.replace("top1: {better: higher, tolerance: 0.3}", "top1: {better: higher, why: of old times}"))
     found = row([record(TOME, {"top1": 0.777})])
-    assert found.verdict == NOT_RUN and found.measured is not None and "of old times" in found.reason
+    assert found.verdict == NOT_JUDGED and found.measured is not None and "of old times" in found.reason
 
 
 def test_a_point_may_ask_for_a_part_of_the_data(write: Callable[..., Path]) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pitome.experiments import figure, report
+from pitome.experiments.loading import choose
 from pitome.experiments.outcome import Row, outcome
 from pitome.records.store import Store
-from tests.experiments.conftest import record
+from tests.experiments.conftest import ITEM, record
 from tests.experiments.test_outcome import OFFLINE, TOME
 
 COLUMNS = 13
@@ -84,6 +85,30 @@ def test_a_figure_shows_printed_logged_and_measured(write: Callable[..., Path]) 
     ]
     legend = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert legend[:3] == ["printed", "logged", "measured"]
+
+
+def test_methods_beside_one_another_say_how_much_each_point_merges(write: Callable[..., Path]) -> None:
+    drawn = figure.draw(outcome("table99_offline", [], [record(OFFLINE | {"ratio": 0.925}, {"top1": 0.8})]))
+    assert drawn is not None and not drawn.axes[0].texts
+    several = ITEM.replace("ratio: 0.925}]", "flops: [0.6, 0.8]}]")
+    assert several != ITEM
+    write(several)
+    points = [one for one in choose("table99_offline").points if "flops" in one]
+    found = [record(point, {"top1": 0.8}) for point in points]
+    drawn = figure.draw(outcome("table99_offline", [], found))
+    assert drawn is not None and [text.get_text() for text in drawn.axes[0].texts] == ["0.6", "0.8"] * 2
+
+
+def test_more_methods_than_colours_have_other_lines(write: Callable[..., Path]) -> None:
+    names = ["none", "random", "stride", "tome", "tofu", "diffrate", "pitome", "tome_repo", "tofu_repo"]
+    ratios = [0.9, 0.925, 0.95]
+    extra = f"points: [{{merge: [{', '.join(names)}], ratio: {ratios}}}]\n  also: []"
+    write(ITEM.replace("also: [{merge: [random, stride], ratio: 0.925}]", extra))
+    found = [record(point, {"top1": 0.8}) for point in choose("table99_offline").points]
+    drawn = figure.draw(outcome("table99_offline", [], found))
+    assert drawn is not None
+    lines = drawn.legends[0].get_lines()[2:]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(names)
 
 
 def test_nothing_to_draw_is_no_figure(write: Callable[..., Path]) -> None:
