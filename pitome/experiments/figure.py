@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pitome.experiments import costs
 from pitome.experiments.metrics import METRICS
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008, yellow left out: too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LINES = ("-", "--", ":")  # one after the other, where there are more methods than colours
+Line = Literal["-", "--", ":"]
+_LINES: tuple[Line, ...] = ("-", "--", ":")  # one after the other, with more methods than colours
 _VALUES = ("measured", "published", "logged", "printed")
+
+Looks = dict[str, tuple[str, Line]]
+"""Label of a method -> its colour and kind of line."""
 _COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
 _COLUMNS = 3
@@ -49,7 +53,7 @@ def draw(result: Outcome) -> Figure | None:
     figure = Figure(figsize=(4.2 * columns + 2.6, 3.2 * lines + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     labels = list(dict.fromkeys(label_of(row) for rows in panels.values() for row in rows))
-    looks = {
+    looks: Looks = {
         label: (_COLOURS[i % len(_COLOURS)], _LINES[i // len(_COLOURS) % len(_LINES)])
         for i, label in enumerate(labels)
     }
@@ -70,8 +74,7 @@ def draw(result: Outcome) -> Figure | None:
     return figure
 
 
-def _panel(axes: Axes, rows: Sequence[Row], looks: dict[str, tuple[str, str]]) -> None:
-    """looks: label -> colour and kind of line."""
+def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     places, name = _places(rows)
     curve = len(set(places)) >= _LEAST and name != ""
     if not curve:
@@ -150,7 +153,7 @@ def label_of(row: Row) -> str:
     return ", ".join([row.method, *("repo" if part == _AUTHORS else part for part in parts)])
 
 
-def _legend(figure: Figure, looks: dict[str, tuple[str, str]], result: Outcome) -> None:
+def _legend(figure: Figure, looks: Looks, result: Outcome) -> None:
     from matplotlib.lines import Line2D
 
     kinds = {"s": "published by us"} if result.offline else {"s": "printed", "o": "logged"}
