@@ -26,14 +26,15 @@ _COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
 _COLUMNS = 3
 _AUTHORS, _AS_PUBLISHED = "authors' code", "as published"  # as `Row.variant` has them
-_SHARE = "FLOPs "
+_SHARE, _NUMBER = "FLOPs ", "r "
+_AXES = {_SHARE: "share of FLOPs", _NUMBER: "tokens that a layer removes", "": "ratio"}
 
 
 def draw(result: Outcome) -> Figure | None:
     """One panel for each model, data set, variant and metric; None where there is nothing to draw.
 
-    x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio, or the share
-    of FLOPs; where a panel has fewer than three places, the methods. Printed: hollow squares; logged (or
+    x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio, the share of
+    FLOPs or the number of tokens removed; where a panel has fewer than three places, the methods. Printed: hollow squares; logged (or
     published by this project): hollow circles on a line; measured: filled.
     """
     panels: dict[tuple[str, ...], list[Row]] = {}
@@ -126,9 +127,9 @@ def _places(rows: Sequence[Row]) -> tuple[list[float], str]:
     known = [costs.find(row.point, "gmacs") for row in rows]
     if all(cost is not None for cost in known):
         return [cost.value for cost in known if cost is not None], "GMACs (authors' count)"
-    name = "share of FLOPs" if rows[0].ratio.startswith(_SHARE) else "ratio"
+    kind = next(prefix for prefix in _AXES if rows[0].ratio.startswith(prefix))
     try:
-        return [1.0 if row.ratio == "-" else float(row.ratio.removeprefix(_SHARE)) for row in rows], name
+        return [1.0 if row.ratio == "-" else float(row.ratio.removeprefix(kind)) for row in rows], _AXES[kind]
     except ValueError:
         return [0.0 for _ in rows], ""
 
@@ -138,9 +139,10 @@ def _panel_of(row: Row, offline: bool) -> tuple[str, ...]:
     of tokens and, offline, at equal FLOPs."""
     variant = ", ".join(part for part in _parts(row) if part not in (_AUTHORS, _AS_PUBLISHED))
     amount = "at equal FLOPs" if offline and row.ratio.startswith(_SHARE) else ""
-    amount = "fixed number" if row.ratio.startswith("r ") else amount
+    amount = "fixed number" if row.ratio.startswith(_NUMBER) else amount
     curve = variant if variant in ("off the shelf", "trained") else ""
-    return row.model, row.data, curve, amount, f"{row.metric}, {row.unit}" if row.unit else row.metric
+    metric = f"{row.metric}, {row.unit}" if row.unit and row.unit not in row.metric else row.metric
+    return row.model, row.data, curve, amount, metric
 
 
 def _parts(row: Row) -> list[str]:

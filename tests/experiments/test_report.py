@@ -99,6 +99,19 @@ def test_methods_beside_one_another_say_how_much_each_point_merges(write: Callab
     assert drawn is not None and [text.get_text() for text in drawn.axes[0].texts] == ["0.6", "0.8"] * 2
 
 
+def test_fixed_numbers_of_tokens_stand_on_an_axis_of_their_own(write: Callable[..., Path]) -> None:
+    write(
+        ITEM.replace("also: [{merge: [random, stride], ratio: 0.925}]", "also: [{merge: tome, r: [4, 6, 8]}]")
+    )
+    points = [one for one in choose("table99_offline").points if "r" in one]
+    found = [record(point, {"top1": 0.8}) for point in points]
+    drawn = figure.draw(outcome("table99_offline", [], found))
+    assert drawn is not None
+    (axes,) = drawn.axes
+    assert axes.get_xlabel() == "tokens that a layer removes" and axes.get_ylabel() == "Top-1, %"
+    assert list(axes.lines[0].get_xdata()) == [4, 6, 8]
+
+
 def test_more_methods_than_colours_have_other_lines(write: Callable[..., Path]) -> None:
     names = ["none", "random", "stride", "tome", "tofu", "diffrate", "pitome", "tome_repo", "tofu_repo"]
     ratios = [0.9, 0.925, 0.95]
