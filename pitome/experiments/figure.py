@@ -34,8 +34,8 @@ def draw(result: Outcome) -> Figure | None:
     """One panel for each model, data set, variant and metric; None where there is nothing to draw.
 
     x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio, the share of
-    FLOPs or the number of tokens removed; where a panel has fewer than three places, the methods. Printed: hollow squares; logged (or
-    published by this project): hollow circles on a line; measured: filled.
+    FLOPs or the number of tokens removed; where a panel has fewer than three places, the methods. Printed:
+    hollow squares; logged (or published by this project): hollow circles on a line; measured: filled.
     """
     panels: dict[tuple[str, ...], list[Row]] = {}
     for row in result.rows:
