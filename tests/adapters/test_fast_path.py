@@ -1,0 +1,75 @@
+"""The path that runs equals the plain one: whole similarity matrix, attention written out."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import pitome
+from pitome.merge.paths import reference_path
+from pitome.models import vision
+
+CONF = Path(__file__).parents[2] / "conf" / "model" / "vit_fmnist.yaml"
+DATA = Path(__file__).parents[1] / "data"
+METHODS = ["pitome", "tome", "tofu", "diffrate", "pitome_repo", "tome_repo", "tofu_repo", "diffrate_repo"]
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """Trained weights: random ones would decide by the last bit."""
+    return vision.build(yaml.safe_load(CONF.read_text())).model.eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    """The first 64 test images of Fashion-MNIST (MIT license), [64, 1, 28, 28]."""
+    sheet = np.asarray(Image.open(DATA / "fashion_mnist.png")).reshape(8, 28, 8, 28)
+    pixels = torch.from_numpy(sheet.swapaxes(1, 2).reshape(64, 1, 28, 28).copy())
+    return (pixels / 255 - 0.286) / 0.353
+
+
+def both(
+    model: nn.Module, images: Tensor, method: str, attention: SDPBackend = SDPBackend.MATH
+) -> tuple[Tensor, Tensor]:
+    """Logits [B, 10] of both paths."""
+    with torch.no_grad(), pitome.patch(model, method, ratio=0.9):
+        fast = model(images)
+        with reference_path(), sdpa_kernel(attention):
+            plain = model(images)
+    return fast, plain
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_in_float64(model: nn.Module, images: Tensor, method: str) -> None:
+    """Where rounding decides nothing, every decision and every output is the same."""
+    fast, plain = both(copy.deepcopy(model).double(), images[:8].double(), method)
+    torch.testing.assert_close(fast, plain, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_in_float32(model: nn.Module, images: Tensor, method: str) -> None:
+    fast, plain = both(model, images[:8], method)
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_class_in_bfloat16(model: nn.Module, images: Tensor, method: str) -> None:
+    """Decisions are taken in float32, so the merging changes no class."""
+    model, images = copy.deepcopy(model).bfloat16(), images.bfloat16()
+    fast, plain = both(model, images, method, SDPBackend.FLASH_ATTENTION)
+    assert torch.equal(fast.argmax(-1), plain.argmax(-1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nearly_always_the_same_class_in_bfloat16(model: nn.Module, images: Tensor, method: str) -> None:
+    """Another attention rounds its 8 bits otherwise; now and then that decides what merges later."""
+    fast, plain = both(copy.deepcopy(model).bfloat16(), images.bfloat16(), method)
+    assert (fast.argmax(-1) == plain.argmax(-1)).float().mean() >= 0.9
