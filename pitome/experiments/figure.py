@@ -81,7 +81,9 @@ def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     if not curve:
         names = list(dict.fromkeys(label_of(row) for row in rows))
         places = [float(names.index(label_of(row))) for row in rows]
-        axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
+        axes.set_xticks(
+            range(len(names)), [one.replace(", ", ",\n") for one in names], rotation=35, ha="right"
+        )
         axes.set_xlim(-0.6, len(names) - 0.4)
         if len({row.ratio for row in rows if row.ratio != "-"}) > 1:
             _name_amounts(axes, rows, places)

@@ -11,8 +11,8 @@ import pytest
 from pitome.config import CONF
 from pitome.experiments import offline
 from pitome.experiments.loading import choose
-from pitome.experiments.outcome import OUTSIDE, WITHIN, outcome
-from pitome.experiments.report import published_stores, to_csv
+from pitome.experiments.outcome import ONLY_PUBLISHED, OUTSIDE, WITHIN, outcome
+from pitome.experiments.report import number, published_stores, to_csv
 from pitome.records.rendering import to_markdown
 from pitome.records.schema import Record
 from tests.experiments.conftest import record
@@ -45,7 +45,22 @@ def test_a_report_is_that_of_the_records(word: str, published: list[Record]) -> 
             away = abs(float(one["measured"]) - float(one["published"]))
             assert (away <= tolerance + 1e-9) is (one["verdict"] == WITHIN)
         else:
+            assert one["verdict"] == ONLY_PUBLISHED
             assert one["measured"] == "" and one["reason"].startswith("not repeated")
+
+
+@pytest.mark.parametrize("word", REPORTS)
+def test_every_form_of_a_report_says_the_same(word: str) -> None:
+    """Markdown and LaTeX have the numbers of the CSV file, line by line; a figure stands beside them."""
+    unit = outcome(word, [], []).rows[0].unit
+    for ending, start, mark, places in ((".md", "| Model", "|", (6, 10)), (".tex", "Model", "&", (6, 9))):
+        text = (offline.FOLDER / f"{word}{ending}").read_text(encoding="utf-8").partition(start)[2]
+        lines = [line for line in text.splitlines()[1:] if mark in line and not line.startswith("| ---")]
+        for line, one in zip(lines, report := offline.read(word), strict=False):
+            cells = [cell.strip(" \\") for cell in line.strip("|").split(mark)]
+            assert [cells[i] for i in places] == [number(float(one["published"]), unit), one["verdict"]]
+        assert len(lines) >= len(report)
+    assert (offline.FOLDER / f"{word}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_was_repeated_is_counted(write: Callable[..., Path], tmp_path: Path) -> None:
