@@ -6,7 +6,9 @@ Imports no torch: what text and paths decide is said within a second.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
+from pitome.data.base import Preprocess
 from pitome.data.build import DATA
 from pitome.data.roots import check_source
 from pitome.data.text_sets import SETS
@@ -41,6 +44,7 @@ CONTROLS = ("resize",)
 PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
 HALVES = ("16-true", "bf16-true")  # of the weights themselves, for models that are large
 POSITIONS = ("renumber", "keep")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclass
@@ -232,6 +236,7 @@ def validate(config: Config) -> Amount:
     _check_fit(config)
     _check_named(config)
     _check_classes(config.data)
+    _check_preprocess(config.model)
     _check_head(config)
     _check_control(config)
     _check_rerank(config.task)
@@ -348,6 +353,15 @@ def model_label(model: ModelConfig) -> str:
     return f"{model.name} ({', '.join(changed)})" if changed else model.name
 
 
+def own_model(model: ModelConfig) -> dict[str, Any]:
+    """What identifies a model of the user's own besides its name, as its file may change; empty for the
+    project's."""
+    if (CONF / "model" / f"{model.name}.yaml").is_file():
+        return {}
+    text = json.dumps(_leaves(model), sort_keys=True, default=str)
+    return {"model file": hashlib.sha256(text.encode()).hexdigest()[:12]}
+
+
 def _leaves(model: Any) -> dict[str, Any]:
     """Dotted name -> value of everything in a model's configuration."""
     return {"arch": model.arch} | _flat("args", model.args) | _flat("preprocess", model.preprocess)
@@ -377,7 +391,8 @@ def find_choice(group: str, name: str) -> Path | None:
 def choices(group: str) -> list[str]:
     """The names in a group of conf/, the user's own among them."""
     folders = [folder for folder in (CONF, own_folder()) if folder is not None]
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    found = (path for folder in folders for path in (folder / group).glob("*.yaml"))
+    return sorted({path.stem for path in found if path.is_file()})
 
 
 def _one_of(key: str, value: object, allowed: Sequence[str]) -> None:
@@ -448,6 +463,35 @@ def _check_classes(data: DataConfig) -> None:
         )
     if data.task == "classification" and data.split is not None:
         _one_of("data.split", data.split, TESTED)
+
+
+def _check_preprocess(model: ModelConfig) -> None:
+    """Of images: what is given must be all that is needed, and of the right kind."""
+    given = model.preprocess
+    if not given:
+        return
+    known = [one.name for one in dataclasses.fields(Preprocess) if one.name != "shape"]
+    for key in given:
+        if key not in known:
+            raise UsageError(f"model.preprocess has no key {key}; {nearest(str(key), known)}")
+    if missing := [key for key in ("size", "mean", "std") if key not in given]:
+        raise UsageError(f"model.preprocess lacks {' and '.join(missing)}; give size, mean and std, or null")
+    _whole("model.preprocess.size", given["size"], 1)
+    channels = given.get("channels", Preprocess.channels)
+    if channels not in (1, 3):
+        raise UsageError(f"model.preprocess.channels={channels} is neither 1 nor 3")
+    for key, least in (("mean", 0.0), ("std", 1e-6)):
+        values = given[key]
+        fits = isinstance(values, list) and all(_number(value, least) for value in values)
+        if not fits or len(values) != channels:
+            raise UsageError(f"model.preprocess.{key}={values} is no list of {channels} numbers up to 1")
+    if not _number(share := given.get("crop_pct", 1.0), 1e-6):
+        raise UsageError(f"model.preprocess.crop_pct={share} is outside (0, 1]")
+    _one_of("model.preprocess.interpolation", given.get("interpolation", "bicubic"), INTERPOLATIONS)
+
+
+def _number(value: object, least: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= 1
 
 
 def _check_head(config: Config) -> None:

@@ -17,6 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pitome.cli import own_files
 from pitome.cli.help import GROUPS
 from pitome.config import (
     CONF,
@@ -24,15 +25,15 @@ from pitome.config import (
     Config,
     choices,
     find_any,
-    find_choice,
     import_modules,
     own_folder,
     validate,
 )
+from pitome.data.own import check_folder
 from pitome.errors import CheckpointError, UsageError, nearest
-from pitome.hub import say
 from pitome.merge import plugins
 from pitome.models.origin import check_hub
+from pitome.records.store import Store
 
 
 class OwnFolder(SearchPathPlugin):
@@ -60,6 +61,8 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
         raise UsageError(one_line(problem)) from None
     offer_own_methods(parsed)
     _check_trainer(parsed)
+    named = {group: _chosen(parsed, group) for group in own_files.KINDS}
+    own_files.check_own_files(named | {"trainer": named["trainer"] | named["data"]})
     points = [[str(o.input_line) for o in parsed if not o.is_hydra_override()]]
     if multirun:
         points = _points(parsed)
@@ -73,22 +76,35 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
                 checked.append((config, validate(config)))
             except (HydraException, OmegaConfBaseException) as problem:
                 raise UsageError(explain(problem, point)) from None
-    _tell_unread([config for config, _ in checked])
+            except AttributeError as problem:  # OmegaConf's own, of a mapping in the place of null
+                if (key := re.search(r"full_key: (\S+)", str(problem))) is None:
+                    raise
+                raise UsageError(
+                    f"{key.group(1)} is null and cannot be given here; write it into a file of your own conf/"
+                ) from None
+    own_files.tell_unread(config for config, _ in checked)
     return checked
 
 
-def _tell_unread(configs: list[Config]) -> None:
-    """A user's own file may bear the name of one of the project's, which is the one that is read."""
-    names = {(group, getattr(config, group).name) for config in configs for group in ("model", "data")}
-    for group, name in sorted(names):
-        own = (own_folder() or CONF) / group / f"{name}.yaml"
-        if own.is_file() and own != find_choice(group, name):
-            say(f"conf/{group}/{name}.yaml is not read: {group}={name} is the project's")
+def check_places(configs: list[Config]) -> None:
+    """Look at folders and weights before torch is imported: where results go, and what is read.
+
+    Raises RecordError for a folder that cannot be written, DataError for one without the files of a data
+    set of one's own, CheckpointError where the hub has none of the weights.
+    """
+    for results in dict.fromkeys(config.results for config in configs):
+        Store(results).prepare()
+    seen: set[str] = set()
+    for config in configs:
+        train = config.mode == "train" or config.task.head == "knn"
+        if (key := repr((config.data, train))) not in seen:
+            check_folder(dataclasses.asdict(config.data), train=train)
+        seen.add(key)
+    _check_weights(configs)
 
 
-def check_weights(configs: list[Config]) -> None:
-    """Look for weights of the hub before torch is imported. Where those of some points can be had, the
-    others fail on their own, and the table says why. Raises CheckpointError if none can."""
+def _check_weights(configs: list[Config]) -> None:
+    """Where weights of some points can be had, the others fail on their own, and the table says why."""
     first: CheckpointError | None = None
     for weights in dict.fromkeys(find_any(config) for config in configs):
         if weights is None:

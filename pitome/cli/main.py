@@ -33,10 +33,12 @@ def main(argv: list[str]) -> int:
         return _say(f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py")
 
     from pitome.cli import experiments
-    from pitome.cli.compose import check_command_line, check_weights, explain, register_schema
+    from pitome.cli.compose import check_command_line, check_places, explain, register_schema
 
     register_schema()
     multirun = bool({"-m", "--multirun"} & set(argv))
+    if multirun:  # Hydra's parser wants it in front
+        argv = ["-m", *(word for word in argv if word not in ("-m", "--multirun"))]
     try:
         chosen = experiments.chosen_in(argv)
         if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], argv)) is not None:
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> int:
         ]
         points = check_command_line(overrides, multirun)
         if not {"--cfg", "-c", "--info", "-i"} & {word.partition("=")[0] for word in argv}:
-            check_weights([config for config, _ in points])
+            check_places([config for config, _ in points])
         return _run(argv, [one.word for one in chosen])
     except PitomeError as problem:
         return _say(str(problem))

@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 
+class Unreadable(Exception):
+    """A sample that cannot be decoded; its message is the reason."""
+
+
 @dataclass
 class DataInfo:
     """Where the samples of one split came from; stands in every record.

@@ -1,8 +1,10 @@
-"""Files of classified images: folders of encoded images, or parquet files, opened one sample at a time."""
+"""Files of classified images: folders of encoded images, or parquet files, opened one sample at a time.
+
+Imports no torch, so that a folder can be looked at before a run starts.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +13,11 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from pitome.data.loading import Unreadable
+from pitome.data.base import Unreadable
+from pitome.data.roots import fingerprint
 from pitome.errors import DataError
 
-SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class Folder:
     """Samples of a folder of class folders, sorted by class and name.
 
     The name of a class folder decides the label, so a folder with some of the classes works. Without
-    a folder of the split, `root` itself is what is tested on. Raises DataError for folders of other
-    names and when there are no images.
+    a folder of the split, `root` itself is what is tested on. What begins with a dot is no sample. Raises
+    DataError for folders of other names, and when there are no images, in all or in one class folder.
     """
 
     def __init__(self, kind: ImageSet, root: Path, split: str, mode: str = "RGB") -> None:
@@ -76,25 +79,25 @@ class Folder:
         if found is None and split == "train":
             raise DataError(f"{root} holds no training images; expected {wanted} in data.root")
         self.base = found or root
-        classes = sorted(entry.name for entry in self.base.iterdir() if entry.is_dir())
+        classes = sorted(one.name for one in self.base.iterdir() if one.is_dir() and one.name[0] != ".")
         strange = [name for name in classes if name not in known]
         if strange:
             raise DataError(
                 f"{self.base}/{strange[0]} is not named after {kind.named}"
                 f"{f' ({len(strange) - 1} more)' if len(strange) > 1 else ''}; expected {wanted} in data.root"
             )
-        files = [
-            (path, known[name])
-            for name in classes
-            for path in sorted((self.base / name).iterdir())
-            if path.suffix.lower() in SUFFIXES
-        ]
-        if not files:
+        files = {name: _images(self.base / name) for name in classes}
+        if not any(files.values()):
             raise DataError(
                 f"{self.base} holds no images and no parquet files; expected {wanted} in data.root"
             )
-        self.files = [str(path.relative_to(self.base)) for path, _ in files]
-        self.labels = [label for _, label in files]
+        if empty := [name for name in classes if not files[name]]:
+            raise DataError(
+                f"{self.base / empty[0]} holds no images ({', '.join(sorted(SUFFIXES))}); add some, or "
+                "remove the folder"
+            )
+        self.files = [f"{name}/{image}" for name in classes for image in files[name]]
+        self.labels = [known[name] for name in classes for _ in files[name]]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -106,8 +109,14 @@ class Folder:
             raise Unreadable(f"{self.files[index]}: {problem}") from None
 
     def revision(self) -> str:
-        """sha256 of names and sizes; the contents of 50,000 files would take minutes."""
-        return _listing((name, (self.base / name).stat().st_size) for name in self.files)
+        """Of the files and their labels; see `fingerprint`."""
+        pairs = zip(self.files, self.labels, strict=True)
+        return fingerprint((f"{label} {name}", self.base / name) for name, label in pairs)
+
+
+def _images(folder: Path) -> list[str]:
+    names = (path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(name for name in names if name[0] != ".")
 
 
 def parquet_files(root: Path) -> list[Path]:
@@ -115,24 +124,38 @@ def parquet_files(root: Path) -> list[Path]:
     return sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet")])
 
 
-class Parquet:
-    """Samples of parquet files with a column `image` (struct with `bytes`) and a column `label`.
+def files_of_split(kind: ImageSet, root: Path, split: str) -> list[Path]:
+    """Parquet files whose names begin with the split's (train; val, validation or test); for testing, all
+    of them if none bears the name of a split. Raises DataError if there are none."""
+    found, names = parquet_files(root), kind.splits[split]
+    of_split = [path for path in found if path.name.startswith(names)]
+    others = any(path.name.startswith(("train", "test", "val")) for path in found)
+    paths = of_split or ([] if others or split == "train" else found)
+    if not paths:
+        raise DataError(f"{root} holds no parquet files of the split {split}; expected {names[0]}*.parquet")
+    return paths
 
-    Files are those whose names begin with the split's (train; val, validation or test); for testing,
-    all of them if none bears the name of a split. Raises DataError for no files, damaged files and
-    other columns.
+
+def check_files(kind: ImageSet, root: Path, *, train: bool) -> None:
+    """Look for the files of a run in a folder, by their names; train: for training images as well. Raises
+    DataError as `Folder` and `files_of_split` do."""
+    for split in ("train", "test") if train else ("test",):
+        if parquet_files(root):
+            files_of_split(kind, root, split)
+        else:
+            Folder(kind, root, split)
+
+
+class Parquet:
+    """Samples of parquet files with a column `image` (struct with `bytes`) and a column `label`, a number
+    or the name of a class.
+
+    Raises DataError for no files (see `files_of_split`), damaged files and other columns.
     """
 
     def __init__(self, kind: ImageSet, root: Path, split: str, mode: str = "RGB") -> None:
-        self.mode, self.classes, names = mode, len(kind.labels), kind.splits[split]
-        found = parquet_files(root)
-        of_split = [path for path in found if path.name.startswith(names)]
-        others = [path for path in found if path.name.startswith(("train", "test", "val"))]
-        self.paths = of_split or ([] if others or split == "train" else found)
-        if not self.paths:
-            raise DataError(
-                f"{root} holds no parquet files of the split {split}; expected {names[0]}*.parquet"
-            )
+        self.mode, self.known = mode, kind.labels
+        self.paths = files_of_split(kind, root, split)
         import datasets
 
         try:
@@ -156,7 +179,12 @@ class Parquet:
     @property
     def labels(self) -> list[int]:
         """Of every sample; -1 where there is none."""
-        return [-1 if label is None else label for label in self.table["label"]]
+        return [-1 if (label := self._label(given)) is None else label for given in self.table["label"]]
+
+    def _label(self, given: Any) -> int | None:
+        if isinstance(given, str):
+            return self.known.get(given)
+        return given if isinstance(given, int) and 0 <= given < len(self.known) else None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -165,16 +193,11 @@ class Parquet:
         row = self.table[index]
         if row["image"] is None or not row["image"]["bytes"]:
             raise Unreadable("no bytes")
-        label = row["label"]
-        if label is None or not 0 <= label < self.classes:
-            raise Unreadable(f"label {label} is not one of {self.classes}")
+        label = self._label(row["label"])
+        if label is None:
+            raise Unreadable(f"label {row['label']} is not one of {len(self.known)}")
         return decode(row["image"]["bytes"], self.mode), label
 
     def revision(self) -> str:
-        """sha256 of names and sizes."""
-        return _listing((path.name, path.stat().st_size) for path in self.paths)
-
-
-def _listing(entries: Any) -> str:
-    text = "\n".join(f"{name} {size}" for name, size in entries)
-    return f"listing-sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        """Of the files and the number of classes; see `fingerprint`."""
+        return fingerprint((f"{len(self.known)} {path.name}", path) for path in self.paths)

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pitome.data.base import DataInfo
+from pitome.data.base import DataInfo, Unreadable
 from pitome.errors import DataError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample indices [B]
-
-
-class Unreadable(Exception):
-    """A sample that cannot be decoded; its message is the reason."""
 
 
 class Tolerant(Dataset):

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from pitome.data.base import DataInfo, Preprocess, permuted_selection
-from pitome.data.loading import Unreadable, identity
+from pitome.data.base import DataInfo, Preprocess, Unreadable, permuted_selection
+from pitome.data.loading import identity
 from pitome.data.retrieval_cache import cached, digest
 from pitome.data.retrieval_files import file_pairs
 from pitome.data.retrieval_pairs import CAPTIONS, Pairs

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from pitome.data.loading import Unreadable
+from pitome.data.base import Unreadable
 from pitome.data.retrieval_pairs import Pairs, checksum
 from pitome.data.retrieval_sets import SETS, CaptionSet
 from pitome.data.roots import check_source

@@ -121,9 +121,7 @@ def _hub(data: TextSet, repository: str, revision: str) -> Rows:
 
 def _local(data: TextSet, root: Path) -> Rows:
     """All files of a folder; a set that is tested on its validation split may name it either way."""
-    files = sorted(path for path in [*root.glob("*"), *root.glob("*/*")] if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataError(f"{root} holds no parquet, jsonl or csv file; {_ELSE}")
+    files = find_files(root)
     named = [_split_of(file) for file in files]
     if data.splits["test"] == "validation":
         files = [file for file, split in zip(files, named, strict=True) if split != "test"]
@@ -137,6 +135,14 @@ def _local(data: TextSet, root: Path) -> Rows:
         labels += own_labels
         splits += [split or ""] * len(own_texts)
     return Rows("local", texts, labels, splits if all(named) else None)
+
+
+def find_files(root: Path) -> list[Path]:
+    """Files of texts in a folder and its folders, sorted. Raises DataError if there are none."""
+    files = sorted(path for path in [*root.glob("*"), *root.glob("*/*")] if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(f"{root} holds no parquet, jsonl or csv file; {_ELSE}")
+    return files
 
 
 def _split_of(file: Path) -> str | None:

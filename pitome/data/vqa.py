@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pitome.data.base import DataInfo, permuted_selection
+from pitome.data.base import DataInfo, Unreadable, permuted_selection
 from pitome.data.easy_vqa import easy_vqa_questions
-from pitome.data.loading import Unreadable
 from pitome.data.vqa_benchmarks import Benchmark, benchmark_of, check_options
 from pitome.data.vqa_files import file_questions
 from pitome.data.vqa_questions import Question, Questions

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pitome.data.loading import Unreadable
+from pitome.data.base import Unreadable
 from pitome.errors import DataError
 from pitome.pictures.image import read_image
 

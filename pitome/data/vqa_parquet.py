@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pitome.data.loading import Unreadable
+from pitome.data.base import Unreadable
 from pitome.data.vqa_images import ParquetImages, parquet
 from pitome.data.vqa_json import field_of, id_of, text_of, texts_of
 from pitome.data.vqa_questions import Question, check_ids, choices_answer, make_question

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,18 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
         return Weights("shipped", path.name, path)
     if checkpoint.startswith("hub:"):
         repo, _, revision = checkpoint.removeprefix("hub:").partition("@")
+        if not re.fullmatch(r"([\w.-]+/)?[\w.-]+", repo):
+            raise CheckpointError(
+                f"model={name}: {checkpoint} names no repository; write hub:OWNER/NAME@REVISION"
+            )
         return Weights("hub", repo, revision=revision or "main")
     if not checkpoint:
         raise CheckpointError(f"model={name} names no checkpoint: {_OTHERWISE}")
+    if "://" not in checkpoint:
+        raise CheckpointError(
+            f"model={name} names the checkpoint {checkpoint}, which is neither shipped nor "
+            f"hub:OWNER/NAME@REVISION nor a URL; correct it, or {_OTHERWISE}"
+        )
     raise CheckpointError(
         f"{name}'s classifier is not on the hub: download {checkpoint} and give weights=PATH, "
         "or use weights=random"

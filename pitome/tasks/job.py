@@ -21,7 +21,16 @@ from torch import nn
 
 import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config, MergeConfig, import_modules, model_label, portable, validate
+from pitome.config import (
+    Amount,
+    Config,
+    MergeConfig,
+    import_modules,
+    model_label,
+    own_model,
+    portable,
+    validate,
+)
 from pitome.errors import PitomeError
 from pitome.measure.memory import peak_memory
 from pitome.records.claims import Taken, claim
@@ -265,7 +274,7 @@ class Job:
             precision=config.precision,
             seed=config.seed,
             measure=config.measure,
-            settings=self.settings,
+            settings=self.settings | own_model(config.model),
         )
 
     def _record(self, status: str) -> Record:

@@ -18,8 +18,9 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pitome.config import Amount, Config, StageConfig, TrainerConfig, portable
+from pitome.config import Amount, Config, DataConfig, StageConfig, TrainerConfig, portable
 from pitome.data.build import build as build_data
+from pitome.data.roots import check_root, folder_fingerprint
 from pitome.models.vision import build, build_timm, fit_state
 from pitome.records.files import write_atomically
 from pitome.records.identity import UNMERGED
@@ -264,7 +265,7 @@ def key_of(config: Config, amount: Amount) -> str:
     merge = dataclasses.asdict(config.merge) if amount.ratio != 1.0 else None
     parts = {
         "model": dataclasses.asdict(config.model),
-        "data": [config.data.name, *config.data.classes] if config.data.classes else config.data.name,
+        "data": _own_data(config.data) if config.data.classes else config.data.name,
         "merge": merge and [merge, amount.asked()],
         "trainer": trainer,
         "weights": config.weights,
@@ -272,3 +273,9 @@ def key_of(config: Config, amount: Amount) -> str:
         "seed": config.seed,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _own_data(data: DataConfig) -> list[str]:
+    """A set of one's own goes by its files, which may change under one name."""
+    root = check_root(data.root) if data.root is not None else None
+    return [data.name, *data.classes, data.repository if root is None else folder_fingerprint(root)]

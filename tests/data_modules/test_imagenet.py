@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 
 from pitome import hub
-from pitome.data.base import Preprocess, permuted_selection
+from pitome.data.base import Preprocess, Unreadable, permuted_selection
 from pitome.data.build import build
 from pitome.data.image_files import decode
 from pitome.data.imagenet import ImageNet, synsets
-from pitome.data.loading import Unreadable
 from pitome.errors import DataError
 
 CONFIG = {"name": "imagenet", "root": None, "repository": "a/b", "revision": "main"}

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from pitome.data.roots import cache_folder, check_root, check_source
+from pitome.data import roots
+from pitome.data.roots import cache_folder, check_root, check_source, folder_fingerprint
 from pitome.errors import DataError
 
 
@@ -46,3 +47,27 @@ def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("PITOME_CACHE", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home" / ".cache" / "pitome"
+
+
+def test_a_folder_is_known_by_names_and_contents_or_sizes(monkeypatch, tmp_path):
+    def now():
+        return folder_fingerprint(tmp_path)
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.csv").write_text("one")
+    first = now()
+    (tmp_path / ".notes").write_text("no sample")
+    assert now() == first and first.startswith("sha256:")
+    (tmp_path / "a" / "1.csv").write_text("two")
+    second = now()
+    (tmp_path / "a" / "1.csv").rename(tmp_path / "a" / "2.csv")
+    third = now()
+    (tmp_path / "b.csv").touch()
+    assert len({first, second, third, now()}) == 4
+    monkeypatch.setattr(roots, "_READ", 2)
+    large = now()
+    assert large.startswith("names:") and len(large) == len("names:") + 64
+    (tmp_path / "a" / "2.csv").write_text("six")
+    assert now() == large  # as said: of large folders the sizes alone
+    (tmp_path / "a" / "2.csv").write_text("four")
+    assert now() != large
