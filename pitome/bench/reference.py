@@ -1,7 +1,7 @@
 """A checkout of the authors' repository beside this project: same weights, same inputs, in turn.
 
-Their code runs in a process of its own (`reference_worker.py`) with the timm it needs; nothing of it is
-copied or imported here.
+Each side runs in a process of its own (`reference_worker.py`), theirs with the timm it needs; nothing of it
+is copied or imported here.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-import pitome
 from pitome.bench.groups import RATIO
 from pitome.bench.record import Record
 from pitome.bench.targets import paired
-from pitome.bench.timing import threads
 from pitome.data.roots import cache_folder
 from pitome.errors import PitomeError, UsageError
 
 PART = "reference"
+ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("reference_worker.py")
 # Our name of what the repository runs -> where it patches a DeiT (hchautran/PiToMe at 550b5de).
 METHODS = {
@@ -106,36 +105,40 @@ def _compare(
     torch.manual_seed(0)
     model = VisionTransformer(**args).eval()
     x = torch.randn(batch, 3, args["img_size"], args["img_size"])
-    with tempfile.TemporaryDirectory() as folder, threads(1), torch.no_grad():
-        tensors, output = Path(folder) / "in.safetensors", Path(folder) / "out.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = Path(folder) / "in.safetensors"
         save_file({**model.state_dict(), "input": x}, tensors)
-        settings = {
-            "checkout": str(checkout.resolve()),
-            "timm": None if timm is None else str(timm),
-            "module": METHODS[method],
+        common = {
             "args": {**args, "qkv_bias": True},
             "ratio": ratio,
             "threads": 1,
             "tensors": str(tensors),
-            "output": str(output),
         }
-        path = Path(folder) / "settings.json"
-        path.write_text(json.dumps(settings))
-        with pitome.patch(model, f"{method}_repo", ratio=ratio), _worker(path) as ask:
-            found = load_file(output)
-            difference = (model.double()(x.double()) - found["double"]).abs().max().item()
-            single = (model.float()(x) - found["single"]).abs().amax(dim=-1)
-            ask()  # both have run before
-            ours, theirs = [], []
+        sides = {
+            "ours": {"folder": str(ROOT), "timm": None, "module": None, "method": f"{method}_repo"},
+            "theirs": {
+                "folder": str(checkout.resolve()),
+                "timm": None if timm is None else str(timm),
+                "module": METHODS[method],
+            },
+        }
+        outputs = {side: Path(folder) / f"{side}.safetensors" for side in sides}
+        seconds: dict[str, list[float]] = {side: [] for side in sides}
+        with contextlib.ExitStack() as stack:
+            ask = {}
+            for side, own in sides.items():
+                path = Path(folder) / f"{side}.json"
+                path.write_text(json.dumps({**common, **own, "output": str(outputs[side])}))
+                ask[side] = stack.enter_context(_worker(path))
+            for side in sides:
+                ask[side]()  # as warm as the other
             for pair in range(pairs):
-                for side in ("ours", "theirs") if pair % 2 == 0 else ("theirs", "ours"):
-                    if side == "theirs":
-                        theirs.append(ask())
-                        continue
-                    start = time.process_time()
-                    model(x)
-                    ours.append(time.process_time() - start)
-    times = paired(ours, theirs)
+                for side in list(sides) if pair % 2 == 0 else list(sides)[::-1]:
+                    seconds[side].append(ask[side]())
+        ours, theirs = (load_file(path) for path in outputs.values())
+    difference = (ours["double"] - theirs["double"]).abs().max().item()
+    single = (ours["single"] - theirs["single"]).abs().amax(dim=-1)
+    times = paired(seconds["ours"], seconds["theirs"])
     return {
         "speedup": times.value,
         "low": times.low,
@@ -145,15 +148,14 @@ def _compare(
         "images": batch,
         "images_equal_in_float32": int((single <= TOLERANCE).sum()),
         "tolerance": TOLERANCE,
-        "ours": ours,
-        "theirs": theirs,
+        **seconds,
     }
 
 
 @contextlib.contextmanager
 def _worker(settings: Path) -> Iterator[Any]:
     """A function that has the worker run one forward and returns its seconds."""
-    with open(settings.with_name("worker.log"), "w+") as log:
+    with open(settings.with_suffix(".log"), "w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", str(WORKER), str(settings)],
             stdin=subprocess.PIPE,
@@ -164,13 +166,17 @@ def _worker(settings: Path) -> Iterator[Any]:
         assert process.stdin is not None and process.stdout is not None
         stdin, stdout = process.stdin, process.stdout
 
+        def failure() -> CheckoutError:
+            log.seek(0)
+            last = log.read().strip().splitlines()[-1:] or ["it said nothing"]
+            whose = "the reference checkout" if settings.stem == "theirs" else "this project's side"
+            return CheckoutError(f"{whose} does not run: {last[0]}")
+
         def answer() -> str:
             line = stdout.readline().strip()
             if line:
                 return line
-            log.seek(0)
-            last = log.read().strip().splitlines()[-1:] or ["it said nothing"]
-            raise CheckoutError(f"the reference checkout does not run: {last[0]}")
+            raise failure()
 
         def ask() -> float:
             print("run", file=stdin, flush=True)
@@ -183,6 +189,8 @@ def _worker(settings: Path) -> Iterator[Any]:
             stdin.close()
             process.wait()
             stdout.close()
+        if process.returncode:
+            raise failure()
 
 
 def _timm_folder(checkout: Path) -> Path | None:

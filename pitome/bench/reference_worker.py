@@ -1,9 +1,9 @@
-"""A child process that runs the authors' implementation: python reference_worker.py SETTINGS.json.
+"""A child process that runs one side, the authors' implementation or ours: reference_worker.py SETTINGS.json.
 
-Imports nothing of this project. It writes what its model makes of the inputs in float32 and in float64,
-prints `ready`, and then answers every line it reads with the CPU seconds of one forward in float32. Their
-code is imported file by file: the `__init__` of their packages imports libraries (LAVIS among them) that a
-DeiT does not need.
+It runs its model once, prints `ready`, and then answers every line it reads with the CPU seconds of one
+forward in float32. In the end it writes what the model makes of the inputs in float32 and in float64: not
+before, as larger arrays change how the system hands out memory from then on. Their code is imported file by
+file: the `__init__` of their packages imports libraries (LAVIS among them) that a DeiT does not need.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ def main(path: str) -> None:
 
         with torch.no_grad():
             single = _tensor(model(x)).contiguous()
-            double = _tensor(model.double()(x.double())).contiguous()
-            save_file({"single": single, "double": double}, settings["output"])
-            model.float()
             print("ready", file=answers, flush=True)
             for _ in sys.stdin:
                 start = time.process_time()
                 model(x)
                 print(time.process_time() - start, file=answers, flush=True)
+            double = _tensor(model.double()(x.double())).contiguous()
+            save_file({"single": single, "double": double}, settings["output"])
 
 
 def _load(settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Their patched model with our weights, and the inputs."""
-    sys.path[:0] = [folder for folder in (settings["timm"], settings["checkout"]) if folder]
+    """The patched model of one side with the weights of both, and the inputs."""
+    sys.path[:0] = [folder for folder in (settings["timm"], settings["folder"]) if folder]
     import torch
     from safetensors.torch import load_file
 
@@ -59,7 +58,12 @@ def _load(settings: dict[str, Any]) -> tuple[Any, Any]:
     x = tensors.pop("input")
     model.load_state_dict(tensors)
     model.eval()
-    _import(Path(settings["checkout"]), settings["module"]).apply_patch(model)
+    if settings["module"] is None:
+        import pitome
+
+        pitome.patch(model, settings["method"], ratio=settings["ratio"])
+        return model, x
+    _import(Path(settings["folder"]), settings["module"]).apply_patch(model)
     if hasattr(model, "init_kept_num_using_ratio"):
         model.init_kept_num_using_ratio(settings["ratio"])
     model.ratio = settings["ratio"]

@@ -61,6 +61,15 @@ def test_a_checkout_that_fails_is_one_line(checkout, tmp_path):
         run(checkout, Record(tmp_path / "a.json", {}))
 
 
+def test_a_checkout_that_fails_in_the_end_is_one_line(checkout, tmp_path):
+    file = checkout / "algo" / "pitome" / "patch" / "deit.py"
+    file.write_text(
+        PATCH.replace("return forward", "assert x.dtype.itemsize == 4, 'not in float64'; return forward")
+    )
+    with pytest.raises(CheckoutError, match=r"^the reference checkout does not run: .*not in float64$"):
+        run(checkout, Record(tmp_path / "a.json", {}))
+
+
 def test_a_folder_that_is_no_checkout(tmp_path):
     with pytest.raises(UsageError, match=r"is no checkout .*it has no algo/pitome/patch/deit\.py"):
         check_checkout(tmp_path)
