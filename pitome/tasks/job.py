@@ -100,6 +100,10 @@ def _finish(job: Job) -> Finished | None:
             return job.run()
         except Taken:
             return None
+        except SystemExit as stop:  # what Lightning makes of ctrl-C
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                raise stop.__context__ from None
+            raise
         except PitomeError as problem:
             return Finished(job.failed(problem), job.store, exit_code=2)
         except Exception as problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,11 +17,37 @@ from pitome.records.claims import claim
 from pitome.records.schema import Record
 from pitome.tasks import job
 from pitome.tasks.classification import TASK
+from pitome.tasks.classifier import Classification
 from tests.tasks.conftest import SMALL
 from tests.test_conf import config_of
 
 Run = Callable[..., int]
 Records = Callable[[], dict[str, Record]]
+
+
+def test_ctrl_c_ends_the_sweep_and_keeps_what_is_finished(
+    run: Run,
+    records: Records,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = Classification.test_step
+
+    def interrupted(self: Classification, *arguments: Any) -> None:
+        if records():
+            raise KeyboardInterrupt
+        step(self, *arguments)
+
+    monkeypatch.setattr(Classification, "test_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert run("-m", "merge=tome,tofu", "ratio=0.9", "measure=none") == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert list(records()) == ["tome 0.9"] and records()["tome 0.9"].done
+    assert not list((tmp_path / "results" / "runs").glob(".*"))  # no claim is left
 
 
 @pytest.mark.parametrize("killed", [False, True])
