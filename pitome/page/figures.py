@@ -16,6 +16,8 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-dow
 _ROW = 38  # pixels for a name of two lines
 _FEW, _HEIGHT, _ENTRY = 6, 430, 16  # entries of a legend, and pixels: of a figure with so many, for one more
 _DASHES = ("dash", "dot", "dashdot")
+_COLOURS = ("pitome", "tome", "dct", "tofu", "resize", "mctf", "diffrate", "crossget", "random", "stride")
+"""Methods in the order of the page's colours, so that a method has one colour in every figure."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ def figure(
     *,
     level: tuple[str, float] | None = None,
 ) -> str:
-    """JSON of a figure. x, y: names of the axes; order: of the series, which gives their colours; level: a
+    """JSON of a figure. x, y: names of the axes; order: of the series, which gives their symbols; level: a
     horizontal line with its name."""
+    colours = _colours(order)
     traces: list[dict[str, Any]] = []
     for one in points:
         place = order.index(one.series) if one.series in order else -1
@@ -70,7 +73,7 @@ def figure(
                 "name": one.name,
                 "legendgroup": one.series or one.name,
                 "showlegend": one.listed,
-                "meta": {"series": place},
+                "meta": {"series": colours.get(one.series or "", -1)},
                 "mode": "lines+markers" if one.joined else "markers",
                 "line": {"width": 1.5 if control else 2, "dash": _dash(one.series)},
                 "marker": {"size": 8, "symbol": f"{symbol}-open" if one.hollow else symbol},
@@ -101,6 +104,17 @@ def figure(
         label = {"xref": "paper", "x": 1, "xanchor": "right", "y": height, "yanchor": "bottom"}
         layout["annotations"] = [label | {"text": name, "showarrow": False}]
     return json.dumps({"data": traces, "layout": layout}, separators=(",", ":"))
+
+
+def _colours(order: Sequence[str]) -> dict[str, int]:
+    """Series -> place of its colour: that of its method, whose variants differ in their symbols; variants of
+    one method alone, by their order."""
+    methods = {one: one.partition(" (")[0].removesuffix("_repo").lower() for one in order}
+    if len(set(methods.values())) <= 1:
+        return {one: place for place, one in enumerate(order)}
+    others = [name for name in dict.fromkeys(methods.values()) if name not in _COLOURS]
+    known = [*_COLOURS, *others]
+    return {one: known.index(name) for one, name in methods.items()}
 
 
 def hover(name: str, facts: Mapping[str, str]) -> str:

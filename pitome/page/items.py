@@ -11,7 +11,7 @@ from pitome.errors import UsageError
 from pitome.experiments import costs, matching
 from pitome.experiments.loading import OFFLINE, words
 from pitome.experiments.metrics import METRICS
-from pitome.experiments.outcome import OUTSIDE, VERDICTS, WITHIN, Outcome, Row, outcome
+from pitome.experiments.outcome import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, Outcome, Row, outcome
 from pitome.experiments.report import number as digits
 from pitome.experiments.report import signed
 from pitome.page import sweeps
@@ -21,7 +21,7 @@ from pitome.records.groups import group
 from pitome.records.rows import rows
 from pitome.records.schema import Record
 
-TONES = dict.fromkeys(VERDICTS, "mute") | {WITHIN: "good", OUTSIDE: "bad"}
+TONES = dict.fromkeys(VERDICTS, "own") | {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute"}
 _COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _KINDS = (
     ("printed", "square", True),
@@ -67,7 +67,7 @@ def view(result: Outcome, records: Sequence[Record] = ()) -> View:
         key=result.name,
         kind="offline" if result.offline else "paper",
         item=result.item,
-        title=result.title,
+        title=_where(result) + result.title if result.offline else result.title,
         facts={name: text for name, text in facts.items() if text},
         columns=columns,
         lines=[_line(row, [field for _, field in references], measured) for row in result.rows],
@@ -79,6 +79,12 @@ def view(result: Outcome, records: Sequence[Record] = ()) -> View:
         },
         tally={verdict: count for verdict in VERDICTS if (count := result.count(verdict))},
     )
+
+
+def _where(result: Outcome) -> str:
+    """On which models of our own; the paper's title names others."""
+    pairs = dict.fromkeys(f"{row.model} and {row.data}" for row in result.rows if row.model and row.data)
+    return f"On {', '.join(pairs)}: " if pairs else ""
 
 
 def _runs(result: Outcome, records: Sequence[Record]) -> list[Record]:

@@ -85,14 +85,23 @@ class View:
     links: dict[str, str] = field(default_factory=dict)
 
     def compact(self) -> View:
-        """Without the columns in which nothing stands."""
+        """Without the columns in which nothing stands; a model or data set that is the same in every row
+        stands among the facts."""
+        told = {
+            column.name: texts.pop()
+            for i, column in enumerate(self.columns)
+            if column.name in ("Model", "Data")
+            and len(texts := {line.cells[i].text for line in self.lines}) == 1
+        }
         filled = [
             i
-            for i in range(len(self.columns))
-            if any(line.cells[i].value is not None or line.cells[i].tone for line in self.lines)
+            for i, column in enumerate(self.columns)
+            if column.name not in told
+            and any(line.cells[i].value is not None or line.cells[i].tone for line in self.lines)
         ]
         lines = [replace(line, cells=[line.cells[i] for i in filled]) for line in self.lines]
-        return replace(self, columns=[self.columns[i] for i in filled], lines=lines)
+        facts = {name: text for name, text in told.items() if text != NOTHING} | self.facts
+        return replace(self, columns=[self.columns[i] for i in filled], lines=lines, facts=facts)
 
     def filters(self) -> dict[str, list[str]]:
         """Name of a filter -> its choices, where there is a choice."""

@@ -182,6 +182,39 @@ def test_details_show_the_command_and_the_record(page: sync_api.Page) -> None:
     assert detail.count() == 0 and button.get_attribute("aria-expanded") == "false"
 
 
+def test_the_command_is_copied(page: sync_api.Page) -> None:
+    """By the keyboard, out of a file and into a field."""
+    view = open_view(page, "classification")
+    page.locator(f"{view} .more >> nth=1").press("Enter")
+    command = page.inner_text(f"{view} tr.detail code")
+    copy = page.locator(f"{view} tr.detail .line button")
+    copy.press("Enter")
+    assert copy.inner_text() == "Copied"
+    search = page.locator(f"{view} [data-filter=text]")
+    search.press("Control+V")
+    assert search.input_value() == command and command.startswith("python run.py task=classification")
+    page.click(f"{view} button[type=reset]")
+
+
+def test_the_names_of_columns_and_methods_stay_in_sight(page: sync_api.Page) -> None:
+    view = open_view(page, "classification")
+    page.set_viewport_size({"width": 390, "height": 300})
+    seen = page.evaluate(
+        """view => {
+          const table = document.querySelector(`${view} table`), box = table.parentElement;
+          box.scrollTo(200, 100);
+          const place = (one) => table.querySelector(one).getBoundingClientRect();
+          const own = box.getBoundingClientRect();
+          return [box.scrollTop, box.scrollLeft, place("thead th").top - own.top,
+                  place("tbody tr:last-child th").left - own.left];
+        }""",
+        view,
+    )
+    page.set_viewport_size({"width": 1280, "height": 900})
+    down, right, head, name = seen
+    assert down > 50 and right > 50 and 0 <= head <= 2 and 0 <= name <= 2
+
+
 def test_plots_are_drawn_and_their_legend_filters(page: sync_api.Page) -> None:
     view = open_view(page, "classification")
     page.wait_for_selector(f"{view} .chart >> nth=2 >> .legend")

@@ -18,7 +18,8 @@ from pitome.config import portable
 from pitome.experiments.outcome import outcome
 from pitome.page import build, items, sweeps
 from pitome.page.command import command_of
-from pitome.page.view import Cell, Column, Line, View
+from pitome.page.figures import Points, figure
+from pitome.page.view import Cell, Column, Line, View, word
 from pitome.records import Record, Store
 from tests.records.examples import SPEED, example, failed, outcomes, resized
 from tests.test_conf import config_of
@@ -274,3 +275,33 @@ def test_every_published_model_has_a_picture_of_the_weights_that_are_shipped() -
                 "python scripts/show_tokens.py "
             )
     assert {"vit_fmnist", "clip_scenes", "llava_easyvqa", "minilm"} <= set(found)
+
+
+def test_a_method_has_one_colour_in_every_figure() -> None:
+    def colours(order: list[str]) -> dict[str, int]:
+        points = [Points(name, [0.0], [1.0], [""], name) for name in order]
+        drawn = json.loads(figure(points, "x", "y", order))["data"]
+        return {trace["name"]: trace["meta"]["series"] for trace in drawn}
+
+    few, many = colours(["pitome", "tome"]), colours(["diffrate", "pitome", "pitome_repo", "tome", "random"])
+    assert few["pitome"] == many["pitome"] == many["pitome_repo"] and few["tome"] == many["tome"]
+    assert colours(["PiToMe (as published)", "ToMe", "of one's own"]) == {
+        "PiToMe (as published)": few["pitome"],
+        "ToMe": few["tome"],
+        "of one's own": 10,
+    }
+    assert len(set(many.values())) == 4
+    assert list(colours(["PiToMe (alpha 0)", "PiToMe (alpha 1)"]).values()) == [0, 1]
+
+
+def test_what_is_the_same_in_every_row_stands_above_the_table() -> None:
+    def line(model: str, data: str) -> Line:
+        cells = [word(model), word(data), word("tome")]
+        return Line(cells, model=model, method="tome", variant="", verdict="", command="")
+
+    columns = [Column(name) for name in ("Model", "Data", "Method")]
+    lines = [line("a", "mine"), line("b", "mine")]
+    shown = View("k", "paper", "Table", "title", {"Command": "c"}, columns, lines).compact()
+    assert [column.name for column in shown.columns] == ["Model", "Method"]
+    assert shown.facts == {"Data": "mine", "Command": "c"}
+    assert [cell.text for cell in shown.lines[1].cells] == ["b", "tome"]
