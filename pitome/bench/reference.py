@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from pitome.bench.allocator import ENVIRONMENT
 from pitome.bench.groups import RATIO
 from pitome.bench.record import Record
 from pitome.bench.targets import paired
@@ -162,6 +164,7 @@ def _worker(settings: Path) -> Iterator[Any]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env=os.environ | ENVIRONMENT,
         )
         assert process.stdin is not None and process.stdout is not None
         stdin, stdout = process.stdin, process.stdout

@@ -1,9 +1,9 @@
 """A child process that runs one side, the authors' implementation or ours: reference_worker.py SETTINGS.json.
 
 It runs its model once, prints `ready`, and then answers every line it reads with the CPU seconds of one
-forward in float32. In the end it writes what the model makes of the inputs in float32 and in float64: not
-before, as larger arrays change how the system hands out memory from then on. Their code is imported file by
-file: the `__init__` of their packages imports libraries (LAVIS among them) that a DeiT does not need.
+forward in float32. In the end it writes what the model makes of the inputs in float32 and in float64. Their
+code is imported file by file: the `__init__` of their packages imports libraries (LAVIS among them) that a
+DeiT does not need.
 """
 
 from __future__ import annotations

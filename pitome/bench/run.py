@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pitome.bench import export, groups, layers, plot, table
+from pitome.bench.allocator import keep_memory
 from pitome.bench.groups import Group
 from pitome.bench.llava import time_llava
 from pitome.bench.record import Record
@@ -74,7 +75,7 @@ def bench(choice: Choice) -> bool:
     """
     choice.check()
     device = str(resolve_device(choice.device))
-    conditions = describe(device, choice.dtype, choice.batch)
+    conditions = describe(device, choice.dtype, choice.batch) | {"memory": keep_memory()}
     name = file_name(conditions) + ("-quick" if choice.quick else "")
     record = Record(choice.results / f"{name}.json", conditions)
     deadline = math.inf if choice.minutes is None else time.monotonic() + 60 * choice.minutes
