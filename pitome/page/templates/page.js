@@ -150,7 +150,7 @@
     if (row.dataset.note) inner.append(make("p", { textContent: row.dataset.note }));
     if (row.dataset.command) {
       const code = make("code", { textContent: row.dataset.command });
-      const copy = make("button", { type: "button", className: "more", textContent: "Copy" });
+      const copy = make("button", { type: "button", className: "copy", textContent: "Copy" });
       copy.addEventListener("click", () => {
         getSelection().selectAllChildren(code);
         document.execCommand("copy");  // works in a file, where the clipboard interface does not
