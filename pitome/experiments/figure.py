@@ -25,6 +25,7 @@ Looks = dict[str, tuple[str, Line]]
 _COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
 _COLUMNS = 3
+_LONG = 16  # letters of a method's name on the x axis before it is broken
 _AUTHORS, _AS_PUBLISHED = "authors' code", "as published"  # as `Row.variant` has them
 _SHARE, _NUMBER = "FLOPs ", "r "
 _AXES = {_SHARE: "share of FLOPs", _NUMBER: "tokens that a layer removes", "": "ratio"}
@@ -81,9 +82,8 @@ def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     if not curve:
         names = list(dict.fromkeys(label_of(row) for row in rows))
         places = [float(names.index(label_of(row))) for row in rows]
-        axes.set_xticks(
-            range(len(names)), [one.replace(", ", ",\n") for one in names], rotation=35, ha="right"
-        )
+        written = [name.replace(", ", ",\n") if len(name) > _LONG else name for name in names]
+        axes.set_xticks(range(len(names)), written, rotation=35, ha="right")
         axes.set_xlim(-0.6, len(names) - 0.4)
         if len({row.ratio for row in rows if row.ratio != "-"}) > 1:
             _name_amounts(axes, rows, places)

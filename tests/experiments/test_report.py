@@ -79,9 +79,9 @@ def test_a_figure_shows_printed_logged_and_measured(write: Callable[..., Path]) 
     assert heights == pytest.approx([74.8, 77.7, 77.96, 78.43, 79.1, 79.8])
     assert [text.get_text() for text in axes.get_xticklabels()] == [
         "unmerged",
-        "ToMe,\nrepo",
-        "PiToMe,\nrepo",
-        "DCT,\nrepo",
+        "ToMe, repo",
+        "PiToMe, repo",
+        "DCT, repo",
     ]
     legend = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert legend[:3] == ["printed", "logged", "measured"]
