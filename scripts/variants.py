@@ -117,7 +117,7 @@ TAIL = """\
   the best choice for short sentences. Merging behind the block helps because the MLP still sees every
   token, at its cost (the row computes more); the other rows cost the same.
 - **Retrieval.** The bundle for CLIP (margin from 0.95, hidden states, no proportional attention) costs ten
-  points against the paper's text; for questions too easy to tell methods apart it costs nothing.
+  points against the paper's text; the questions are too easy to tell the two apart.
 - **Energy and alpha.** Most intervals of `elu`, `gaussian` and alpha contain 0. Table 8 prints the same:
   at ratio 0.95 all alphas are within 0.1 points of Rsum.
 """

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,14 @@ import pytest
 from PIL import Image
 
 from pitome.cli.main import main
+from pitome.config import Amount, Config, DataConfig, ModelConfig
 from pitome.experiments import loading
 from pitome.experiments.outcome import WITHIN, outcome
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.registry import Guarantees
 from pitome.records.store import Store
+from pitome.tasks.job import Job
+from pitome.tasks.training import key_of
 from tests.models import tiny_text
 from tests.tasks.conftest import write_idx
 
@@ -244,6 +248,31 @@ def test_their_commands_end_in_records(own: Path, weights: str) -> None:
     assert {one.data.split for one in records} == {"validation", "test", "test (official)"}
     for name in ("vit_t", "flowers", "mails"):
         assert re.search(rf"\b{name}\b", done.stdout), name
+
+
+def test_what_is_found_again_goes_by_files_and_not_by_names(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One name, other contents: neither an old result nor old trained weights are taken for it."""
+    monkeypatch.chdir(own)
+    config = Config(
+        model=ModelConfig(name="vit_t", task="classification", arch="vit_tiny_patch16_224"),
+        data=DataConfig(name="flowers", task="classification", root="flowers", classes=["rose", "tulip"]),
+    )
+    trained, before = key_of(config, Amount(ratio=1.0)), Job(config, since=datetime.now(UTC))._identity()
+    assert key_of(config, Amount(ratio=1.0)) == trained
+    (picture,) = own.glob("flowers/train/rose/0.jpg")
+    content = picture.read_bytes()
+    try:
+        picture.write_bytes(content[:-1] + b"x")  # of the same size
+        assert key_of(config, Amount(ratio=1.0)) != trained
+    finally:
+        picture.write_bytes(content)
+    config.model.args = {"depth": 2}
+    changed = Job(config, since=datetime.now(UTC))._identity()
+    assert set(changed["settings"]) == {"model file"} and changed["settings"] != before["settings"]
+    config.model.name = "deit_s"
+    assert "settings" not in Job(config, since=datetime.now(UTC))._identity()
 
 
 MISTAKES = {
