@@ -23,10 +23,15 @@ RESULTS = Path(__file__).parent.parent / "results"
 def main(words: list[str], results: Path = RESULTS) -> int:
     """Report what `words` ask for. Returns the exit code."""
     local, published = Store(results / "runs"), Store(results / "published")
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
     try:
         if words[:1] == ["status"]:
             status(words[1:], local)
             return 0
+        for word in words:  # a misspelt one is told before the others are made
+            check_word(word)
         for word in words or [str(default(local, published).folder), "page"]:
             if word == "offline":
                 offline()
@@ -37,7 +42,6 @@ def main(words: list[str], results: Path = RESULTS) -> int:
 
                 show_outcome(word, local)
             else:
-                check_word(word)
                 report(Store(word))
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
@@ -88,11 +92,12 @@ def is_experiment(word: str) -> bool:
 
 
 def check_word(word: str) -> None:
-    """Raises UsageError for what is neither an experiment nor a folder."""
+    """Raises UsageError for what is neither a report, an experiment nor a folder."""
     from pitome.experiments.loading import words
 
-    if "/" not in word and not Path(word).is_dir():
-        raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, words())}")
+    known = [*words(), "offline", "page"]
+    if "/" not in word and word not in known and not Path(word).is_dir():
+        raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")
 
 
 def default(local: Store, published: Store) -> Store:

@@ -50,12 +50,18 @@ def test_a_folder_without_runs_is_one_line(
 
 
 def test_a_misspelt_experiment_names_the_nearest(
-    report: ModuleType, capsys: pytest.CaptureFixture[str]
+    report: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report.main(["tabel5"]) == 2
+    assert report.main(["page", "tabel5"], tmp_path) == 2
+    assert list(tmp_path.iterdir()) == []  # told before the page is made
     shown = capsys.readouterr().err
     assert "tabel5 is neither an experiment nor a folder" in shown and "table5" in shown
     assert shown.count("\n") == 1
+
+
+def test_help_says_what_there_is(report: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["status", "--help"]) == 0
+    assert "status [NAME ...]: how far experiments are" in capsys.readouterr().out
 
 
 def test_an_item_of_pictures_has_no_table(report: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -13,6 +14,7 @@ from pitome.errors import PitomeError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from pitome.config import Config
     from pitome.tasks.job import Finished
 
 
@@ -22,7 +24,10 @@ def main(argv: list[str]) -> int:
         from pitome.cli.help import help_text
         from pitome.config import CONF, own_folder
 
-        print(help_text(CONF, own_folder()))
+        with contextlib.suppress(BrokenPipeError):  # `| head` has read enough
+            print(help_text(CONF, own_folder()), flush=True)
+            return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is Python to try at its end
         return 0
     # Hydra then raises its errors instead of printing them over many lines and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -101,17 +106,20 @@ def _run(argv: list[str], experiments: list[str]) -> int:
     for one in every:
         if one.exit_code:
             _say(one.record.error or "failed")
-    if any(one.record.done for one in every):
-        from omegaconf import OmegaConf
+    from omegaconf import OmegaConf
 
+    typed: list[Config] = [OmegaConf.to_object(config) for config in configs]  # type: ignore[misc]
+    if any(one.record.done for one in every):
         from pitome.tasks.summary import show
 
-        show(ordered, [OmegaConf.to_object(config) for config in configs])  # type: ignore[misc]
+        show(ordered, typed)
     if experiments:
         from pitome.experiments.report import show_outcome
+        from pitome.tasks.loggers import log_sweep
 
-        for word in experiments:
-            show_outcome(word, ordered[0].store)
+        store = ordered[0].store
+        tables = [show_outcome(word, store) for word in experiments]
+        log_sweep(typed[0].logger, tables, None, store.folder.parent)
     return max((one.exit_code for one in every), default=0)
 
 

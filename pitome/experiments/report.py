@@ -32,9 +32,9 @@ REPORTS = CONF.parent / "results" / "reports"
 _ESCAPES = {"\\": r"\textbackslash{}"} | {one: f"\\{one}" for one in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
 
 
-def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> None:
+def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> Table:
     """Print what an experiment says with the records of `store` and the published ones, and write it to
-    `folder`: <name>.md, .csv, .tex and, where there is something to draw, .png.
+    `folder`: <name>.md, .csv, .tex and, where there is something to draw, .png. Returns the table.
 
     Raises UsageError for an unknown experiment and one of pictures, RecordError if the folder cannot be
     written.
@@ -45,9 +45,11 @@ def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> None:
     committed = [record for one in published for record in one.all()]
     own = [] if any(_same(store, one) for one in published) else store.all()
     result = outcome(word, own, committed)
-    show([to_table(result)])
+    table = to_table(result)
+    show([table])
     for path in write(result, folder, fair(word, [*committed, *own], [store, *published])):
         print(f"wrote: {_shown(path)}")
+    return table
 
 
 def published_stores() -> list[Store]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from pitome.cli.help import help_text
 from pitome.config import CONF
 from pitome.errors import UsageError
 from pitome.experiments import loading
+from pitome.experiments.report import show_outcome
+from pitome.records.store import Store
 from tests.experiments.conftest import ITEM
 from tests.experiments.conftest import write as write
 
@@ -165,3 +168,28 @@ def test_a_sweep_composes_no_point_more_often_than_needed(
     words = ["-m", "weights=random", "ratio=0.9,0.8,0.7", f"hydra.sweep.dir={tmp_path}"]
     assert main.main(words) == 0
     assert len(composed) == 3
+
+
+def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Printed, logged and measured values as one more table of the sweep's own run there."""
+    write(ITEM)
+    name = loading.names()[0]
+    logged: list[tuple[Any, ...]] = []
+    done = SimpleNamespace(store=Store(tmp_path / "results" / "runs"), runs=[])
+    monkeypatch.setattr("pitome.tasks.job.run", lambda *args, **kwargs: done)
+    monkeypatch.setattr(show_outcome, "__defaults__", (tmp_path,))
+    monkeypatch.setattr("pitome.tasks.loggers.log_sweep", lambda *given: logged.append(given))
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    words = [
+        "-m",
+        f"experiment={name}",
+        "weights=random",
+        f"results={tmp_path}",
+        f"hydra.sweep.dir={tmp_path}",
+    ]
+    assert main.main(words) == 0
+    ((config, (table,), picture, folder),) = logged
+    assert (config.name, config.group, picture, folder) == ("wandb", name, None, tmp_path / "results")
+    assert {"Printed", "Verdict"} <= set(table.header) and len(table.rows) > 1
