@@ -6,6 +6,7 @@ Imports no torch, so that a folder can be looked at before a run starts.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class Folder:
         if found is None and split == "train":
             raise DataError(f"{root} holds no training images; expected {wanted} in data.root")
         self.base = found or root
-        classes = sorted(one.name for one in self.base.iterdir() if one.is_dir() and one.name[0] != ".")
+        classes = [name for name in _names(self.base) if (self.base / name).is_dir()]
         strange = [name for name in classes if name not in known]
         if strange:
             raise DataError(
@@ -115,8 +116,15 @@ class Folder:
 
 
 def _images(folder: Path) -> list[str]:
-    names = (path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    return sorted(name for name in names if name[0] != ".")
+    return [name for name in _names(folder) if Path(name).suffix.lower() in SUFFIXES]
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder, sorted, without what begins with a dot. Raises DataError."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name[0] != ".")
+    except OSError as problem:
+        raise DataError(f"{folder} cannot be read ({problem.strerror}); make it a readable folder") from None
 
 
 def parquet_files(root: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
@@ -45,14 +46,15 @@ def check_source(source: str, root: str | Path | None) -> Path | None:
 
 def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
     """What stands for files, each given with its name: `sha256:` of names and contents or, of more than
-    256 MB, `names:`, a sha256 of names and sizes."""
-    found = [(name, path, path.stat().st_size) for name, path in files]
+    256 MB, `names:`, a sha256 of names and sizes. One that cannot be read counts as empty."""
+    found = [(name, path, path.stat().st_size if path.is_file() else 0) for name, path in files]
     read = sum(size for _, _, size in found) <= _READ
     digest = hashlib.sha256()
     for name, path, size in found:
         digest.update(f"{name} {size}\n".encode("utf-8", "surrogateescape"))
         if read:
-            digest.update(path.read_bytes())
+            with contextlib.suppress(OSError):
+                digest.update(path.read_bytes())
     return f"{'sha256' if read else 'names'}:{digest.hexdigest()}"
 
 

@@ -1,5 +1,6 @@
 """Sets of one's own: which files are samples, and what tells two folders apart."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from pitome.data.base import Unreadable
 from pitome.data.image_files import Folder, Parquet, check_files, own_set
 from pitome.data.own import check_folder
 from pitome.errors import DataError
@@ -48,6 +50,21 @@ def test_what_is_a_sample(root: Path) -> None:
     files = Folder(KIND, root, "test")
     assert files.files == ["rose/0.png", "rose/1.png", "rose/2.TIF", "tulip/0.png", "tulip/1.png"]
     assert files[2][0].size == (4, 4)
+
+
+def test_a_link_to_nowhere_is_a_sample_that_cannot_be_read(root: Path) -> None:
+    (root / "test" / "rose" / "9.png").symlink_to(root / "gone.png")
+    files = Folder(KIND, root, "test")
+    assert files.files[2] == "rose/9.png" and files.revision().startswith("sha256:")
+    with pytest.raises(Unreadable, match=r"rose/9\.png: No such file"):
+        _ = files[2]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_closed_class_folder_is_told(root: Path) -> None:
+    (root / "test" / "rose").chmod(0)
+    with pytest.raises(DataError, match="test/rose cannot be read"):
+        check_files(KIND, root, train=False)
 
 
 def test_an_empty_class_folder_is_told(root: Path) -> None:
