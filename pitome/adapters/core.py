@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.onnx import is_in_onnx_export
 
 from pitome.errors import UnsupportedModelError
 from pitome.measure.costs import Architecture
@@ -220,7 +221,7 @@ class Site:
         state, wide = self.state, _wide(x)
         metric, attention = x.to(wide), None
         if keys is not None and state.options.metric == "keys":
-            metric = keys.to(wide).mean(dim=1)
+            metric = mean_of_heads(keys.to(wide))
         if keys is not None and query is not None:
             bias = _log_size(size) if state.options.prop_attn else None
             if padding is not None:
@@ -310,6 +311,18 @@ def check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> 
             raise UnsupportedModelError(
                 f"cannot patch: {method} of a {name} was replaced already, by another patch; undo that first"
             )
+
+
+def mean_of_heads(keys: Tensor) -> Tensor:
+    """`keys` [B, H, N, D] -> [B, N, D]."""
+    heads = keys.unbind(dim=1)
+    if keys.device.type != "cpu" or len(heads) == 1 or torch.compiler.is_compiling() or is_in_onnx_export():
+        return keys.mean(dim=1)
+    # In eager mode on a CPU: two to three times as fast as a sum over a dimension that is not the last.
+    total = heads[0] + heads[1]
+    for head in heads[2:]:
+        total += head
+    return total.div_(len(heads))
 
 
 def class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, scale: float) -> Tensor:

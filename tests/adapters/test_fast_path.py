@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pitome
+from pitome.adapters.core import mean_of_heads
 from pitome.merge.paths import reference_path
 from pitome.models import vision
 
@@ -73,3 +74,11 @@ def test_nearly_always_the_same_class_in_bfloat16(model: nn.Module, images: Tens
     """Another attention rounds its 8 bits otherwise; now and then that decides what merges later."""
     fast, plain = both(copy.deepcopy(model).bfloat16(), images.bfloat16(), method)
     assert (fast.argmax(-1) == plain.argmax(-1)).float().mean() >= 0.9
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 12])
+def test_mean_of_heads(heads: int) -> None:
+    keys = torch.randn(2, 5, 3, heads, 4, dtype=torch.float64).permute(2, 0, 3, 1, 4)[1]
+    before = keys.clone()
+    torch.testing.assert_close(mean_of_heads(keys), keys.mean(dim=1))
+    assert torch.equal(keys, before)
