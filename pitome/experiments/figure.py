@@ -95,11 +95,14 @@ def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
             key=lambda pair: pair[0],
         )
         colour, drawn = looks[label]
+        again = any(
+            row.published is not None for _, row in own
+        )  # perhaps not every point: no line of its own
         kinds = (
             ("printed", "s", "none", 6.5, ""),
             ("logged", "o", "none", 5.0, drawn),
             ("published", "o", "none", 5.0, drawn),
-            ("measured", "o", colour, 5.0, drawn),
+            ("measured", "o", colour, 5.0, "" if again else drawn),
         )
         for field, marker, face, size, line in kinds:
             points = [(x, value) for x, row in own if (value := getattr(row, field)) is not None]

@@ -56,7 +56,8 @@ def _repeated(report: Sequence[dict[str, str]]) -> str:
         return "no"
     largest = max(abs(float(row["difference"])) for row in judged)
     outside = sum(row["verdict"] == OUTSIDE for row in judged)
-    return f"{len(judged)}, by up to {largest:.2f}" + (f", {outside} outside" if outside else "")
+    apart = f"by up to {largest:.2f}" if largest else "equal"
+    return f"{len(judged)}, {apart}" + (f", {outside} outside" if outside else "")
 
 
 def _name(row: Row) -> str:

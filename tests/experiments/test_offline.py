@@ -72,5 +72,8 @@ def test_what_was_repeated_is_counted(write: Callable[..., Path], tmp_path: Path
     (line,) = offline.to_table(first, tmp_path).rows
     assert line[:3] == ["`table99_offline`", str(len(points)), "2, by up to 9.00, 1 outside"]
     assert line[3].startswith("Top-1: unmerged 90.00; at 0.925: ToMe (repo) 89.00, PiToMe (repo) 88.00, ")
+    same = [record(points[0], {"top1": 0.9}, **later)]
+    (tmp_path / "table99_offline.csv").write_text(to_csv(outcome("table99_offline", same, first)))
+    assert offline.to_table(first, tmp_path).rows[0][2] == "1, equal"
     (line,) = offline.to_table(first[:2], tmp_path / "none").rows
     assert line[1:3] == [f"2 of {len(points)}", "no"]

@@ -117,9 +117,13 @@ def test_more_methods_than_colours_have_other_lines(write: Callable[..., Path]) 
     ratios = [0.9, 0.925, 0.95]
     extra = f"points: [{{merge: [{', '.join(names)}], ratio: {ratios}}}]\n  also: []"
     write(ITEM.replace("also: [{merge: [random, stride], ratio: 0.925}]", extra))
-    found = [record(point, {"top1": 0.8}) for point in choose("table99_offline").points]
+    points = choose("table99_offline").points
+    found = [record(point, {"top1": 0.8}) for point in points]
     drawn = figure.draw(outcome("table99_offline", [], found))
-    assert drawn is not None
+    assert drawn is not None and {line.get_linestyle() for line in drawn.axes[0].lines} == {"-", "--"}
+    again = [record(points[1], {"top1": 0.8}, started="2026-02-01T00:00:00+00:00")]
+    repeated = figure.draw(outcome("table99_offline", again, found))
+    assert repeated is not None and "None" in {line.get_linestyle() for line in repeated.axes[0].lines}
     lines = drawn.legends[0].get_lines()[2:]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(names)
 
