@@ -95,9 +95,8 @@ def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
             key=lambda pair: pair[0],
         )
         colour, drawn = looks[label]
-        again = any(
-            row.published is not None for _, row in own
-        )  # perhaps not every point: no line of its own
+        # Not every published point is measured again: those that are have no line of their own.
+        again = any(row.published is not None for _, row in own)
         kinds = (
             ("printed", "s", "none", 6.5, ""),
             ("logged", "o", "none", 5.0, drawn),
