@@ -40,6 +40,13 @@ def unfinished(point: Mapping[str, Any], records: Iterable[Record]) -> str | Non
     return None
 
 
+def failure(point: Mapping[str, Any], records: Iterable[Record]) -> str | None:
+    """Why the newest run of the point failed; None if it did not."""
+    runs = [record for record in records if matches(point, record)]
+    newest = max(runs, key=lambda one: one.started, default=None)
+    return None if newest is None or newest.done else newest.error
+
+
 def matches(point: Mapping[str, Any], record: Record) -> bool:
     """Whether the run was asked for what the point says, and nothing else of what changes a result but
     its seed, precision and the file that its weights came from."""

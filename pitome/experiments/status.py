@@ -45,7 +45,7 @@ def progress(word: str, records: Sequence[Record], processes: int = 1) -> Progre
         if runs := matching.runs(point, records):
             done.append(command)
             seconds += [run.seconds for run in runs]
-        elif (reason := matching.unfinished(point, records)) is not None:
+        elif (reason := matching.failure(point, records)) is not None:
             failed[command] = reason
         else:
             pending.append(command)

@@ -42,10 +42,20 @@ def test_what_is_done_failed_and_pending() -> None:
         run_of(asked[2]), status="failed", error=broken.error, metrics={}, cost=None, tokens=[]
     )
     found = progress(WORD, [run_of(asked[0]), run_of(asked[1]), broken], processes=2)
-    assert (len(found.done), list(found.failed.values())) == (2, ["failed: out of memory"])
+    assert (len(found.done), list(found.failed.values())) == (2, ["out of memory"])
     assert found.points == len(points) and len(found.pending) == len(points) - 3
     assert found.seconds == pytest.approx(30.0 * (len(points) - 2) / 2)
     assert not {*found.done, *found.failed} & {*found.pending}
+
+
+def test_a_run_on_a_part_of_the_data_leaves_its_point_pending() -> None:
+    (point,) = [
+        dict(one) for one in choose(WORD).points if one["merge"] == "tome" and one.get("flops") == 0.6
+    ]
+    record = run_of(point)
+    part = dataclasses.replace(record, data=dataclasses.replace(record.data, limit=100))
+    found = progress(WORD, [part])
+    assert (found.done, found.failed, len(found.pending)) == ([], {}, found.points)
 
 
 def test_nothing_is_known_of_the_time_before_the_first_run() -> None:
