@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pitome.bench.groups import RATIO
+from pitome.bench.results import results
 from pitome.records.schema import Record
 from pitome.records.store import Store
 
@@ -74,3 +77,23 @@ def test_the_unmerged_score_is_that_of_the_record(part: str) -> None:
         if record.model.name == MODELS[part] and record.method.name == "none"
     }
     assert stated is not None and stated.group(1) == score
+
+
+BENCH = ROOT / "results" / "bench" / "cpu-float32-torch2.15.0-batch16-threads2.json"
+
+
+def test_the_speeds_are_those_of_the_bench() -> None:
+    """Every cell of the table under "Speed", and what the picture is drawn from."""
+    text = (ROOT / "README.md").read_text().partition("\n## Speed")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    header, shown = rows[0][1:], {row[0]: row[1:] for row in rows[2:]}
+    record = json.loads(BENCH.read_text())
+    timed = [one for one in results(record["parts"]["speed"]) if one.complete]
+    for name, row in shown.items():
+        model, _, mode = name.strip("`").replace("`, ", " ").partition(" ")
+        at = {"model": model, "size": 224, "batch": 16, "ratio": RATIO}
+        at |= {"mode": "compile", "clock": "wall"} if mode else {"mode": "eager", "clock": "cpu"}
+        for method, cell in zip(header, row, strict=True):
+            (one,) = (r for r in timed if r.method == method and at.items() <= r.group.items())
+            assert cell == f"{one.speedup.value:.2f} ({100 * one.saved.value:.0f} %)", (name, method)
+    assert len(shown) >= 3 and f"({BENCH.with_suffix('.png').relative_to(ROOT)})" in text
