@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008, yellow left out: too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-Line = Literal["-", "--", ":"]
-_LINES: tuple[Line, ...] = ("-", "--", ":")  # one after the other, with more methods than colours
+Line = Literal["-", "--", ":", "-."]
+_LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 _VALUES = ("measured", "published", "logged", "printed")
 
 Looks = dict[str, tuple[str, Line]]
@@ -55,10 +55,7 @@ def draw(result: Outcome) -> Figure | None:
     figure = Figure(figsize=(4.2 * columns + 2.6, 3.2 * lines + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     labels = list(dict.fromkeys(label_of(row) for rows in panels.values() for row in rows))
-    looks: Looks = {
-        label: (_COLOURS[i % len(_COLOURS)], _LINES[i // len(_COLOURS) % len(_LINES)])
-        for i, label in enumerate(labels)
-    }
+    looks = looks_of(labels)
     axes = figure.subplots(lines, columns, squeeze=False)
     for place, ((*names, metric), rows) in zip(axes.flat, panels.items(), strict=False):
         _panel(place, rows, looks)
@@ -74,6 +71,17 @@ def draw(result: Outcome) -> Figure | None:
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     _legend(figure, looks, result)
     return figure
+
+
+def looks_of(labels: Sequence[str]) -> Looks:
+    """One colour per method; its variants, and the methods beyond the colours, differ in the line."""
+    methods = list(dict.fromkeys(label.partition(", ")[0] for label in labels))
+    looks: Looks = {}
+    for label in labels:
+        colour = _COLOURS[methods.index(label.partition(", ")[0]) % len(_COLOURS)]
+        before = sum(taken == colour for taken, _ in looks.values())
+        looks[label] = (colour, _LINES[before % len(_LINES)])
+    return looks
 
 
 def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:

@@ -131,3 +131,11 @@ def test_more_methods_than_colours_have_other_lines(write: Callable[..., Path]) 
 def test_nothing_to_draw_is_no_figure(write: Callable[..., Path]) -> None:
     result = outcome("table99_offline", [])
     assert all(isinstance(row, Row) for row in result.rows) and figure.draw(result) is None
+
+
+def test_variants_of_a_method_share_its_colour() -> None:
+    labels = ["unmerged", "ToMe", "PiToMe", "ToFu", "DiffRate", "random", "stride", "ToMe, repo", "MCTF"]
+    looks = figure.looks_of([*labels, "PiToMe, repo", "PiToMe, alpha=0.5"])
+    assert looks["ToMe, repo"][0] == looks["ToMe"][0] and looks["ToMe, repo"][1] != looks["ToMe"][1]
+    assert len({looks[f"PiToMe{more}"] for more in ("", ", repo", ", alpha=0.5")}) == 3
+    assert len(set(looks.values())) == len(looks)
