@@ -29,6 +29,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--minutes", type=float, help="end after so long; the same command goes on")
+    parser.add_argument("--pairs", type=int, help="rounds of a row, for a narrower interval; default: 20")
     parser.add_argument(
         "--reference", type=Path, help="a checkout of the authors' repository to time as well"
     )

@@ -1,8 +1,7 @@
 """Memory that the process keeps, so that no side of a comparison pays for fetching it again.
 
 By default glibc gives large arrays back to the system when they are freed, and the next forward fetches their
-pages anew. That costs an unmerged model more than a merged one (up to a tenth of a ViT-B's time); how much
-depends on what ran before.
+pages anew. That costs an unmerged model more than a merged one, and how much depends on what ran before.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ class Record:
             before, self.parts = found["conditions"], found["parts"]
         except (ValueError, KeyError, TypeError) as problem:
             raise DataError(f"{path} is no record of the bench ({problem}); remove it") from None
-        for name in conditions.keys() & before.keys():
-            if before[name] != conditions[name] and name not in _MAY_CHANGE:
+        for name in conditions:
+            if (found := before.get(name)) != conditions[name] and name not in _MAY_CHANGE:
                 raise DataError(
-                    f"{path} was measured with {name}={before[name]}, not {conditions[name]}; "
+                    f"{path} was measured with {name}={found}, not {conditions[name]}; "
                     "move it away to measure anew"
                 )
 

@@ -25,6 +25,7 @@ from pitome.bench.subjects import own_size
 from pitome.bench.sweep import sweep
 from pitome.bench.timing import all_threads, time_group
 from pitome.errors import UsageError
+from pitome.measure.throughput import LEAST_PAIRS
 from pitome.merge import registry
 from pitome.merge.schedule import check_ratio
 from pitome.records.files import write_atomically
@@ -49,6 +50,7 @@ class Choice:
     device: str = "cpu"
     dtype: str = "float32"
     minutes: float | None = None
+    pairs: int | None = None
     reference: Path | None = None
     quick: bool = False
 
@@ -59,6 +61,8 @@ class Choice:
             raise UsageError(f"batch={self.batch} is not a whole number >= 1; give the images of a batch")
         if self.minutes is not None and not self.minutes > 0:
             raise UsageError(f"minutes={self.minutes} is not above 0; leave it out for no limit")
+        if self.pairs is not None and self.pairs < LEAST_PAIRS:
+            raise UsageError(f"pairs={self.pairs} is too few for an interval; give {LEAST_PAIRS} or more")
         for method in self.methods or ():
             registry.get(method)
         for model in self.models or ():
@@ -157,6 +161,8 @@ def _groups(part: str, choice: Choice) -> list[Group]:
             found += [one, replace(one, clock="wall")]
     if choice.device != "cpu":
         found = [replace(one, clock="wall") for one in found]
+    if choice.pairs is not None:
+        found = [replace(one, pairs=choice.pairs) for one in found]
     named = {one.key: replace(one, methods=_methods(one.methods, choice)) for one in found}
     return [one for one in named.values() if _is_chosen(one.model, one.methods, choice)]
 

@@ -28,7 +28,8 @@ def time_group(group: Group, record: Record, deadline: float, device: str, dtype
     A round runs every variant once, each next round in the opposite order; what a round took is saved
     at once. Returns whether the group is complete.
     """
-    cell = record.part(PART).setdefault(group.key, {"group": vars(group) | {}, "rounds": []})
+    cell = record.part(PART).setdefault(group.key, {"group": {}, "rounds": []})
+    cell["group"] = dict(vars(group))  # more pairs may be asked for than before
     if len(cell["rounds"]) >= group.pairs:
         return True
     if time.monotonic() > deadline:

@@ -91,7 +91,7 @@ def _run(argv: list[str]) -> Path:
     from pitome.pictures.draw import labelled
     from pitome.records.files import write_atomically
     from pitome.tasks.environment import resolve_device
-    from pitome.tasks.sweep_picture import draw_runs
+    from pitome.tasks.token_pictures import draw_runs
 
     device = resolve_device(methods[0][0].device)
     content = draw_runs(methods, device, images, arguments.after)

@@ -6,10 +6,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.onnx import is_in_onnx_export
 
 from pitome.merge.padding import real_tokens
-from pitome.merge.paths import is_reference
+from pitome.merge.paths import is_eager_on_cpu
 from pitome.merge.plan import select
 
 SMALLEST = 64
@@ -46,10 +45,7 @@ class Similarity:
 
     def __init__(self, unit: Tensor) -> None:
         self.unit = unit
-        # Not while a graph is taken, which would hold every block.
-        graph = torch.compiler.is_compiling() or is_in_onnx_export()
-        whole = graph or unit.device.type != "cpu" or is_reference()
-        self.matrix = unit @ unit.transpose(1, 2) if whole else None
+        self.matrix = None if is_eager_on_cpu(unit) else unit @ unit.transpose(1, 2)
 
     def energy(self, kind: str, margin: float, alpha: float) -> Tensor:
         """`energy` of all rows, [B, T]."""

@@ -1,10 +1,14 @@
-"""The reference path: the arithmetic that FLOPs are counted on, whatever way is the fastest."""
+"""Which way to compute: the reference path, on which FLOPs are counted, or the fastest one."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch.onnx import is_in_onnx_export
 
 _WANTED: ContextVar[bool] = ContextVar("reference path", default=False)
 
@@ -19,6 +23,8 @@ def reference_path() -> Iterator[None]:
         _WANTED.reset(token)
 
 
-def is_reference() -> bool:
-    """Whether it is asked for."""
-    return _WANTED.get()
+def is_eager_on_cpu(tensor: Tensor) -> bool:
+    """Whether a shortcut for eager mode on a CPU may be taken with `tensor`: not on the reference path, nor
+    while a graph is taken, which would hold every step of it."""
+    graph = torch.compiler.is_compiling() or is_in_onnx_export()
+    return tensor.device.type == "cpu" and not graph and not _WANTED.get()

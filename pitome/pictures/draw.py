@@ -91,7 +91,7 @@ def draw_subject(
         whole = [unmerged(ids) for ids in inputs]
         page = lay_out_texts(samples, whole, [merged(ids) for ids in inputs], subject.classes, caption)
     content = io.BytesIO()
-    render(page).save(content, format="png", optimize=True)
+    render(page).save(content, format="png", compress_level=0)  # it is compressed with its labels
     return labelled(content.getvalue(), _labels(config, methods, page.title))
 
 

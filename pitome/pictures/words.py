@@ -24,7 +24,7 @@ def boxes(pieces: Sequence[str], groups: np.ndarray, colours: np.ndarray, width:
     pieces have the colour and the number of their token, dropped ones are struck out.
     """
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups[colours != NONE].tolist()), 1)}
-    places, lines = _places(pieces, groups, colours, width)
+    places, lines = _places(pieces, colours, width)
     image = Image.new("RGB", (width, lines * _LINE), "white")
     draw = ImageDraw.Draw(image)
     for piece, group, colour, (x, y, wide) in zip(
@@ -43,9 +43,7 @@ def boxes(pieces: Sequence[str], groups: np.ndarray, colours: np.ndarray, width:
     return np.asarray(image)
 
 
-def _places(
-    pieces: Sequence[str], groups: np.ndarray, colours: np.ndarray, width: int
-) -> tuple[list[tuple[int, int, int]], int]:
+def _places(pieces: Sequence[str], colours: np.ndarray, width: int) -> tuple[list[tuple[int, int, int]], int]:
     """Left, top and width of every piece, and the number of lines. A piece that goes on with a word touches
     the one in front."""
     x = line = 0

@@ -50,7 +50,7 @@ from pitome.tasks import control
 from pitome.tasks.base import Layers, Task, task_class
 from pitome.tasks.environment import describe_environment, resolve_device
 from pitome.tasks.loggers import close_logger, open_logger
-from pitome.tasks.sweep_picture import of_run
+from pitome.tasks.token_pictures import of_run
 from pitome.tasks.training import key_of, write_card
 
 

@@ -18,7 +18,7 @@ from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.tasks.job import Finished
 from pitome.tasks.loggers import log_sweep
-from pitome.tasks.sweep_picture import picture
+from pitome.tasks.token_pictures import picture
 
 
 def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:

@@ -18,6 +18,12 @@ def test_what_was_saved_is_found_again_and_the_rest_is_not(tmp_path):
     assert Record(tmp_path / "a.json", HERE).parts == {"speed": {"x": {"rounds": [1]}}}
 
 
+def test_a_record_that_does_not_say_a_condition_is_refused(tmp_path):
+    Record(tmp_path / "a.json", {"device": "cpu"}).save()
+    with pytest.raises(DataError, match="memory=None, not kept; move it away"):
+        Record(tmp_path / "a.json", {"device": "cpu", "memory": "kept"})
+
+
 def test_other_conditions_are_refused_but_load_and_revision_may_change(tmp_path):
     Record(tmp_path / "a.json", HERE).save()
     Record(tmp_path / "a.json", HERE | {"load": 3.0, "git_revision": "b"})

@@ -50,6 +50,7 @@ def test_no_time_measures_nothing_and_says_so(tmp_path, capsys):
     [
         (["--ratio", "1.5"], "ratio=1.5 is outside (0, 1]"),
         (["--batch", "0"], "batch=0 is not a whole number >= 1"),
+        (["--pairs", "5"], "pairs=5 is too few for an interval; give 6 or more"),
         (["--minutes", "-1"], "minutes=-1.0 is not above 0"),
         (["--methods", "pitom"], "did you mean pitome"),
         (["--models", "vit_nobody"], "unknown model 'vit_nobody'"),
@@ -95,3 +96,14 @@ def test_any_model_of_timm_at_its_own_size(tmp_path):
         ("vit_", 224, "cpu"),
         ("vit_", 224, "wall"),
     ]
+
+
+def test_more_pairs_go_on_from_those_that_are_there(tmp_path, capsys):
+    words = ["--quick", "--parts", "speed", "--results", str(tmp_path)]
+    for pairs in (6, 7):
+        assert main([*words, "--pairs", str(pairs)]) == 0
+        (path,) = tmp_path.glob("*.json")
+        cells = json.loads(path.read_text())["parts"]["speed"].values()
+        assert (
+            {len(cell["rounds"]) for cell in cells} == {cell["group"]["pairs"] for cell in cells} == {pairs}
+        )

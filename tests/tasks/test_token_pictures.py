@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pitome.config import Config
-from pitome.tasks.sweep_picture import picture, side_by_side
+from pitome.tasks.token_pictures import picture, side_by_side
 from tests.test_conf import config_of
 
 Run = Callable[..., int]
