@@ -48,7 +48,7 @@ def measure(trials: int = TRIALS) -> Iterator[Record]:
     for case in CASES:
         for noise in NOISES:
             for method in METHODS:
-                started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+                started, clock = datetime.now(UTC).isoformat(timespec="microseconds"), time.monotonic()
                 found = [trial(case, noise, method, seed) for seed in range(trials)]
                 distance, purity = (statistics.fmean(values) for values in zip(*found, strict=True))
                 seconds = round(time.monotonic() - clock, 3)

@@ -13,6 +13,7 @@ from torch import Tensor
 from pitome.errors import UsageError
 from pitome.merge.families import fill
 from pitome.merge.padding import real_tokens, split
+from pitome.merge.paths import is_eager_on_cpu
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank, select
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.schedule_file import read_schedule
@@ -75,18 +76,28 @@ def rank_plan(tokens: Tokens, remove: int, prune: int, clamp: bool) -> Plan:
     kept = torch.cat([head, stay], dim=1)
     if stay.shape[1] == 0:  # nothing is left to merge into
         return Plan(kept=kept, source=gone, target=torch.full_like(gone, -1))
-    unit = cosine(tokens.metric)
     # Pruned tokens are compared too, so that the cost depends on n and remove alone.
-    scores = select(unit, gone) @ select(unit, stay).transpose(1, 2)
-    best, target = scores.max(dim=-1)
+    best, target = _cosines(tokens.metric, gone, stay).max(dim=-1)
     dropped = torch.arange(remove, device=target.device) >= remove - prune
     share = best.clamp_min(0) if clamp else best
     return Plan(
         kept=kept,
         source=gone,
         target=(target + p).masked_fill(dropped, -1),
-        mass=torch.ones_like(unit[..., 0]).scatter(1, gone, share),
+        mass=tokens.metric.new_ones(batch, n).scatter(1, gone, share),
     )
+
+
+def _cosines(metric: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The cosines of rows `a` [B, I] of `metric` [B, N, D] with its rows `b` [B, J], [B, I, J]."""
+    if not is_eager_on_cpu(metric):
+        unit = cosine(metric)
+        return select(unit, a) @ select(unit, b).transpose(1, 2)
+    # A product with all rows takes less time than a copy of nearly all of them, let alone two.
+    length = torch.linalg.vector_norm(metric, dim=-1).clamp_min(1e-12)  # as `cosine` has it
+    unit = select(metric, a) / length.gather(1, a)[..., None]
+    product = (unit @ metric.transpose(1, 2)).div_(length[:, None])
+    return product.gather(2, b[:, None].expand(-1, a.shape[1], -1))
 
 
 def padded_rank_plan(tokens: Tokens, remove: Tensor, prune: Tensor) -> Plan:

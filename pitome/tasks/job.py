@@ -122,7 +122,7 @@ class Job:
         self.since, self.wait = since, wait
         self.claims = contextlib.ExitStack()
         self.store = Store(Path(config.results))
-        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.started = datetime.now(UTC).isoformat(timespec="microseconds")
         self.clock = time.monotonic()
         # What stands in the record of a run that fails before its data and weights are known.
         self.data = DataInfo(name=config.data.name, source=config.source, limit=config.limit)

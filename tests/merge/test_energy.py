@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -30,6 +32,20 @@ def test_blocks_and_matrix_agree(kind: str, batch: int, tokens: int) -> None:
     torch.testing.assert_close(whole.energy(kind, 0.6, 0.7), want)
     a, b = torch.arange(tokens).flip(0).expand(batch, -1)[:, ::2], torch.arange(tokens).expand(batch, -1)
     torch.testing.assert_close(similarity.between(a, b), whole.between(a, b))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cosine_at_the_margin_is_above_it(dtype: torch.dtype) -> None:
+    """Eq. 4 jumps there, so the last bit counts: on either way and in either type."""
+    unit = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]], dtype=dtype)
+    margin = float((unit[0, 0] * unit[0, 1]).sum())
+    at = (1 + margin) / 2
+    for beside, want in ((margin, at), (margin + 1e-6, (1 + math.expm1(-1e-6)) / 2)):
+        similarity = Similarity(unit)
+        with reference_path():
+            plain = Similarity(unit).energy("paper", beside, 1.0)
+        torch.testing.assert_close(plain, torch.full_like(plain, want))
+        torch.testing.assert_close(similarity.energy("paper", beside, 1.0), plain)
 
 
 @pytest.mark.parametrize("protect", ["all", "none"])
