@@ -13,7 +13,7 @@ from torch import Tensor
 from pitome.errors import UsageError
 from pitome.merge.families import fill
 from pitome.merge.padding import real_tokens, split
-from pitome.merge.paths import is_eager_on_cpu
+from pitome.merge.paths import is_reference_path
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank, select
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.schedule_file import read_schedule
@@ -90,7 +90,7 @@ def rank_plan(tokens: Tokens, remove: int, prune: int, clamp: bool) -> Plan:
 
 def _cosines(metric: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """The cosines of rows `a` [B, I] of `metric` [B, N, D] with its rows `b` [B, J], [B, I, J]."""
-    if not is_eager_on_cpu(metric):
+    if is_reference_path():
         unit = cosine(metric)
         return select(unit, a) @ select(unit, b).transpose(1, 2)
     # A product with all rows takes less time than a copy of nearly all of them, let alone two.

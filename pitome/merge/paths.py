@@ -15,7 +15,7 @@ _WANTED: ContextVar[bool] = ContextVar("reference path", default=False)
 
 @contextlib.contextmanager
 def reference_path() -> Iterator[None]:
-    """Methods take no shortcut that another device would not take."""
+    """Methods take no shortcut: the products they make are those that their closed form counts."""
     token = _WANTED.set(True)
     try:
         yield
@@ -23,8 +23,13 @@ def reference_path() -> Iterator[None]:
         _WANTED.reset(token)
 
 
+def is_reference_path() -> bool:
+    """Whether FLOPs are being counted; never while a graph is taken."""
+    return not torch.compiler.is_compiling() and _WANTED.get()
+
+
 def is_eager_on_cpu(tensor: Tensor) -> bool:
     """Whether a shortcut for eager mode on a CPU may be taken with `tensor`: not on the reference path, nor
     while a graph is taken, which would hold every step of it."""
     graph = torch.compiler.is_compiling() or is_in_onnx_export()
-    return tensor.device.type == "cpu" and not graph and not _WANTED.get()
+    return tensor.device.type == "cpu" and not graph and not is_reference_path()

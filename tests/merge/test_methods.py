@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.merge import registry
+from pitome.merge.paths import reference_path
 from pitome.merge.plan import Plan, Tokens
 from tests.merge.support import DEPTH, Variant, dense, groups, make_tokens, name_of, reorder, variants
 
@@ -160,7 +161,8 @@ def test_gradients_through_features_and_sizes(variant, layer):
 @pytest.mark.parametrize("layer", [0, DEPTH - 1])
 @pytest.mark.parametrize(("n", "leading"), [(16, 1), (17, 2)])
 def test_the_cost_of_a_plan_is_what_the_flop_counter_counts(variant, layer, n, leading):
-    """On the meta device, so that shapes depend on n and the number to remove alone."""
+    """On the meta device, so that shapes depend on n and the number to remove alone; on the path on which
+    runs are counted."""
     protected = variant.protected(leading)
     tokens = make_tokens(n, protected=protected, layer=layer)
     tokens = replace(
@@ -171,7 +173,7 @@ def test_the_cost_of_a_plan_is_what_the_flop_counter_counts(variant, layer, n, l
         cls_attention=tokens.cls_attention.to("meta"),
     )
     remove = variant.remove(n, protected, 0.75, layer)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, reference_path():
         plan = variant.plan(tokens, remove)
         assert plan.apply(tokens.x).shape == (2, n - remove, 6)
         assert plan.sizes(tokens.size).shape == (2, n - remove)
