@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from pitome.config import CONF
+from pitome.config import find_choice
 from pitome.experiments.loading import read_yaml
 from pitome.experiments.matching import word
 from pitome.records.identity import RESIZE, canonical
@@ -37,6 +38,9 @@ def command_of(record: Record) -> str:
         for key, value in _changed(own, _file(group, str(name))).items():
             if record.method.name != RESIZE or group != "merge":
                 words[f"{group}.{key}"] = value
+    root = _part(config, "data").get("root")
+    if root is not None and "root" not in _file("data", str(words.get("data"))):
+        words["data.root"] = root
     for key, default in _file("", "config").items():
         if key not in _LEFT_OUT and key in config and canonical(config[key]) != canonical(default):
             words.setdefault(key, config[key])
@@ -57,10 +61,15 @@ def _changed(own: Mapping[str, Any], file: Mapping[str, Any], prefix: str = "") 
     return out
 
 
-@functools.cache
 def _file(group: str, name: str) -> dict[str, Any]:
-    path = CONF / group / f"{name}.yaml"
-    return (read_yaml(path) or {}) if path.is_file() else {}
+    """What a file of conf/, or of the user's own, says; nothing where it is unknown."""
+    path = find_choice(group, name)
+    return {} if path is None else _read(path)
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Any]:
+    return read_yaml(path) or {}
 
 
 def _part(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:

@@ -226,6 +226,25 @@ def test_plots_are_drawn_and_their_legend_filters(page: sync_api.Page) -> None:
     until(page, hidden)
 
 
+def test_the_legend_answers_to_the_keyboard(page: sync_api.Page) -> None:
+    view = open_view(page, "classification")
+    entries = page.locator(f"{view} .chart >> nth=2 >> .legendtoggle")
+    entries.nth(1).wait_for(state="attached")
+    chart = f"document.querySelectorAll('{view} .chart')[2]"
+    name = entries.nth(1).get_attribute("aria-label")
+    for key, visible in (("Enter", "legendonly"), (" ", True)):
+        entries.nth(1).focus()
+        page.keyboard.press(key)
+        until(
+            page,
+            f"{chart}.data.find(one => one.name === {json.dumps(name)}).visible === {json.dumps(visible)}",
+        )
+        assert entries.nth(1).get_attribute("aria-pressed") == str(visible is True).lower()
+        focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+        assert focused == name  # the next key goes to the same entry
+    assert entries.nth(1).get_attribute("role") == "button"
+
+
 def test_dark_and_light_by_the_system_and_by_the_switch(page: sync_api.Page) -> None:
     open_view(page, "classification")
     colour = "() => getComputedStyle(document.body).backgroundColor"

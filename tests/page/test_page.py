@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import json
 import re
@@ -158,6 +159,21 @@ def test_a_command_makes_its_record_again(which: str) -> None:
     for group in ("task", "model", "data", "merge"):
         for key, told in kept[group].items():
             assert made[group][key] == told, (group, key)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_command_names_the_folder_of_data_of_ones_own(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the page is made far from the user's conf/."""
+    monkeypatch.chdir(tmp_path)
+    if known:
+        (tmp_path / "conf" / "data").mkdir(parents=True)
+        (tmp_path / "conf/data/flowers.yaml").write_text("name: flowers\nroot: null\n")
+    record = next(record for record in PUBLISHED.all() if record.model.name == "vit_fmnist")
+    own = {**record.config, "data": {**record.config["data"], "name": "flowers", "root": "my flowers"}}
+    command = command_of(dataclasses.replace(record, config=own))
+    assert " data=flowers " in command and command.count("data.root='my flowers'") == 1
 
 
 def unpacked(html: str, name: str) -> str:

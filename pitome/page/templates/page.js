@@ -40,6 +40,27 @@
     });
     Plotly.react(chart, data, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
     Plotly.Plots.resize(chart);  // the window may have changed while the plot was out of sight
+    if (!chart.dataset.reached) chart.on("plotly_afterplot", () => reach(chart));
+    chart.dataset.reached = "yes";
+    reach(chart);
+  }
+  // Plotly's legend is for the mouse alone: make its entries buttons.
+  function reach(chart) {
+    chart.querySelectorAll(".legend .traces").forEach((entry) => {
+      const button = entry.querySelector(".legendtoggle"), name = entry.querySelector(".legendtext").dataset.unformatted;
+      const group = chart.data.find((one) => one.name === name && one.showlegend).legendgroup;
+      const members = [...chart.data.keys()].filter((one) => chart.data[one].legendgroup === group);
+      const shown = () => chart.data[members[0]].visible !== "legendonly";
+      for (const [key, value] of Object.entries({ tabindex: 0, role: "button", "aria-label": name, "aria-pressed": shown() })) {
+        button.setAttribute(key, value);
+      }
+      button.onkeydown = (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        Plotly.restyle(chart, { visible: shown() ? "legendonly" : true }, members).then(() =>
+          [...chart.querySelectorAll(".legendtoggle")].find((one) => one.getAttribute("aria-label") === name).focus());
+      };
+    });
   }
   const charts = (view) => [...view.querySelectorAll(".chart")];
   const redraw = () => plotting.then(() => views.filter((view) => !view.hidden).flatMap(charts).forEach(draw));
