@@ -14,7 +14,8 @@ from pitome.records.identity import CONTROLS
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "hexagon")
 _ROW = 38  # pixels for a name of two lines
-_FEW, _HEIGHT, _ENTRY = 6, 430, 16  # entries of a legend, and pixels: of a figure with so many, for one more
+_FEW, _HEIGHT, _ENTRY = 6, 462, 16  # entries of a legend, and pixels: of a figure with so many, for one more
+_TOOLS = 76  # pixels below the axis: for its numbers, its name, and the buttons that appear there
 _DASHES = ("dash", "dot", "dashdot")
 _COLOURS = ("pitome", "tome", "dct", "tofu", "resize", "mctf", "diffrate", "crossget", "random", "stride")
 """Methods in the order of the page's colours, so that a method has one colour in every figure."""
@@ -84,19 +85,19 @@ def figure(
         )
     names = any(isinstance(value, str) for one in points for value in one.y)
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": x}, "automargin": True, "zeroline": False},
+        "xaxis": {"title": {"text": x, "standoff": 8}, "automargin": True, "zeroline": False},
         # Names are read from top to bottom, as in the table.
         "yaxis": {"title": {"text": y}, "automargin": True, "zeroline": False}
         | ({"autorange": "reversed", "type": "category"} if names else {}),
         "hovermode": "closest",
-        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+        "margin": {"l": 8, "r": 12, "t": 12, "b": _TOOLS},
         # Above, where no name of an axis is in its way.
         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "xanchor": "left"},
     }
     if (listed := sum(one.listed for one in points)) > _FEW:
         layout["height"] = _HEIGHT + _ENTRY * (listed - _FEW)
     if names:
-        layout["height"] = 140 + _ROW * len({value for one in points for value in one.y})
+        layout["height"] = 172 + _ROW * len({value for one in points for value in one.y})
     if level is not None:
         name, height = level
         line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height}

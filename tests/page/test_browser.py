@@ -226,6 +226,20 @@ def test_plots_are_drawn_and_their_legend_filters(page: sync_api.Page) -> None:
     until(page, hidden)
 
 
+def test_the_tools_of_a_plot_hide_nothing_and_send_nothing(page: sync_api.Page) -> None:
+    view = open_view(page, "classification")
+    chart = page.locator(f"{view} .chart >> nth=0")
+    chart.hover()
+    buttons = chart.locator(".modebar-btn")
+    titles = [one.get_attribute("data-title") for one in buttons.all()]
+    assert titles == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
+    tools, legend = chart.locator(".modebar").bounding_box(), chart.locator(".legend").bounding_box()
+    points, whole = chart.locator(".nsewdrag").bounding_box(), chart.bounding_box()
+    assert tools is not None and legend is not None and points is not None and whole is not None
+    assert tools["y"] >= max(box["y"] + box["height"] for box in (legend, points))
+    assert tools["y"] + tools["height"] <= whole["y"] + whole["height"]
+
+
 def test_the_legend_answers_to_the_keyboard(page: sync_api.Page) -> None:
     view = open_view(page, "classification")
     entries = page.locator(f"{view} .chart >> nth=2 >> .legendtoggle")

@@ -35,10 +35,11 @@
     Object.assign(layout, {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, family: getComputedStyle(document.body).fontFamily, size: 12 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: ink },
       hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: ink } },
       uirevision: select ? select.value : "one",
     });
-    Plotly.react(chart, data, layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    Plotly.react(chart, data, layout, { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] });
     Plotly.Plots.resize(chart);  // the window may have changed while the plot was out of sight
     if (!chart.dataset.reached) chart.on("plotly_afterplot", () => reach(chart));
     chart.dataset.reached = "yes";
