@@ -1,9 +1,10 @@
-"""What the records say: python scripts/report.py [WHAT ...]
+"""What the records say: python scripts/report.py [WHAT ...] [results=FOLDER]
 
 Without a word: tables and plots of the local runs (results/runs; the published ones where there are
 none), and the page. FOLDER: tables and plots of the runs in a folder. NAME: an experiment
 beside the paper (table5, table5_offline, ...). status [NAME ...]: how far experiments are. offline: what
-the published offline experiments gave. page: results/index.html.
+the published offline experiments gave. page: results/index.html. results: where the runs are, as for
+run.py; default: results/runs.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 def main(words: list[str], results: Path = RESULTS) -> int:
     """Report what `words` ask for. Returns the exit code."""
-    local, published = Store(results / "runs"), Store(results / "published")
     if {"-h", "--help"} & set(words):
         print(__doc__)
         return 0
+    own = [word.partition("=")[2] for word in words if word.startswith("results=")]
+    words = [word for word in words if not word.startswith("results=")]
+    local, published = Store(Path(own[-1]) if own else results / "runs"), Store(results / "published")
     try:
+        if own and not local.folder.is_dir():
+            raise UsageError(f"results={own[-1]}: no such folder; give the one that run.py wrote to")
         if words[:1] == ["status"]:
             status(words[1:], local)
             return 0
@@ -36,7 +41,7 @@ def main(words: list[str], results: Path = RESULTS) -> int:
             if word == "offline":
                 offline()
             elif word == "page":
-                page(local, published, results / "index.html")
+                page(local, published, local.folder.parent / "index.html")
             elif is_experiment(word):
                 from pitome.experiments.report import show_outcome
 

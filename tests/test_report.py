@@ -59,6 +59,23 @@ def test_a_misspelt_experiment_names_the_nearest(
     assert shown.count("\n") == 1
 
 
+def test_runs_in_another_folder(
+    report: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `run.py results=FOLDER` wrote them: status, and reports beside them."""
+    store = Store(tmp_path / "mine" / "runs")
+    store.prepare()
+    place = f"results={store.folder}"
+    assert report.main(["status", "table8_offline", place], tmp_path) == 0
+    assert "table8_offline" in capsys.readouterr().out
+    assert report.main(["table8_offline", place], tmp_path) == 0
+    assert (tmp_path / "mine" / "reports" / "table8_offline.md").is_file()
+    capsys.readouterr()
+    assert report.main(["table8_offline", "results=/no/such/folder"], tmp_path) == 2
+    shown = capsys.readouterr().err
+    assert "results=/no/such/folder: no such folder" in shown and shown.count("\n") == 1
+
+
 def test_help_says_what_there_is(report: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["status", "--help"]) == 0
     assert "status [NAME ...]: how far experiments are" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from pitome.errors import UsageError
 from pitome.experiments import values
 from pitome.experiments.loading import Chosen, choose
 from pitome.experiments.matching import word
+from pitome.experiments.outcome import nothing_to_run
 from pitome.experiments.schema import PICTURES, RUNS
 
 GROUP = "experiment"
@@ -32,34 +33,49 @@ def chosen_in(argv: Sequence[str]) -> list[Chosen]:
 def expand(argv: Sequence[str], multirun: bool) -> list[str]:
     """The command line with each experiment replaced by its points, which Hydra then knows.
 
-    What the command line gives itself is taken out of the points. Raises UsageError where no point is
-    left, or several without -m.
+    A model or data that points have choose those points; whatever else the command line gives itself is
+    taken out of the points. Raises UsageError where no point is left, or several without -m.
     """
     words = [text for a in argv if _key(a) == GROUP for text in a.partition("=")[2].split(",")]
     if not words or words == ["null"]:
         return list(argv)
     given = {_key(argument) for argument in argv if "=" in argument} - {GROUP}
+    named = {f"{name}-{i:03d}": point for text in words for name, i, point in _points(text)}
+    told = {_key(a): a.partition("=")[2].split(",") for a in argv if _key(a) in values.SELECTING}
+    try:
+        found, selecting = values.selected(list(named.values()), told)
+    except ValueError as problem:
+        raise UsageError(f"experiment={','.join(words)} has {problem}") from None
     nodes: dict[str, values.Point] = {}
-    for text in words:
-        name, number = _split(text)
-        found = choose(name)
-        if found.experiment.kind != RUNS:
-            raise UsageError(f"experiment={name} is no sweep; give it alone: python run.py experiment={name}")
-        for i, point in enumerate(found.points, 1):
-            left = values.reduced(point, given)
-            if left is not None and left not in nodes.values() and number in (None, i):
-                nodes[f"{name}-{i:03d}"] = left
+    for choice, point in named.items():
+        left = values.reduced(point, given - selecting) if point in found else None
+        if left is not None and left not in nodes.values():
+            nodes[choice] = left
     if not nodes:
-        raise UsageError(
-            f"experiment={','.join(words)} has no point left; leave out merge=, or choose another"
-        )
+        what = " ".join(f"{key}=" for key in ("merge", *values.SELECTING) if key in given)
+        raise UsageError(f"experiment={','.join(words)} has no point left with this {what}; give another")
     if len(nodes) > 1 and not multirun:
         raise UsageError(f"experiment={','.join(words)} has {len(nodes)} points; add -m to run all of them")
     for choice, point in nodes.items():
         ConfigStore.instance().store(group=GROUP, name=choice, node=node(point), package="_global_")
-    place = next(i for i, argument in enumerate(argv) if _key(argument) == GROUP)
-    rest = [argument for argument in argv if _key(argument) != GROUP]
+    before = [argument for argument in argv if _key(argument) not in selecting]
+    place = next(i for i, argument in enumerate(before) if _key(argument) == GROUP)
+    rest = [argument for argument in argv if _key(argument) not in (GROUP, *selecting)]
     return [*rest[:place], f"{GROUP}={','.join(nodes)}", *rest[place:]]
+
+
+def _points(text: str) -> list[tuple[str, int, values.Point]]:
+    """The experiment, number and overrides of what a word names: all points of a sweep, or one."""
+    name, number = _split(text)
+    chosen = choose(name)
+    if chosen.experiment.kind != RUNS:
+        raise UsageError(f"experiment={name} is no sweep; give it alone: python run.py experiment={name}")
+    found = chosen.points
+    if not found:
+        raise UsageError(f"experiment={name} {nothing_to_run(chosen)}")
+    if number is not None and not 1 <= number <= len(found):
+        raise UsageError(f"experiment={name} has points 001 to {len(found):03d}, not {number:03d}")
+    return [(name, i, point) for i, point in enumerate(found, 1) if number in (None, i)]
 
 
 def node(point: Mapping[str, Any]) -> dict[str, Any]:

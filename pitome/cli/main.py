@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pitome.errors import PitomeError
+from pitome.errors import PitomeError, UsageError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,7 +44,10 @@ def main(argv: list[str]) -> int:
     multirun = bool({"-m", "--multirun"} & set(argv))
     if multirun:  # Hydra's parser wants it in front
         argv = ["-m", *(word for word in argv if word not in ("-m", "--multirun"))]
+    looks = {"--cfg", "-c", "--info", "-i"} & {word.partition("=")[0] for word in argv}
     try:
+        if multirun and looks:
+            raise UsageError(f"-m and {min(looks)} do not go together; leave out -m and give one point")
         chosen = experiments.chosen_in(argv)
         if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], argv)) is not None:
             return code
@@ -56,7 +59,7 @@ def main(argv: list[str]) -> int:
             if not word.startswith("-") and last not in ("--cfg", "-c")
         ]
         points = check_command_line(overrides, multirun)
-        if not {"--cfg", "-c", "--info", "-i"} & {word.partition("=")[0] for word in argv}:
+        if not looks:
             check_places([config for config, _ in points])
         return _run(argv, [one.word for one in chosen])
     except PitomeError as problem:

@@ -76,8 +76,11 @@ def _model(point: Mapping[str, Any], record: Record) -> bool:
     name = point.get("model")
     if name is None:
         return True
+    own = record.config.get("model", {})
+    if own.get("checkpoint") != point.get("model.checkpoint", _checkpoint(str(name))):
+        return False  # fine-tuned for other data, under the same name
     changed = any(key.startswith("model.") for key in point)
-    return record.config.get("model", {}).get("name") == name if changed else record.model.name == name
+    return own.get("name") == name if changed else record.model.name == name
 
 
 def _options(point: Mapping[str, Any], record: Record) -> bool:
@@ -97,6 +100,12 @@ def _amount(point: Mapping[str, Any], record: Record) -> bool:
     keys = (*AMOUNTS, "layers")
     asked = {key: record.method.asked[key] for key in keys if record.method.asked.get(key) is not None}
     return bool(canonical(asked) == canonical(wanted))
+
+
+@functools.cache
+def _checkpoint(model: str) -> Any:
+    path = CONF / "model" / f"{model}.yaml"
+    return read_yaml(path)["checkpoint"] if path.is_file() else None
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from pitome.config import DEFAULT_RATIO
 from pitome.experiments import costs, matching, values
-from pitome.experiments.loading import Chosen, choose, known, label, missing
+from pitome.experiments.loading import TRAINED, Chosen, choose, known, label, missing
 from pitome.experiments.matching import command
 from pitome.experiments.metrics import METRICS
 from pitome.experiments.schema import RUNS, Experiment, Judged, Value
@@ -109,8 +109,19 @@ def outcome(name: str, records: Sequence[Record], published: Sequence[Record] = 
 
 
 def run_command(chosen: Chosen) -> str:
-    """What runs an experiment."""
-    return f"python run.py {'-m ' if chosen.experiment.kind == RUNS else ''}experiment={chosen.word}"
+    """What runs an experiment: where nothing but training is in it, that."""
+    experiment = chosen.experiment
+    if experiment.kind != RUNS:
+        return f"python run.py experiment={chosen.word}"
+    trains = not chosen.points and not chosen.offline and values.training_points(experiment)
+    return f"python run.py -m experiment={experiment.name + TRAINED if trains else chosen.word}"
+
+
+def nothing_to_run(chosen: Chosen) -> str:
+    """Why a sweep has no point, and what to do."""
+    if values.training_points(chosen.experiment):
+        return f"has only points that train; use experiment={chosen.experiment.name}{TRAINED}"
+    return f"has no point that can be run; python scripts/report.py {chosen.word} says why"
 
 
 def needs(chosen: Chosen) -> str:

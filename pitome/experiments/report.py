@@ -19,7 +19,7 @@ from pitome.experiments.schema import PICTURES
 from pitome.records import tables
 from pitome.records.cells import NOTHING
 from pitome.records.files import write_atomically
-from pitome.records.rendering import Table, show, to_markdown
+from pitome.records.rendering import LONGEST, Table, show, to_markdown
 from pitome.records.rows import Outcomes
 from pitome.records.schema import Record
 from pitome.records.store import Store
@@ -27,14 +27,13 @@ from pitome.records.store import Store
 PUBLISHED = CONF.parent / "results" / "published"
 VARIANTS = PUBLISHED / "variants"  # single options changed, which would crowd the tables of the methods
 THEOREM = PUBLISHED / "theorem"
-REPORTS = CONF.parent / "results" / "reports"
 
 _ESCAPES = {"\\": r"\textbackslash{}"} | {one: f"\\{one}" for one in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
 
 
-def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> Table:
-    """Print what an experiment says with the records of `store` and the published ones, and write it to
-    `folder`: <name>.md, .csv, .tex and, where there is something to draw, .png. Returns the table.
+def show_outcome(word: str, store: Store) -> Table:
+    """Write what an experiment says with the records of `store` and the published ones to reports/ beside
+    the store: <name>.md, .csv, .tex and, where there is something to draw, .png. Print and return the table.
 
     Raises UsageError for an unknown experiment and one of pictures, RecordError if the folder cannot be
     written.
@@ -45,11 +44,21 @@ def show_outcome(word: str, store: Store, folder: Path = REPORTS) -> Table:
     committed = [record for one in published for record in one.all()]
     own = [] if any(_same(store, one) for one in published) else store.all()
     result = outcome(word, own, committed)
+    folder = store.folder.parent / "reports"
+    written = write(result, folder, fair(word, [*committed, *own], [store, *published]))
     table = to_table(result)
-    show([table])
-    for path in write(result, folder, fair(word, [*committed, *own], [store, *published])):
+    show([table if len(table.rows) <= LONGEST else judged(result, table)])
+    for path in written:
         print(f"wrote: {_shown(path)}")
     return table
+
+
+def judged(result: Outcome, table: Table) -> Table:
+    """The table of an outcome without the rows that were not run, for a terminal that cannot fold it."""
+    rows = [line for line, row in zip(table.rows, result.rows, strict=True) if row.verdict != NOT_RUN]
+    left = len(table.rows) - len(rows)
+    notes = [*table.notes, f"{left} rows that were not run are in the Markdown file, each with its reason."]
+    return dataclasses.replace(table, rows=rows, notes=notes if left else table.notes, folded=False)
 
 
 def published_stores() -> list[Store]:

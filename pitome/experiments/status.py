@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pitome.errors import UsageError
 from pitome.experiments import matching
 from pitome.experiments.loading import choose, words
+from pitome.experiments.outcome import nothing_to_run, run_command
 from pitome.experiments.schema import RUNS
 from pitome.records.claims import running
 from pitome.records.rendering import Table
@@ -37,10 +38,15 @@ class Progress:
 def progress(word: str, records: Sequence[Record], processes: int = 1) -> Progress:
     """How far the experiment `word` is with these records. processes: that share what is left.
 
-    Raises UsageError for an unknown experiment.
+    Raises UsageError for an unknown experiment, and one that is no sweep.
     """
+    chosen = choose(word)
+    if chosen.experiment.kind != RUNS:
+        raise UsageError(f"{word} is no sweep; it runs as a whole: {run_command(chosen)}")
+    if not chosen.points:
+        raise UsageError(f"{word} {nothing_to_run(chosen)}")
     done, failed, pending, seconds = [], {}, [], []
-    for point in choose(word).points:
+    for point in chosen.points:
         command = matching.command(point)
         if runs := matching.runs(point, records):
             done.append(command)

@@ -78,6 +78,29 @@ def picture(experiment: Experiment, *, offline: bool) -> Point:
     return kept | experiment.offline.replace
 
 
+SELECTING = ("model", "data")
+
+
+def selected(
+    found: Sequence[Point], given: Mapping[str, Sequence[str]]
+) -> tuple[list[Point], frozenset[str]]:
+    """The points with the model and the data of a command line, and which of these keys it chose by: not
+    those of which no point has any of the values, which then take the place of the points' own.
+
+    Raises ValueError if some of the values of a key are those of points and others are not.
+    """
+    chosen = set()
+    for key in SELECTING:
+        known = {str(point[key]) for point in found if key in point}
+        if not known & set(given.get(key, ())):
+            continue
+        if unknown := [value for value in given[key] if value not in known]:
+            raise ValueError(f"no point with {key}={unknown[0]}; it has {', '.join(sorted(known))}")
+        found = [point for point in found if str(point.get(key)) in given[key]]
+        chosen.add(key)
+    return list(found), frozenset(chosen)
+
+
 def reduced(point: Mapping[str, Any], given: Collection[str]) -> Point | None:
     """What is left of a point where a command line gives some keys itself; None where it goes altogether.
 

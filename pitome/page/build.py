@@ -9,6 +9,7 @@ import importlib.resources
 import io
 import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,18 +25,21 @@ from pitome.records.store import Store
 def write(path: Path, local: Store, published: Store) -> Path:
     """Write the page of the runs in these two folders. Raises RecordError if it cannot be written,
     ExperimentError for a file of experiments/ with a mistake."""
-    write_atomically(path, html(local, published).encode())
+    places = [os.path.relpath(store.folder, path.parent) for store in (local, published)]
+    write_atomically(path, html(local, published, *places).encode())
     return path
 
 
-def html(local: Store, published: Store) -> str:
-    """The page. Equal records give an equal page."""
+def html(local: Store, published: Store, runs: str = "runs", committed_to: str = "published") -> str:
+    """The page. Equal records give an equal page. runs, committed_to: where it finds the two folders."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
     own, committed = local.all(), published.all()
     # of single options and of the theorem, which have no tables of their own here
-    aside = {f"published/{name}": Store(published.folder / name).all() for name in ("variants", "theorem")}
+    aside = {
+        f"{committed_to}/{name}": Store(published.folder / name).all() for name in ("variants", "theorem")
+    }
     views = items.views(own, [*committed, *itertools.chain.from_iterable(aside.values())])
     drawn = pictures(published.folder / "pictures")
     views += sweeps.views(committed, published.outcomes, drawn)
@@ -58,7 +62,7 @@ def html(local: Store, published: Store) -> str:
         runs=len({record.run_id for record in [*own, *committed] if record.done}),
         sweeps=sum(view.kind == "sweep" for view in views),
         packed={
-            "records": packed(json.dumps(records_of(views, {"runs": own, "published": committed} | aside))),
+            "records": packed(json.dumps(records_of(views, {runs: own, committed_to: committed} | aside))),
             "figures": packed(json.dumps({view.key: [plot.panels for plot in view.plots] for view in views})),
             "plotly": packed(get_plotlyjs()),
         },

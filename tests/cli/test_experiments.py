@@ -16,7 +16,6 @@ from pitome.cli.help import help_text
 from pitome.config import CONF
 from pitome.errors import UsageError
 from pitome.experiments import loading
-from pitome.experiments.report import show_outcome
 from pitome.records.store import Store
 from tests.experiments.conftest import ITEM
 from tests.experiments.conftest import write as write
@@ -92,8 +91,41 @@ def test_one_point_by_its_number_needs_no_sweep(write: Callable[..., Path]) -> N
     assert [row[2] for row in composed("experiment=table99-002", multirun=False)] == ["tome_repo"]
     with pytest.raises(UsageError, match="has 4 points; add -m to run all of them"):
         experiments.expand(["experiment=table99"], multirun=False)
-    with pytest.raises(UsageError, match="no point left"):
+    with pytest.raises(UsageError, match="has points 001 to 004, not 099"):
         experiments.expand(["experiment=table99-099"], multirun=True)
+
+
+def test_a_model_or_data_of_points_choose_those_points() -> None:
+    """And others do not get their amounts: MAE's FLOPs are no question about DeiT."""
+    words = ["experiment=table5", "model=deit_s", "merge=pitome,pitome_repo"]
+    expanded = experiments.expand(words, multirun=True)
+    assert len(expanded) == 2 and "model=deit_s" not in expanded
+    found = check_command_line(expanded, True)
+    assert [(c.model.name, c.merge.name, amount.ratio) for c, amount in found] == [
+        ("deit_s", "pitome", 0.925),
+        ("deit_s", "pitome_repo", 0.925),
+    ]
+    whole = loading.choose("table1").points
+    for data in ("coco", "flickr30k"):
+        (chosen,) = (w for w in experiments.expand(["experiment=table1", f"data={data}"], True))
+        assert chosen.count("table1-") == sum(point["data"] == data for point in whole) > 0
+    both = experiments.expand(["experiment=table1", "data=coco,flickr30k"], multirun=True)
+    assert both == experiments.expand(["experiment=table1"], multirun=True)
+
+
+MISTAKEN = {
+    "experiment=table5 model=deit_s,deit_x": "no point with model=deit_x; it has deit_s, deit_t, mae_h",
+    "experiment=table6": "experiment=table6 has only points that train; use experiment=table6_trained",
+    "experiment=table5-099": "experiment=table5 has points 001 to",
+    "experiment=table5_offline --cfg job": "-m and --cfg do not go together",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKEN)
+def test_what_cannot_be_run_is_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["-m", *words.split()]) == 2
+    shown = capsys.readouterr().err
+    assert MISTAKEN[words] in shown and shown.count("\n") == 1
 
 
 def test_without_an_experiment_a_command_line_stays_as_it_is() -> None:
@@ -179,7 +211,6 @@ def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(
     logged: list[tuple[Any, ...]] = []
     done = SimpleNamespace(store=Store(tmp_path / "results" / "runs"), runs=[])
     monkeypatch.setattr("pitome.tasks.job.run", lambda *args, **kwargs: done)
-    monkeypatch.setattr(show_outcome, "__defaults__", (tmp_path,))
     monkeypatch.setattr("pitome.tasks.loggers.log_sweep", lambda *given: logged.append(given))
     monkeypatch.setattr("sys.argv", ["run.py"])
     words = [

@@ -68,6 +68,8 @@ def record(point: Mapping[str, Any], metrics: Mapping[str, float], **changes: An
         options = loading.read_yaml(CONF / "merge" / f"{method}.yaml")["options"]
         options |= {k.split(".")[-1]: v for k, v in point.items() if k.startswith("merge.options.")}
     asked = {key: point[key] for key in ("ratio", "r", "flops", "layers") if key in point}
+    file = loading.read_yaml(CONF / "model" / f"{point['model']}.yaml")
+    checkpoint = point.get("model.checkpoint", file["checkpoint"])
     seed, limit = changes.pop("seed", 0), changes.pop("limit", None)
     identity = build_identity(
         task=point["task"],
@@ -97,7 +99,10 @@ def record(point: Mapping[str, Any], metrics: Mapping[str, float], **changes: An
         "started": "2026-01-01T00:00:00+00:00",
         "seconds": 1.0,
         "identity": identity,
-        "config": {"model": {"name": point["model"]}, "merge": {"name": method, "options": options}},
+        "config": {
+            "model": {"name": point["model"], "checkpoint": checkpoint},
+            "merge": {"name": method, "options": options},
+        },
         "data": DataInfo(name=point["data"], split="test", limit=limit, n_samples=SAMPLES),
         "weights": WeightsInfo(name="pretrained", source="hub", sha256="a" * 64),
         "model": ModelInfo(name=point["model"]),

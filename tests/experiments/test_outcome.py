@@ -73,6 +73,7 @@ def test_several_seeds_are_one_mean(write: Callable[..., Path]) -> None:
 
 NOT_THE_POINT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "another ratio": ({"ratio": 0.9}, {}),
+    "another checkpoint": ({"model.checkpoint": "hub:someone/else@main"}, {}),
     "another model": ({"model": "deit_t"}, {}),
     "other data": ({"data": "fashion_mnist"}, {}),
     "another method": ({"merge": "tome"}, {}),

@@ -12,7 +12,7 @@ import pytest
 
 from pitome.experiments import figure, report
 from pitome.experiments.loading import choose
-from pitome.experiments.outcome import Row, outcome
+from pitome.experiments.outcome import NOT_RUN, WITHIN, Row, outcome
 from pitome.records.store import Store
 from tests.experiments.conftest import ITEM, record
 from tests.experiments.test_outcome import OFFLINE, TOME
@@ -60,15 +60,43 @@ def test_the_end_of_a_sweep_shows_values_and_the_fair_comparison(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(report, "published_stores", lambda: [Store(tmp_path / "none")])
-    store = Store(tmp_path / "runs")
+    store = Store(tmp_path / "out" / "runs")
     store.prepare()
     for point, top1 in ((TOME, 0.78), (TOME | {"merge": "pitome_repo"}, 0.79)):
         store.save(record(point, {"top1": top1}))
-    report.show_outcome("table99", store, tmp_path / "out")
+    report.show_outcome("table99", store)
     shown = capsys.readouterr().out
     assert "table99: 7 values, 3 within, 0 outside, 4 not run." in shown and "table99.tex" in shown
-    markdown = (tmp_path / "out" / "table99.md").read_text()
+    markdown = (tmp_path / "out" / "reports" / "table99.md").read_text()  # beside the runs
     assert "### classification: deit_s on imagenet" in markdown and "| tome_repo | 0.925 |" in markdown
+
+
+def test_a_long_table_shows_its_verdicts_in_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "published_stores", list)
+    table = report.show_outcome("table5", Store(tmp_path / "runs"))
+    shown = capsys.readouterr().out
+    result = outcome("table5", [])
+    left = result.count(NOT_RUN)
+    assert len(table.rows) == len(result.rows) > report.LONGEST
+    assert (
+        report.summary(result) in shown and f"{left} rows that were not run are in the Markdown file" in shown
+    )
+    assert shown.count(WITHIN) > result.count(WITHIN) > 0
+
+
+def test_files_are_written_before_anything_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`report.py table5 | head` closes the pipe early."""
+    monkeypatch.setattr(report, "published_stores", list)
+
+    def closed(tables: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(report, "show", closed)
+    with pytest.raises(BrokenPipeError):
+        report.show_outcome("table8", Store(tmp_path / "runs"))
+    assert (tmp_path / "reports" / "table8.md").is_file()
 
 
 def test_a_figure_shows_printed_logged_and_measured(write: Callable[..., Path]) -> None:

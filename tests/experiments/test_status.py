@@ -30,7 +30,9 @@ def run_of(point: dict, **changes) -> Record:
     from pitome.experiments.matching import _defaults
 
     merge = {"name": method, "options": _defaults(method)}
-    return dataclasses.replace(record, config={"merge": merge, "model": {"name": "vit_fmnist"}}, **changes)
+    return dataclasses.replace(
+        record, config={"merge": merge, "model": {"name": "vit_fmnist", "checkpoint": "shipped"}}, **changes
+    )
 
 
 def test_what_is_done_failed_and_pending() -> None:
@@ -46,6 +48,19 @@ def test_what_is_done_failed_and_pending() -> None:
     assert found.points == len(points) and len(found.pending) == len(points) - 3
     assert found.seconds == pytest.approx(30.0 * (len(points) - 2) / 2)
     assert not {*found.done, *found.failed} & {*found.pending}
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("table6", "use experiment=table6_trained"),
+        ("theorem", "python run.py experiment=theorem"),
+        ("figure1", "python run.py experiment=figure1"),
+    ],
+)
+def test_what_is_no_sweep_has_no_status(word: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        progress(word, [])
 
 
 def test_a_run_on_a_part_of_the_data_leaves_its_point_pending() -> None:
