@@ -58,7 +58,7 @@ class Similarity:
         """The cosines of rows `a` [B, I] with rows `b` [B, J], [B, I, J]."""
         if self.matrix is None:
             return select(self.unit, a) @ select(self.unit, b).transpose(1, 2)
-        image = torch.arange(len(a), device=a.device)[:, None, None]
+        image = torch.arange(a.shape[0], device=a.device)[:, None, None]
         return self.matrix[image, a[:, :, None], b[:, None, :]]
 
 

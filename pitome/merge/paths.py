@@ -31,5 +31,5 @@ def is_reference_path() -> bool:
 def is_eager_on_cpu(tensor: Tensor) -> bool:
     """Whether a shortcut for eager mode on a CPU may be taken with `tensor`: not on the reference path, nor
     while a graph is taken, which would hold every step of it."""
-    graph = torch.compiler.is_compiling() or is_in_onnx_export()
+    graph = torch.compiler.is_compiling() or is_in_onnx_export() or torch.jit.is_tracing()
     return tensor.device.type == "cpu" and not graph and not is_reference_path()

@@ -352,6 +352,21 @@ def test_runs_on_the_meta_device() -> None:
     assert handle.tokens == tokens(vit(grid=(3, 3)), ratio=0.8)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("method", ["none", "pitome", "tome", "tofu", "diffrate"])
+def test_graphs_hold_for_another_batch(method: str) -> None:
+    """Deployed once, with whatever batch comes: by torch.export and by torch.jit.trace."""
+    model = vit(depth=3)
+    few, many = images(model, 2), images(model, 5)
+    with torch.no_grad(), pitome.patch(model, method, ratio=0.8):
+        size = {0: torch.export.Dim("batch", min=2, max=64)}
+        exported = torch.export.export(model, (few,), dynamic_shapes=(size,)).module()
+        traced = torch.jit.trace(model, (few,), check_trace=False)
+        for x in (few, many):
+            torch.testing.assert_close(exported(x), model(x))
+            torch.testing.assert_close(traced(x), model(x))
+
+
 def test_export_equals_eager() -> None:
     model = vit(depth=2)
     x = images(model)

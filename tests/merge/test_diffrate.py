@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.errors import UsageError
 from pitome.merge import registry
+from pitome.merge.paths import reference_path
 from tests.merge.support import make_tokens
 
 BARE, REPO = registry.get("diffrate"), registry.get("diffrate_repo")
@@ -27,6 +29,19 @@ def test_tokens_of_least_class_attention_join_their_most_similar_token(protected
         unit = torch.nn.functional.normalize(tokens.metric[image], dim=-1)
         for token, row in zip(gone, plan.target[image].tolist(), strict=True):
             assert plan.kept[image, row] == max(stay, key=lambda j, i=token: float(unit[i] @ unit[j]))
+
+
+@pytest.mark.parametrize(("remove", "rows"), [(4, 24), (10, 24 - 1 - 10)])
+def test_few_rows_are_compared_with_all_and_many_with_those_that_stay(remove, rows):
+    """Whichever is faster; the plan is the same."""
+    tokens = make_tokens(24)
+    with FlopCounterMode(display=False) as counter:
+        plan = BARE.plan(tokens, remove, BARE.options())
+    assert counter.get_total_flops() == 2 * tokens.metric[..., 0, :].numel() * remove * rows
+    with reference_path():
+        plain = BARE.plan(tokens, remove, BARE.options())
+    assert torch.equal(plan.kept, plain.kept) and torch.equal(plan.target, plain.target)
+    torch.testing.assert_close(plan.mass, plain.mass)
 
 
 def test_a_uniform_ratio_merges_only():
