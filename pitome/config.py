@@ -417,7 +417,7 @@ def _check_fit(config: Config) -> None:
     task = config.task.name
     for key, part in (("model", config.model), ("data", config.data)):
         if part.task != task:
-            others = [name for name in choices(key) if _task_of(key, name) == task]
+            others = [name for name in choices(key) if task_of(key, name) == task]
             raise UsageError(
                 f"{key}={part.name} is for task={part.task}, not for task={task}; "
                 f"{nearest(part.name, others)}"
@@ -427,7 +427,7 @@ def _check_fit(config: Config) -> None:
         raise UsageError(f"merge={config.merge.name} does not fit task={task}; it is for: {allowed}")
 
 
-def _task_of(group: str, name: str) -> str:
+def task_of(group: str, name: str) -> str:
     """The task that a file of conf/model or conf/data is for."""
     path = find_choice(group, name)
     lines = path.read_text(encoding="utf-8").splitlines() if path is not None else []

@@ -13,8 +13,8 @@ import yaml
 
 from pitome.config import CONF, choices
 from pitome.errors import PitomeError, UsageError, nearest
-from pitome.experiments import values
-from pitome.experiments.schema import HIGHER, KINDS, LOWER, RUNS, Experiment
+from pitome.experiments import checks, values
+from pitome.experiments.schema import RUNS, Experiment
 from pitome.records.decode import decode
 
 FOLDER = CONF.parent / "experiments"
@@ -49,14 +49,27 @@ class Chosen:
 
 
 def words() -> list[str]:
-    """Everything that `experiment=` can be: `table5`, `table5_offline`, `table5_trained`, ..."""
+    """Everything that `experiment=` can be: `table5`, `table5_offline`, `table5_trained`, ...
+
+    A file with a mistake has all of them: whoever asks for one is told the mistake, and nobody else."""
     out = []
     for name in names():
-        experiment = load(name)
-        out.append(name)
-        out += [name + OFFLINE] if experiment.offline else []
-        out += [name + TRAINED] if values.training_points(experiment) else []
+        try:
+            suffixes = _suffixes(load(name))
+        except ExperimentError:
+            suffixes = [OFFLINE, TRAINED]
+        out += [name, *(name + suffix for suffix in suffixes)]
     return out
+
+
+def _suffixes(experiment: Experiment) -> list[str]:
+    found = [OFFLINE] if experiment.offline is not None else []
+    return [*found, TRAINED] if values.training_points(experiment) else found
+
+
+def is_word(word: str) -> bool:
+    """Whether `word` can be that of `experiment=`, by the names of the files, of which none is read."""
+    return any(word.removesuffix(suffix) in names() for suffix in ("", OFFLINE, TRAINED))
 
 
 def names() -> list[str]:
@@ -72,7 +85,8 @@ def choose(word: str) -> Chosen:
         name = word.removesuffix(suffix)
         if name != word and name in names():
             chosen = Chosen(word, load(name), suffix == OFFLINE, suffix == TRAINED)
-            if not chosen.points and chosen.experiment.kind == RUNS:
+            none = not chosen.points and chosen.experiment.kind == RUNS
+            if none or suffix not in _suffixes(chosen.experiment):
                 raise UsageError(f"experiment={name} has no points for {word}; use experiment={name}")
             return chosen
     if word not in names():
@@ -88,11 +102,22 @@ def load(name: str) -> Experiment:
 @functools.cache
 def _load(path: Path) -> Experiment:
     try:
-        experiment = decode(Experiment, {"name": path.stem} | (read_yaml(path) or {}))
-        _check(experiment)
-    except (ValueError, yaml.YAMLError, OSError) as problem:
-        raise ExperimentError(f"{path.parent.name}/{path.name}: {' '.join(str(problem).split())}") from None
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no lines of `key: value`; docs/adding.md has an example")
+        if "name" in content:
+            raise ValueError("unknown field name: it is that of the file")
+        experiment = decode(Experiment, {"name": path.stem} | content)
+        checks.check(
+            experiment, {group: set(known().get(group, {})) | _available(group) for group in checks.GROUPS}
+        )
+    except (ValueError, OverflowError, yaml.YAMLError, OSError) as problem:
+        raise _error(path, problem) from None
     return experiment
+
+
+def _error(path: Path, problem: Exception) -> ExperimentError:
+    return ExperimentError(f"{path.parent.name}/{path.name}: {' '.join(str(problem).split())}")
 
 
 def label(group: str, name: object) -> str:
@@ -112,8 +137,14 @@ def missing(point: Mapping[str, Any]) -> str | None:
 @functools.cache
 def known() -> dict[str, dict[str, str]]:
     """Group -> our name -> the paper's."""
-    names_of: dict[str, dict[str, str]] = read_yaml(FOLDER / _NAMES)
-    return names_of
+    path = FOLDER / _NAMES
+    try:
+        found = read_yaml(path)
+        if not isinstance(found, dict) or not all(isinstance(found.get(group), dict) for group in GROUPS):
+            raise ValueError(f"it needs {', '.join(GROUPS)}, each with lines of `name: label`")
+    except (ValueError, yaml.YAMLError, OSError) as problem:
+        raise _error(path, problem) from None
+    return {group: {str(name): str(label) for name, label in found[group].items()} for group in GROUPS}
 
 
 def read_yaml(path: Path) -> Any:
@@ -138,35 +169,6 @@ class _Strict(yaml.CSafeLoader):
 @functools.cache
 def _available(group: str) -> frozenset[str]:
     return frozenset(choices(group))
-
-
-def _check(experiment: Experiment) -> None:
-    """What the types cannot say. Raises ValueError."""
-    if experiment.kind not in KINDS:
-        raise ValueError(f"kind is {experiment.kind}, expected {', '.join(KINDS)}")
-    for name, judged in experiment.metrics.items():
-        if judged.better not in (HIGHER, LOWER):
-            raise ValueError(f"metrics.{name}.better is {judged.better}, expected {HIGHER} or {LOWER}")
-        if judged.tolerance is not None and judged.relative is not None:
-            raise ValueError(f"metrics.{name} has a tolerance and a relative one, expected one")
-        if any(bound is not None and not bound > 0 for bound in (judged.tolerance, judged.relative)):
-            raise ValueError(f"metrics.{name} has a tolerance that is not above 0")
-        if judged.tolerance is judged.relative is None and not judged.why:
-            raise ValueError(f"metrics.{name} has no tolerance and no `why`")
-    found = values.values(experiment)
-    if not found and experiment.kind == RUNS:
-        raise ValueError("values is empty")
-    for value in found:
-        if (value.printed is None and value.above is None) and not value.logged_source:
-            raise ValueError(f"{value.metric} at {value.point} is logged without a logged_source")
-        if value.printed is not None and not value.source:
-            raise ValueError(f"{value.metric} at {value.point} is printed without a source")
-    offline = values.offline_points(experiment)
-    for point in [v.point for v in found] + values.expand(experiment.points) + offline:
-        for group in GROUPS:
-            chosen, allowed = point.get(group), set(known()[group]) | _available(group)
-            if chosen is not None and chosen not in allowed:
-                raise ValueError(f"unknown {group}={chosen}; {nearest(str(chosen), allowed)}")
 
 
 def _order(name: str) -> tuple[int, int, str]:

@@ -79,3 +79,12 @@ METRICS: Mapping[str, Metric] = {
     "seconds": Metric("Time", "s", lambda record: record.seconds),
     "spectral_distance": Metric("Spectral distance", "", _plain("spectral_distance")),
 }
+
+_RECALLS = ("rt1", "ri1", "rt_sum", "ri_sum", "rsum")
+TASKS: Mapping[str, tuple[str, ...]] = {
+    "top1": ("classification",),
+    "accuracy": ("text", "vqa"),
+    "mme": ("vqa",),
+    "spectral_distance": ("theorem",),
+} | {prefix + name: ("retrieval",) for prefix in ("", "reranked_") for name in _RECALLS}
+"""The tasks that have a metric; not here are those of every task."""
