@@ -35,7 +35,7 @@ def check(experiment: Experiment, names: Names) -> None:
     if bool(experiment.picture) is not (experiment.kind == PICTURES):
         raise ValueError(f"kind: {PICTURES} and `picture` go together")
     for name, amount in vars(experiment.needs).items():
-        if isinstance(amount, int | float) and not 0 <= amount < math.inf:
+        if isinstance(amount, int | float) and not (math.isfinite(amount) and amount >= 0):
             raise ValueError(f"needs.{name} is {amount}, expected a number of 0 or more")
     _check_metrics(experiment)
     for where, keys in _parts(experiment):
@@ -74,7 +74,7 @@ def _check_metrics(experiment: Experiment) -> None:
 
 
 def _check_tolerance(bound: float | None, where: str) -> None:
-    if bound is not None and not 0 < bound < math.inf:
+    if bound is not None and not (math.isfinite(bound) and bound > 0):
         raise ValueError(f"{where} is {bound}, expected a number above 0")
 
 
@@ -128,6 +128,8 @@ def _check_block(block: Block, where: str) -> None:
         raise ValueError(f"{where}: the row {numbers[0]} is no text; put it in quotes")
     if block.by in block.along:
         raise ValueError(f"{where}: both rows and columns differ in {block.by}")
+    if twice := [key for key in block.along if key in block.at]:
+        raise ValueError(f"{where}: both at and along say {twice[0]}")
     for name in block.along.get(METRIC, []):
         if not isinstance(name, str):
             raise ValueError(f"{where}.along.metric has {name!r}, expected the name of a metric")
@@ -166,6 +168,10 @@ def _check_point(kind: str, point: Mapping[str, Any], names: Names, *, complete:
         chosen = point.get(group, "")
         if group in point and (not isinstance(chosen, str) or chosen not in names[group]):
             raise ValueError(f"unknown {group}={chosen}; {nearest(str(chosen), names[group])}")
+    try:
+        json.dumps(point)
+    except TypeError:  # a date, for one
+        raise ValueError(f"{_shown(point)} has a value that is neither text nor number; use quotes") from None
     _check_amounts(point)
     if kind != RUNS or not complete:
         return
@@ -199,7 +205,7 @@ def _check_amounts(point: Mapping[str, Any]) -> None:
     for key, low, high, what in (
         ("flops", 0.0, 1.0, "a share in (0, 1]"),
         ("inflection", -1.0 - 1e-9, 1.0, "in [-1, 1]"),
-        ("noise", 0.0, math.inf, "a number above 0"),
+        ("noise", 0.0, 1e9, "a number above 0"),
     ):
         number = point.get(key, high)
         if isinstance(number, bool) or not isinstance(number, int | float) or not low < number <= high:
@@ -226,7 +232,9 @@ def _check_offline(experiment: Experiment, names: Names) -> None:
     measured = [name for name, metric in METRICS.items() if metric.read is not None]
     for name, tolerance in offline.metrics.items():
         if name not in measured:
-            raise ValueError(f"offline.metrics: {name} is not measured by a run; {nearest(name, measured)}")
+            raise ValueError(
+                f"offline.metrics: {name} is not measured by a run; {nearest(str(name), measured)}"
+            )
         _check_tolerance(tolerance, f"offline.metrics.{name}")
     for point in values.offline_points(experiment):
         _check_point(experiment.kind, point, names)

@@ -39,6 +39,8 @@ def test_a_file_opens_with_its_command_its_needs_and_what_to_expect(name: str) -
 @pytest.mark.parametrize("name", ITEMS)
 def test_an_item_has_values_with_sources_and_an_offline_twin(name: str) -> None:
     experiment = loading.load(name)
+    # in a list without quotes `(1,000 images)` would be two entries
+    assert all(one.count("(") == one.count(")") for one in experiment.needs.data)
     found = values.values(experiment)
     assert found or experiment.kind == PICTURES
     assert all(v.source or v.logged_source for v in found)
@@ -106,6 +108,12 @@ MISTAKES = {
         ("at: {ratio: 0.925}\n", "along: {merge: [tome, pitome]}\n"),
         "values[1]: both rows and columns differ in merge",
     ),
+    "an amount twice": (
+        ("at: {ratio: 0.925}\n", "at: {ratio: 0.925}\n    along: {ratio: [0.9]}\n"),
+        "values[1]: both at and along say ratio",
+    ),
+    "a date": (("at: {ratio", "at: {weights: 2024-01-01, ratio"), "a value that is neither text nor number"),
+    "a need beyond all": (("gpu_hours: 1", f"gpu_hours: 1{'0' * 400}"), "too large"),
     "an unknown option": (
         ("at: {ratio:", "at: {merge.options.alpah: 0.5, ratio:"),
         "merge=tome_repo has no option alpah",
