@@ -15,6 +15,7 @@ from pitome.config import CONF, choices
 from pitome.errors import PitomeError, UsageError, nearest
 from pitome.experiments import checks, values
 from pitome.experiments.schema import RUNS, Experiment
+from pitome.hub import say
 from pitome.records.decode import decode
 
 FOLDER = CONF.parent / "experiments"
@@ -48,15 +49,19 @@ class Chosen:
         return [point for point in found if missing(point) is None and self.experiment.kind == RUNS]
 
 
-def words() -> list[str]:
+def words(*, sound: bool = False) -> list[str]:
     """Everything that `experiment=` can be: `table5`, `table5_offline`, `table5_trained`, ...
 
-    A file with a mistake has all of them: whoever asks for one is told the mistake, and nobody else."""
+    A file with a mistake has all of them: whoever asks for one is told the mistake, and nobody else.
+    sound: without these files, each of which is one line on stderr."""
     out = []
     for name in names():
         try:
             suffixes = _suffixes(load(name))
-        except ExperimentError:
+        except ExperimentError as problem:
+            if sound:
+                say(f"left out: {problem}")
+                continue
             suffixes = [OFFLINE, TRAINED]
         out += [name, *(name + suffix for suffix in suffixes)]
     return out

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pitome.config import CONF
 from pitome.errors import PitomeError, UsageError
-from pitome.experiments import costs, loading, values
+from pitome.experiments import costs, loading, offline, values
 from pitome.experiments.metrics import METRICS
 from pitome.experiments.schema import PICTURES, RUNS
+from pitome.records.identity import canonical
 from tests.experiments.conftest import ITEM
 
 ROOT = CONF.parent
@@ -45,8 +48,8 @@ def test_an_item_has_values_with_sources_and_an_offline_twin(name: str) -> None:
     assert found or experiment.kind == PICTURES
     assert all(v.source or v.logged_source for v in found)
     if experiment.kind == RUNS:
-        offline = values.offline_points(experiment)
-        assert offline and {p["model"] for p in offline} <= {
+        twins = values.offline_points(experiment)
+        assert twins and {p["model"] for p in twins} <= {
             "vit_fmnist",
             "minilm",
             "clip_scenes",
@@ -60,6 +63,52 @@ def test_every_cost_that_is_printed_is_computed_or_of_a_method_that_is_not_here(
         for value in values.values(loading.load(name)):
             if METRICS[value.metric].computed and not value.quoted and loading.missing(value.point) is None:
                 assert costs.find(value.point, value.metric) is not None, (name, value.point)
+
+
+def test_what_one_log_says_of_a_run_is_the_same_in_every_item() -> None:
+    seen: dict[str, set[float]] = {}
+    for name in ITEMS:
+        for value in values.values(loading.load(name)):
+            if value.logged is not None and not value.blocked:
+                again = value.variant.endswith("second run")
+                run = [canonical(value.point), value.metric, value.logged_source, again]
+                seen.setdefault(json.dumps(run, sort_keys=True), set()).add(value.logged)
+    assert {key: numbers for key, numbers in seen.items() if len(numbers) > 1} == {}
+
+
+ADDED: dict[str, tuple[str, str, dict[str, Any], float | None, float | None]] = {
+    "trained, unmerged": (
+        "table5",
+        "top1",
+        {"model": "deit_s", "merge": "none", "mode": "train"},
+        79.8,
+        79.81,
+    ),
+    "unmerged": ("table5", "top1", {"model": "mae_h", "merge": "none"}, 86.9, 86.93),
+    "ALBEF": ("table1", "reranked_rsum", {"model": "albef", "data": "flickr30k"}, 575.0, 576.44),
+    "BLIP, second row": (
+        "table1",
+        "gmacs",
+        {"model": "blip_base", "data": "coco", "ratio": 0.95},
+        38.85,
+        None,
+    ),
+    "BERT, first row": ("table6", "train_x", {"data": "imdb", "merge": "pitome_repo"}, 1.8, None),
+    "fixed number": ("figure10", "gmacs", {"model": "mae_h", "r": 5}, None, 112.6),
+    "later log": ("figure3", "reranked_rsum", {"merge": "tome_repo", "ratio": 0.875}, None, 511.3),
+    "LLaVA, ToMe": ("table3", "accuracy", {"merge": "tome_repo", "data": "gqa", "ratio": 0.9}, 59.5, 59.3),
+}
+
+
+@pytest.mark.parametrize("case", ADDED)
+def test_values_as_they_are_printed_and_logged(case: str) -> None:
+    name, metric, part, printed, logged = ADDED[case]
+    found = [
+        (value.printed, value.logged)
+        for value in values.values(loading.load(name))
+        if value.metric == metric and not value.quoted and part.items() <= value.point.items()
+    ]
+    assert (printed, logged) in found
 
 
 MISTAKES = {
@@ -305,7 +354,9 @@ def test_two_logs_may_differ(write: Callable[..., Path]) -> None:
     assert len(values.values(loading.load("table99"))) == 7
 
 
-def test_a_mistake_in_one_file_leaves_the_others(write: Callable[..., Path]) -> None:
+def test_a_mistake_in_one_file_leaves_the_others(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     write(ITEM.replace("ratio: 0.925", "raito: 0.925"), "mine")
     assert loading.choose("table99").points and loading.choose("table99_offline").points
     assert loading.words() == ["table99", "table99_offline", "mine", "mine_offline", "mine_trained"]
@@ -315,6 +366,10 @@ def test_a_mistake_in_one_file_leaves_the_others(write: Callable[..., Path]) -> 
             loading.choose(word)
     with pytest.raises(UsageError, match="unknown experiment=tabel99; did you mean table99"):
         loading.choose("tabel99")
+    assert capsys.readouterr().err == ""
+    assert offline.items() == ["table99_offline"]
+    told = capsys.readouterr().err
+    assert told.startswith("left out: experiments/mine.yaml: values[1].at: raito") and told.count("\n") == 1
 
 
 @pytest.mark.parametrize("word", ["theorem_offline", "theorem_trained", "figure1_trained"])
