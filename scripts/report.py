@@ -91,17 +91,18 @@ def page(local: Store, published: Store, path: Path) -> None:
 
 def is_experiment(word: str) -> bool:
     """Whether `word` names an experiment; a folder of the same name is meant by ./name."""
-    from pitome.experiments.loading import words
+    from pitome.experiments.loading import is_word
 
-    return "/" not in word and word in words()
+    return "/" not in word and is_word(word)
 
 
 def check_word(word: str) -> None:
     """Raises UsageError for what is neither a report, an experiment nor a folder."""
     from pitome.experiments.loading import words
 
-    known = [*words(), "offline", "page"]
-    if "/" not in word and word not in known and not Path(word).is_dir():
+    reports = ("offline", "page")
+    if "/" not in word and word not in reports and not is_experiment(word) and not Path(word).is_dir():
+        known = [*words(sound=True), *reports]
         raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -74,6 +75,23 @@ def test_runs_in_another_folder(
     assert report.main(["table8_offline", "results=/no/such/folder"], tmp_path) == 2
     shown = capsys.readouterr().err
     assert "results=/no/such/folder: no such folder" in shown and shown.count("\n") == 1
+
+
+def test_one_broken_file_leaves_the_other_experiments(
+    report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pitome.experiments import loading
+
+    shutil.copytree(loading.FOLDER, tmp_path / "experiments")
+    (tmp_path / "experiments" / "mine.yaml").write_text("item: [")
+    monkeypatch.setattr(loading, "FOLDER", tmp_path / "experiments")
+    assert report.main(["status"], tmp_path) == 0
+    shown = capsys.readouterr()
+    assert "table5_offline" in shown.out and "left out: experiments/mine.yaml" in shown.err
+    assert report.main(["status", "table5_offline"], tmp_path) == 0
+    assert capsys.readouterr().err == ""
+    assert report.main(["mine"], tmp_path) == 2
+    assert "experiments/mine.yaml" in capsys.readouterr().err
 
 
 def test_help_says_what_there_is(report: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

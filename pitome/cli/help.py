@@ -56,6 +56,6 @@ def help_text(conf: Path, own: Path | None = None) -> str:
 
 def first_comment(path: Path) -> str:
     """The comment that opens a YAML file."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         line = file.readline()
     return line.removeprefix("#").strip() if line.startswith("#") else ""

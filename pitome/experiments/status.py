@@ -62,7 +62,7 @@ def progress(word: str, records: Sequence[Record], processes: int = 1) -> Progre
 def sweeps() -> list[str]:
     """Every experiment that has points to run."""
     found = []
-    for word in words():
+    for word in words(sound=True):
         with contextlib.suppress(UsageError):  # an item without points of this kind
             chosen = choose(word)
             found += [word] if chosen.experiment.kind == RUNS and chosen.points else []

@@ -37,7 +37,7 @@ _LEAST = 3  # places on the x axis; with fewer there is no curve
 def views(records: Sequence[Record], published: Sequence[Record]) -> list[View]:
     """One view for every item of the paper, and for every offline experiment that has a number."""
     found = []
-    for name in words():
+    for name in words(sound=True):
         if name.endswith("_trained"):  # a part of the item
             continue
         with contextlib.suppress(UsageError):  # an item without an offline part

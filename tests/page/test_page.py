@@ -200,7 +200,7 @@ class Ids(HTMLParser):
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """One item of the paper: there are many."""
-    monkeypatch.setattr(items, "words", lambda: ["table8"])
+    monkeypatch.setattr(items, "words", lambda **_: ["table8"])
 
 
 def test_the_page_is_one_file_and_equal_for_equal_records(tmp_path: Path, few: None) -> None:
