@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from pitome.bench.choice import PARTS, Choice
 from pitome.errors import PitomeError
 
 RESULTS = Path(__file__).parent.parent / "results" / "bench"
-PARTS = ("export", "startup", "reference", "layers", "scaling", "llava", "sweep", "speed")
 
 
 def main(words: list[str]) -> int:
@@ -24,12 +24,16 @@ def main(words: list[str]) -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     parser.add_argument("--models", nargs="+", help="names of timm, bert_base, clip_l336; default: all")
     parser.add_argument("--methods", nargs="+", help="default: those of each group")
-    parser.add_argument("--ratio", type=float, default=0.925, help="share of tokens a layer keeps")
+    parser.add_argument(
+        "--ratio", type=float, help="share of tokens a layer keeps; default: 0.925, and others beside it"
+    )
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--minutes", type=float, help="end after so long; the same command goes on")
-    parser.add_argument("--pairs", type=int, help="rounds of a row, for a narrower interval; default: 20")
+    parser.add_argument(
+        "--pairs", type=int, help="rounds of a row, for a narrower interval; default: 20 or 6"
+    )
     parser.add_argument(
         "--reference", type=Path, help="a checkout of the authors' repository to time as well"
     )
@@ -37,9 +41,11 @@ def main(words: list[str]) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(words)
     try:
-        from pitome.bench.run import Choice, bench
+        choice = Choice(**vars(options))
+        choice.check()  # before torch is imported
+        from pitome.bench.run import bench
 
-        complete = bench(Choice(**vars(options)))
+        complete = bench(choice)
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2

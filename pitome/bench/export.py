@@ -6,14 +6,14 @@ import io
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 import pitome
-from pitome.bench.groups import METHODS, QUICK_MODEL, RATIO, SMALL
+from pitome.bench.groups import METHODS, RATIO, SMALL
 from pitome.bench.record import Record
 from pitome.bench.subjects import build
 from pitome.errors import UsageError
@@ -77,19 +77,23 @@ def differences(model: nn.Module, inputs: Tensor) -> dict[str, float]:
     return {name: (got - want).abs().max().item() for name, got in found.items()}
 
 
-def compare(record: Record, deadline: float, quick: bool = False) -> bool:
-    """The differences of every method on ViT-S at 224 pixels, one image. Returns whether all of them are
-    in `record`."""
-    cells = record.part(PART)
-    model, size = (QUICK_MODEL, 160) if quick else (SMALL, 224)
-    for method in METHODS[:1] if quick else METHODS:
-        key = f"{model}, {method}"
-        if key in cells:
+def compare(
+    record: Record,
+    deadline: float,
+    model: str = SMALL,
+    size: int = 224,
+    methods: Sequence[str] = METHODS,
+    ratio: float = RATIO,
+) -> bool:
+    """The differences of every method on one image, on the CPU in float32. Returns whether all of them
+    are in `record`."""
+    for method in methods:
+        key = f"{model}, {method}" + ("" if ratio == RATIO else f", ratio {ratio}")
+        if record.find(PART, key) is not None:
             continue
         if time.monotonic() > deadline:
             return False
         subject = build(model, 1, size)
-        with pitome.patch(subject.model, method, ratio=RATIO):
-            cells[key] = differences(subject.model, subject.inputs)
-        record.save()
+        with pitome.patch(subject.model, method, ratio=ratio):
+            record.keep(PART, key, differences(subject.model, subject.inputs))
     return True

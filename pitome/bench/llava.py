@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import pitome
-from pitome.bench.groups import RATIO
+from pitome.bench.groups import LEAST_PAIRS, RATIO
 from pitome.bench.record import Record
 from pitome.bench.results import estimate
 from pitome.bench.subjects import clip_tower
@@ -56,11 +56,19 @@ class Llava:
     As there, the features are those that enter the tower's last layer, which therefore does not merge.
     """
 
-    def __init__(self, tower: nn.Module, language: nn.Module, project: nn.Module, method: str, sizes: Sizes):
+    def __init__(
+        self,
+        tower: nn.Module,
+        language: nn.Module,
+        project: nn.Module,
+        method: str,
+        ratio: float,
+        sizes: Sizes,
+    ):
         self.tower, self.language, self.project = share(tower), language, project
         self.sizes = sizes
         if method != UNMERGED:
-            pitome.patch(self.tower, method, ratio=RATIO, layers=list(range(sizes.tower_layers - 1)))
+            pitome.patch(self.tower, method, ratio=ratio, layers=list(range(sizes.tower_layers - 1)))
 
     def run(self, image: Tensor, device: str, clock: Any) -> tuple[dict[str, float], int]:
         """Seconds of every stage for `image` [1, 3, H, W], and the image's tokens in the prompt."""
@@ -91,12 +99,15 @@ def time_llava(
     dtype: torch.dtype,
     sizes: Sizes = FULL,
     methods: tuple[str, ...] = ("pitome", "tome"),
-    pairs: int = 6,
+    ratio: float = RATIO,
+    pairs: int = LEAST_PAIRS,
 ) -> bool:
     """Time every stage with and without merging, in turn, one thread, CPU time (wall time on an
     accelerator). Returns whether the record has all of it."""
-    cells = record.part(PART)
-    if all(method in cells for method in methods):
+    keys = {method: method if ratio == RATIO else f"{method}, ratio {ratio}" for method in methods}
+    found = {method: record.find(PART, key) for method, key in keys.items()}
+    methods = tuple(m for m, cell in found.items() if cell is None or cell.get("pairs", LEAST_PAIRS) < pairs)
+    if not methods:
         return True
     if time.monotonic() > deadline:
         return False
@@ -104,7 +115,7 @@ def time_llava(
     rounds: list[dict[str, dict[str, float]]] = []
     rows: dict[str, int] = {}
     with threads(1), torch.no_grad():
-        image, variants = _build(sizes, methods, device, dtype)
+        image, variants = _build(sizes, methods, ratio, device, dtype)
         for number in range(pairs + 1):
             names = list(variants) if number % 2 == 0 else list(variants)[::-1]
             taken = {}
@@ -112,13 +123,13 @@ def time_llava(
                 taken[name], rows[name] = variants[name].run(image, device, clock)
             rounds.append(taken)
     for method in methods:
-        cells[method] = _row(rounds[1:], method, rows)  # the first round warms up
-    record.save()
+        row = _row(rounds[1:], method, rows)  # the first round warms up
+        record.keep(PART, keys[method], {"ratio": ratio, "pairs": pairs, **row})
     return True
 
 
 def _build(
-    sizes: Sizes, methods: tuple[str, ...], device: str, dtype: torch.dtype
+    sizes: Sizes, methods: tuple[str, ...], ratio: float, device: str, dtype: torch.dtype
 ) -> tuple[Tensor, dict[str, Llava]]:
     from transformers import LlamaConfig, LlamaModel
 
@@ -130,7 +141,7 @@ def _build(
     for part in (tower, language, project):
         part.to(device, dtype).eval()
     image = torch.randn(1, 3, sizes.pixels, sizes.pixels, device=device, dtype=dtype)
-    return image, {name: Llava(tower, language, project, name, sizes) for name in (UNMERGED, *methods)}
+    return image, {name: Llava(tower, language, project, name, ratio, sizes) for name in (UNMERGED, *methods)}
 
 
 def _row(rounds: list[dict[str, dict[str, float]]], method: str, rows: dict[str, int]) -> dict[str, Any]:

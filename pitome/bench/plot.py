@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pitome.bench.results import Result
+from pitome.bench.targets import clock_of
 from pitome.records.files import write_atomically
 
 # Okabe and Ito 2008, as in the plots of the runs.
@@ -18,13 +20,17 @@ _APART = 0.35
 """Per cent of FLOPs between methods on the picture, which would else hide one another."""
 
 
-def plot(timed: Sequence[Result], path: Path) -> bool:
-    """Write the picture of the eager results on one thread; False where there is none.
+_TIMES = {"cpu": "CPU time, one thread", "wall": "wall time"}
+
+
+def plot(timed: Sequence[Result], path: Path, conditions: Mapping[str, Any], revisions: str) -> bool:
+    """Write the picture of the eager results by the clock of the device; False where there is none.
 
     x: FLOPs in percent of the unmerged model's, methods drawn side by side; y: speed-up with its 95 %
     interval; colour by method, marker by model.
     """
-    shown = [r for r in timed if r.group["clock"] == "cpu" and r.group["mode"] == "eager"]
+    clock = clock_of(conditions)
+    shown = [r for r in timed if r.group["clock"] == clock and r.group["mode"] == "eager"]
     if not shown:
         return False
     # Figure itself, not pyplot: no display is looked for and no figure is kept in memory.
@@ -60,7 +66,9 @@ def plot(timed: Sequence[Result], path: Path) -> bool:
         axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=model)
     axes.plot([], [], color="0.25", linestyle="--", label="limit set by FLOPs")
     axes.set_xlabel("FLOPs, % of the unmerged model")
-    axes.set_ylabel("Times as fast as unmerged (CPU time, one thread)")
+    axes.set_ylabel(f"Times as fast as unmerged ({_TIMES[clock]})")
+    measured = ", ".join(str(conditions[name]) for name in ("device", "dtype"))
+    axes.set_title(f"{measured}, torch {conditions['torch']}, {revisions}", fontsize=9)
     axes.grid(True, color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -23,22 +23,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pitome.bench.allocator import ENVIRONMENT
+from pitome.bench.checkout import METHODS, check_checkout
 from pitome.bench.groups import RATIO
 from pitome.bench.record import Record
 from pitome.bench.targets import paired
 from pitome.data.roots import cache_folder
-from pitome.errors import PitomeError, UsageError
+from pitome.errors import PitomeError
 
 PART = "reference"
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("reference_worker.py")
-# Our name of what the repository runs -> where it patches a DeiT (hchautran/PiToMe at 550b5de).
-METHODS = {
-    "pitome": "algo.pitome.patch.deit",
-    "tome": "algo.tome.patch.deit",
-    "tofu": "algo.tofu.patch.deit",
-    "diffrate": "algo.DiffRate.patch.deit",
-}
 SMALL = {
     "img_size": 224,
     "patch_size": 16,
@@ -68,39 +62,39 @@ def reference(
     ratio: float = RATIO,
     pairs: int = 20,
     methods: tuple[str, ...] = tuple(METHODS),
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> bool:
-    """Time the `_repo` presets against `checkout` on a ViT of `args`, one thread, CPU time, and compare
-    the outputs. Returns whether every method was done before `deadline` (time.monotonic).
+    """Time the `_repo` presets against `checkout` on a ViT of `args`, one thread, CPU time (on an accelerator
+    wall time), and compare the outputs. Returns whether every method was done before `deadline`
+    (time.monotonic).
 
     Raises UsageError for a folder that is no checkout, CheckoutError where their code fails.
     """
     check_checkout(checkout, methods)
-    cells = record.part(PART)
     timm = _timm_folder(checkout)
     for method in methods:
         key = f"{name}-{method}-batch{batch}-{ratio}"
-        if key in cells:
+        cell = record.find(PART, key)
+        if cell is not None and cell["pairs"] >= pairs:
             continue
         if time.monotonic() > deadline:
             return False
-        cells[key] = {"method": method} | _compare(checkout, timm, method, args, batch, ratio, pairs)
-        record.save()
+        where = {"device": device, "dtype": dtype}
+        found = _compare(checkout, timm, method, args, batch, ratio, pairs, where)
+        record.keep(PART, key, {"model": name, "method": method, "ratio": ratio} | found)
     return True
 
 
-def check_checkout(checkout: Path, methods: tuple[str, ...] = tuple(METHODS)) -> None:
-    """Raises UsageError for a folder that lacks the files of `methods`."""
-    for method in methods:
-        file = checkout.joinpath(*METHODS[method].split(".")).with_suffix(".py")
-        if not file.is_file():
-            raise UsageError(
-                f"{checkout} is no checkout of the PiToMe repository: it has no "
-                f"{file.relative_to(checkout)}; clone hchautran/PiToMe and give its folder"
-            )
-
-
 def _compare(
-    checkout: Path, timm: Path | None, method: str, args: dict[str, Any], batch: int, ratio: float, pairs: int
+    checkout: Path,
+    timm: Path | None,
+    method: str,
+    args: dict[str, Any],
+    batch: int,
+    ratio: float,
+    pairs: int,
+    where: dict[str, str],
 ) -> dict[str, Any]:
     from timm.models.vision_transformer import VisionTransformer
 
@@ -111,6 +105,7 @@ def _compare(
         tensors = Path(folder) / "in.safetensors"
         save_file({**model.state_dict(), "input": x}, tensors)
         common = {
+            **where,
             "args": {**args, "qkv_bias": True},
             "ratio": ratio,
             "threads": 1,

@@ -1,9 +1,9 @@
 """A child process that runs one side, the authors' implementation or ours: reference_worker.py SETTINGS.json.
 
-It runs its model once, prints `ready`, and then answers every line it reads with the CPU seconds of one
-forward in float32. In the end it writes what the model makes of the inputs in float32 and in float64. Their
-code is imported file by file: the `__init__` of their packages imports libraries (LAVIS among them) that a
-DeiT does not need.
+It runs its model once, prints `ready`, and then answers every line it reads with the seconds of one forward
+in the asked dtype: CPU time, on CUDA wall time until the device is done. In the end it writes what the model
+makes of the inputs in float32 and, with the weights as they were timed, in float64. Their code is imported
+file by file: the `__init__` of their packages imports libraries (LAVIS among them) that a DeiT does not need.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,30 @@ def main(path: str) -> None:
 
         with torch.no_grad():
             single = _tensor(model(x)).contiguous()
+            dtype = getattr(torch, settings["dtype"])
+            model, x = model.to(dtype), x.to(dtype)
+            seconds = _stopwatch(settings["device"])
+            seconds(lambda: model(x))
             print("ready", file=answers, flush=True)
             for _ in sys.stdin:
-                start = time.process_time()
-                model(x)
-                print(time.process_time() - start, file=answers, flush=True)
+                print(seconds(lambda: model(x)), file=answers, flush=True)
             double = _tensor(model.double()(x.double())).contiguous()
-            save_file({"single": single, "double": double}, settings["output"])
+            save_file({"single": single.cpu(), "double": double.cpu()}, settings["output"])
+
+
+def _stopwatch(device: str) -> Callable[[Callable[[], object]], float]:
+    """Seconds of one call on `device`."""
+    import torch
+
+    def seconds(call: Callable[[], object]) -> float:
+        clock = time.process_time if device == "cpu" else time.perf_counter
+        start = clock()
+        call()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        return clock() - start
+
+    return seconds
 
 
 def _load(settings: dict[str, Any]) -> tuple[Any, Any]:
@@ -55,9 +73,9 @@ def _load(settings: dict[str, Any]) -> tuple[Any, Any]:
 
     model: Any = VisionTransformer(**settings["args"])
     tensors = load_file(settings["tensors"])
-    x = tensors.pop("input")
+    x = tensors.pop("input").to(settings["device"])
     model.load_state_dict(tensors)
-    model.eval()
+    model.to(settings["device"]).eval()
     if settings["module"] is None:
         import pitome
 

@@ -27,15 +27,15 @@ class Result:
     """One merged variant beside the unmerged one.
 
     promise: FLOPs unmerged / merged; speedup: median of the rounds' ratios; saved: the share of the
-    promised time that was saved, (1 - 1/speedup) / (1 - 1/promise); memory: bytes a forward takes beside
-    the weights, merged and unmerged.
+    promised time that was saved, (1 - 1/speedup) / (1 - 1/promise), None where nothing is promised; memory:
+    bytes a forward takes beside the weights, merged and unmerged.
     """
 
     group: Mapping[str, Any]
     method: str
     promise: float
     speedup: Interval
-    saved: Interval
+    saved: Interval | None
     rounds: int
     seconds: float
     seconds_unmerged: float
@@ -67,16 +67,20 @@ def _result(cell: Mapping[str, Any], method: str) -> Result:
         method=method,
         promise=promise,
         speedup=speedup,
-        saved=Interval(
-            saved_share(speedup.value, promise),
-            None if speedup.low is None else saved_share(speedup.low, promise),
-            None if speedup.high is None else saved_share(speedup.high, promise),
-        ),
+        saved=_saved(speedup, promise),
         rounds=len(merged),
         seconds=float(np.median(merged)),
         seconds_unmerged=float(np.median(plain)),
         memory=None if None in memory else (memory[0], memory[1]),
     )
+
+
+def _saved(speedup: Interval, promise: float) -> Interval | None:
+    """The share of the promised time, with its interval; None where merging promises none."""
+    if promise <= 1:
+        return None
+    low, high = (None if one is None else saved_share(one, promise) for one in (speedup.low, speedup.high))
+    return Interval(saved_share(speedup.value, promise), low, high)
 
 
 def estimate(values: np.ndarray) -> Interval:

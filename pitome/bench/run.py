@@ -2,73 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from pitome.bench import export, groups, layers, plot, table
 from pitome.bench.allocator import keep_memory
-from pitome.bench.groups import Group
+from pitome.bench.choice import Choice
+from pitome.bench.groups import BASE, LEAST_PAIRS, METHODS, QUICK_MODEL, RATIO, SMALL, Group
 from pitome.bench.llava import time_llava
 from pitome.bench.record import Record
-from pitome.bench.reference import check_checkout, reference
+from pitome.bench.reference import reference
 from pitome.bench.results import results
 from pitome.bench.startup import startup
-from pitome.bench.subjects import own_size
+from pitome.bench.subjects import check_model, own_size
 from pitome.bench.sweep import sweep
 from pitome.bench.timing import all_threads, time_group
-from pitome.errors import UsageError
-from pitome.measure.throughput import LEAST_PAIRS
-from pitome.merge import registry
-from pitome.merge.schedule import check_ratio
 from pitome.records.files import write_atomically
 from pitome.tasks.environment import describe_environment, resolve_device
 
-PARTS = ("export", "startup", "reference", "layers", "scaling", "llava", "sweep", "speed")
-"""Short ones first, so that a bench of few minutes has something of everything."""
-
 Step = Callable[[Record, float], bool]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to measure; as the options of scripts/bench.py."""
-
-    results: Path
-    parts: Sequence[str] = PARTS
-    models: Sequence[str] | None = None
-    methods: Sequence[str] | None = None
-    ratio: float = groups.RATIO
-    batch: int = 16
-    device: str = "cpu"
-    dtype: str = "float32"
-    minutes: float | None = None
-    pairs: int | None = None
-    reference: Path | None = None
-    quick: bool = False
-
-    def check(self) -> None:
-        """Raises UsageError for what cannot be measured."""
-        check_ratio(self.ratio)
-        if self.batch < 1:
-            raise UsageError(f"batch={self.batch} is not a whole number >= 1; give the images of a batch")
-        if self.minutes is not None and not self.minutes > 0:
-            raise UsageError(f"minutes={self.minutes} is not above 0; leave it out for no limit")
-        if self.pairs is not None and self.pairs < LEAST_PAIRS:
-            raise UsageError(f"pairs={self.pairs} is too few for an interval; give {LEAST_PAIRS} or more")
-        for method in self.methods or ():
-            registry.get(method)
-        for model in self.models or ():
-            own_size(model)
-        if self.reference is not None:
-            check_checkout(self.reference)
 
 
 def bench(choice: Choice) -> bool:
@@ -79,19 +40,36 @@ def bench(choice: Choice) -> bool:
     """
     choice.check()
     device = str(resolve_device(choice.device))
+    _check_models(choice)
     conditions = describe(device, choice.dtype, choice.batch) | {"memory": keep_memory()}
     name = file_name(conditions) + ("-quick" if choice.quick else "")
     record = Record(choice.results / f"{name}.json", conditions)
+    for note in choice.notes():
+        print(note, file=sys.stderr)
     deadline = math.inf if choice.minutes is None else time.monotonic() + 60 * choice.minutes
     complete = True
     for part in choice.parts:
-        for title, step in _steps(part, choice, device):
+        for title, step in [] if choice.left_out(part) else _steps(part, choice, device):
             print(f"{part}: {title}", flush=True)
             complete = step(record, deadline) and complete
             _write_table(record)
-    plot.plot(results(record.parts.get("speed", {})), record.path.with_suffix(".png"))
+    timed = results(record.part("speed"))
+    plot.plot(timed, record.path.with_suffix(".png"), record.conditions, table.revisions(record.parts))
     print(table.targets_table(record.conditions, record.parts), record.path.with_suffix(".md"), sep="\n\n")
     return complete
+
+
+def _check_models(choice: Choice) -> None:
+    """Raises UsageError for a model or method that would stop the bench later."""
+    if choice.models is None and choice.methods is None:
+        return
+    for model in choice.models or ():
+        own_size(model)
+    found = dict.fromkeys(
+        (one.model, one.size, one.methods, one.ratio, one.layers) for one in _groups("speed", choice)
+    )
+    for model, size, methods, ratio, named in found:
+        check_model(model, size, methods, ratio, named)
 
 
 def _write_table(record: Record) -> None:
@@ -128,52 +106,73 @@ def file_name(conditions: dict[str, Any]) -> str:
 
 def _steps(part: str, choice: Choice, device: str) -> list[tuple[str, Step]]:
     """What there is to do for `part`, with a title."""
-    dtype, quick = getattr(torch, choice.dtype), choice.quick
+    dtype, methods = getattr(torch, choice.dtype), choice.merging(METHODS)
+    ratio = RATIO if choice.ratio is None else choice.ratio
     if part in ("speed", "scaling"):
         return [(group.key, _timed(group, device, dtype)) for group in _groups(part, choice)]
     if part == "layers":
-        wanted = [(groups.QUICK_MODEL, 160, 2, "pitome")] if quick else layers.wanted(choice.batch)
-        chosen = [one for one in wanted if _is_chosen(one[0], [one[3]], choice)]
-        return [("every block", lambda record, end: layers.break_down(chosen, record, end, device, dtype))]
+        cells = _layers(choice, methods)
+        return [
+            ("every block", lambda record, end: layers.break_down(cells, record, end, device, dtype, ratio))
+        ]
     if part == "export":
-        return [("torch.export and onnxruntime", lambda record, end: export.compare(record, end, quick))]
+        model, size = (QUICK_MODEL, 160) if choice.quick else (SMALL, 224)
+        few = choice.merging(METHODS[:1]) if choice.quick else methods
+        step: Step = functools.partial(export.compare, model=model, size=size, methods=few, ratio=ratio)
+        return [("torch.export and onnxruntime", step)]
     if part == "reference" and choice.reference is not None:
-        checkout, batch = choice.reference, choice.batch
-        return [("their code", lambda record, end: reference(checkout, record, end, batch=batch))]
-    if part == "llava" and not quick:
-        return [("tower, prefill, decoding", lambda record, end: time_llava(record, end, device, dtype))]
-    if quick or device != "cpu":  # what follows does not depend on the device
-        return []
-    if part == "startup":
-        return [("run.py", startup)]
-    return [("16 points", sweep)] if part == "sweep" else []
+        step = functools.partial(
+            reference,
+            choice.reference,
+            batch=choice.batch,
+            ratio=ratio,
+            methods=choice.in_checkout(),
+            device=device,
+            dtype=choice.dtype,
+            pairs=choice.pairs or 20,
+        )
+        return [("their code", step)]
+    if part == "llava":
+        named = choice.merging(("pitome", "tome"))
+        step = functools.partial(
+            time_llava,
+            device=device,
+            dtype=dtype,
+            methods=named,
+            ratio=ratio,
+            pairs=choice.pairs or LEAST_PAIRS,
+        )
+        return [("tower, prefill, decoding", step)]
+    return [("run.py", startup)] if part == "startup" else [("16 points", sweep)]
+
+
+def _layers(choice: Choice, methods: tuple[str, ...]) -> list[layers.Wanted]:
+    if choice.quick:
+        return [(QUICK_MODEL, 160, choice.batch, method) for method in choice.merging(("pitome",))]
+    return layers.wanted(choice.batch, choice.models or (SMALL, BASE), methods)
 
 
 def _groups(part: str, choice: Choice) -> list[Group]:
     if choice.quick:
-        found = groups.quick() if part == "speed" else []
+        found = groups.quick(choice.batch, choice.ratio)
+    elif part == "scaling":
+        found = groups.scaling(choice.ratio)
     else:
         table_of = groups.images if choice.device == "cpu" else groups.gpu
-        found = table_of(choice.batch, choice.ratio) if part == "speed" else groups.scaling()
-        others = [m for m in choice.models or () if part == "speed" and m not in {one.model for one in found}]
-        for model in others:
-            one = Group(model, own_size(model), choice.batch, choice.ratio)
+        found = table_of(choice.batch, choice.ratio)
+        listed = {one.model for one in found}
+        for model in [name for name in choice.models or () if name not in listed]:
+            one = Group(model, own_size(model), choice.batch, choice.ratio or RATIO)
             found += [one, replace(one, clock="wall")]
+    if not choice.plain:
+        found = [one for one in found if one.mode != "onnx"]
     if choice.device != "cpu":
         found = [replace(one, clock="wall") for one in found]
     if choice.pairs is not None:
         found = [replace(one, pairs=choice.pairs) for one in found]
-    named = {one.key: replace(one, methods=_methods(one.methods, choice)) for one in found}
-    return [one for one in named.values() if _is_chosen(one.model, one.methods, choice)]
-
-
-def _methods(methods: Sequence[str], choice: Choice) -> tuple[str, ...]:
-    return tuple(methods) if choice.methods is None else tuple(m for m in choice.methods if m != "none")
-
-
-def _is_chosen(model: str, methods: Sequence[str], choice: Choice) -> bool:
-    wanted = choice.methods is None or not set(methods).isdisjoint({*choice.methods, "none"})
-    return wanted and (choice.models is None or model in choice.models)
+    named = [replace(one, methods=choice.merging(one.methods)) for one in found]
+    kept = {one.key: one for one in named if choice.models is None or one.model in choice.models}
+    return list(kept.values())
 
 
 def _timed(group: Group, device: str, dtype: torch.dtype) -> Step:

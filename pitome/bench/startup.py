@@ -35,23 +35,21 @@ def startup(record: Record, deadline: float, repeats: int = 3) -> bool:
     """Time `run.py` on questions that words alone decide, and a run on as little data as can be against
     the imports that it cannot do without. CPU time of the process and its children; each the median of
     `repeats`. Returns whether all of it was done before `deadline`."""
-    cells = record.part(PART)
     for words in ANSWERS:
         name = f"run.py {' '.join(words)}"
-        if name in cells:
+        if record.find(PART, name) is not None:
             continue
         if time.monotonic() > deadline:
             return False
         code = 0 if words == ("--help",) else 2
         taken = [cpu_seconds([sys.executable, "run.py", *words], code) for _ in range(repeats)]
-        cells[name] = {"kind": "answer", "seconds": statistics.median(taken), "repeats": repeats}
-        record.save()
+        cell = {"kind": "answer", "seconds": statistics.median(taken), "repeats": repeats}
+        record.keep(PART, name, cell)
     name = "run.py weights=random limit=2"
-    if name not in cells:
+    if record.find(PART, name) is None:
         if time.monotonic() > deadline:
             return False
-        cells[name] = _fixed(repeats)
-        record.save()
+        record.keep(PART, name, _fixed(repeats))
     return True
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pitome.errors import UsageError
+import pitome
+from pitome.bench.groups import BERT, CLIP
+from pitome.errors import PitomeError, UnsupportedModelError, UsageError
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,6 @@ class Subject:
     size: int
 
 
-# Beside these, every VisionTransformer of timm.
-BERT, CLIP = "bert_base", "clip_l336"
-
-
 def build(
     name: str, batch: int, size: int, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Subject:
@@ -34,11 +32,27 @@ def build(
     other name: a model of timm. Raises UsageError for one that timm does not have.
     """
     torch.manual_seed(0)
-    make: dict[str, Callable[[int], nn.Module]] = {BERT: _bert, CLIP: clip_tower}
-    model = make.get(name, lambda pixels: _timm(name, pixels))(size).to(device, dtype).eval()
+    model = _make(name, size).to(device, dtype).eval()
     if name == BERT:
         return Subject(model, torch.randint(1000, 30000, (batch, size), device=device), size)
     return Subject(model, torch.randn(batch, 3, size, size, device=device, dtype=dtype), size)
+
+
+def check_model(name: str, size: int, methods: Sequence[str], ratio: float, layers: str | None) -> None:
+    """Raises UsageError where the model `name` does not exist or takes one of `methods` not. Builds it
+    without weights."""
+    own_size(name)
+    for method in methods:
+        try:
+            with torch.device("meta"), pitome.patch(_make(name, size), method, ratio=ratio, layers=layers):
+                pass
+        except PitomeError as problem:
+            raise UsageError(f"{name} cannot be timed with {method}, choose others: {problem}") from None
+
+
+def _make(name: str, size: int) -> nn.Module:
+    made: dict[str, Callable[[int], nn.Module]] = {BERT: _bert, CLIP: clip_tower}
+    return made.get(name, lambda pixels: _timm(name, pixels))(size)
 
 
 def _bert(tokens: int) -> nn.Module:
@@ -79,4 +93,7 @@ def _timm(name: str, pixels: int) -> nn.Module:
     import timm
 
     own_size(name)  # raises for an unknown one
-    return timm.create_model(name, img_size=pixels)
+    try:
+        return timm.create_model(name, img_size=pixels)
+    except TypeError as problem:  # of no VisionTransformer
+        raise UnsupportedModelError(f"it is not made for images of a chosen size ({problem})") from None

@@ -24,9 +24,8 @@ def sweep(record: Record, deadline: float, limit: int = 2000) -> bool:
     of it over its forwards and one start (up to the first forward). Returns whether it is in `record`."""
     from pitome.bench.startup import ROOT
 
-    cells = record.part(PART)
     name = f"16 ratios of pitome, {limit} images"
-    if name in cells:
+    if record.find(PART, name) is not None:
         return True
     if time.monotonic() > deadline:
         return False
@@ -36,10 +35,11 @@ def sweep(record: Record, deadline: float, limit: int = 2000) -> bool:
         command = [sys.executable, "-m", "pitome.bench.sweep", *words, "source=package", f"results={folder}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:  # without the data there is nothing to measure
-        print(f"sweep not measured: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        silent = f"it ended with {done.returncode} and said nothing"
+        said = done.stderr.strip().splitlines() or [silent]
+        print(f"sweep not measured: {said[-1]}", file=sys.stderr)
         return False
-    cells[name] = json.loads(done.stdout.strip().splitlines()[-1])
-    record.save()
+    record.keep(PART, name, json.loads(done.stdout.strip().splitlines()[-1]))
     return True
 
 

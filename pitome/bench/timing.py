@@ -28,7 +28,7 @@ def time_group(group: Group, record: Record, deadline: float, device: str, dtype
     A round runs every variant once, each next round in the opposite order; what a round took is saved
     at once. Returns whether the group is complete.
     """
-    cell = record.part(PART).setdefault(group.key, {"group": {}, "rounds": []})
+    cell = record.find(PART, group.key) or {"rounds": []}
     cell["group"] = dict(vars(group))  # more pairs may be asked for than before
     if len(cell["rounds"]) >= group.pairs:
         return True
@@ -45,7 +45,7 @@ def time_group(group: Group, record: Record, deadline: float, device: str, dtype
             names = list(calls) if len(cell["rounds"]) % 2 == 0 else list(calls)[::-1]
             taken = {name: seconds(calls[name], clock, device) for name in names}
             cell["rounds"].append({name: taken[name] for name in calls})
-            record.save()
+            record.keep(PART, group.key, cell, complete=len(cell["rounds"]) >= group.pairs)
     if group.mode == "compile":
         torch.compiler.reset()
     return len(cell["rounds"]) >= group.pairs

@@ -42,8 +42,8 @@ def small_tower(monkeypatch):
     monkeypatch.setattr(llava, "clip_tower", lambda *_: CLIPVisionModel(config))
 
 
-def run(record: Record, deadline: float = math.inf) -> bool:
-    return time_llava(record, deadline, "cpu", torch.float32, TINY)
+def run(record: Record, deadline: float = math.inf, **given) -> bool:
+    return time_llava(record, deadline, "cpu", torch.float32, TINY, **given)
 
 
 def test_every_stage_with_the_tokens_that_are_left(tmp_path, monkeypatch):
@@ -56,9 +56,14 @@ def test_every_stage_with_the_tokens_that_are_left(tmp_path, monkeypatch):
     assert (row["image_tokens_unmerged"], row["image_tokens"]) == (49, 43)
     for stage in llava.STAGES:
         assert row[f"{stage}_low"] <= row[f"{stage}_speedup"] <= row[f"{stage}_high"]
-    before = record.parts["llava"]
-    monkeypatch.setattr(llava, "_build", None)
-    assert run(record) and record.parts["llava"] == before
+    before = dict(record.part("llava"))
+    with monkeypatch.context() as patch:
+        patch.setattr(llava, "_build", None)
+        assert run(record) and record.parts["llava"] == before
+    assert run(record, ratio=0.5, methods=("tome",)) and run(record, pairs=7, methods=("pitome",))
+    found = record.part("llava")
+    assert found["tome, ratio 0.5"]["image_tokens"] < 43 and found["pitome"]["pairs"] == 7
+    assert found["tome"] == before["tome"]
 
 
 def test_nothing_is_begun_after_the_deadline(tmp_path):

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from pitome.bench.checkout import check_checkout
 from pitome.bench.record import Record
-from pitome.bench.reference import CheckoutError, check_checkout, reference
+from pitome.bench.reference import CheckoutError, reference
 from pitome.errors import UsageError
 
 ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -35,10 +36,9 @@ def checkout(tmp_path):
     return tmp_path / "checkout"
 
 
-def run(checkout, record):
-    return reference(
-        checkout, record, math.inf, name="tiny", args=ARGS, batch=2, ratio=1.0, pairs=6, methods=("pitome",)
-    )
+def run(checkout, record, **given):
+    settings = {"name": "tiny", "args": ARGS, "batch": 2, "ratio": 1.0, "pairs": 6, "methods": ("pitome",)}
+    return reference(checkout, record, math.inf, **settings | given)
 
 
 def test_a_checkout_is_run_beside_ours_and_compared(checkout, tmp_path):
@@ -48,9 +48,24 @@ def test_a_checkout_is_run_beside_ours_and_compared(checkout, tmp_path):
     assert cell["difference"] < 1e-12 and cell["images_equal_in_float32"] == cell["images"] == 2
     assert len(cell["ours"]) == len(cell["theirs"]) == 6 and min(cell["ours"] + cell["theirs"]) >= 0
     assert cell["low"] <= cell["speedup"] <= cell["high"]
+    assert (cell["method"], cell["ratio"]) == ("pitome", 1.0)
+    assert run(checkout, record, pairs=8)
+    assert [len(cell["ours"]) for cell in record.part("reference").values()] == [8]
     # what is recorded is not measured again
     (checkout / "algo" / "pitome" / "patch" / "deit.py").write_text("raise OSError")
     assert run(checkout, record)
+
+
+def test_times_are_of_the_dtype_that_was_asked_for(checkout, tmp_path):
+    log, file = tmp_path / "log", checkout / "algo" / "pitome" / "patch" / "deit.py"
+    noted = f"print(x.dtype, file=open({str(log)!r}, 'a')); return forward"
+    file.write_text(PATCH.replace("return forward", noted))
+    record = Record(tmp_path / "a.json", {})
+    assert run(checkout, record, dtype="bfloat16")
+    # to compare, to warm up (twice), six times, to compare
+    assert log.read_text().split() == ["torch.float32", *["torch.bfloat16"] * 8, "torch.float64"]
+    (cell,) = record.part("reference").values()
+    assert cell["difference"] < 1e-12 and cell["images_equal_in_float32"] == 2
 
 
 def test_a_checkout_that_fails_is_one_line(checkout, tmp_path):

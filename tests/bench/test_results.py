@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pitome.bench import table, targets
-from pitome.bench.groups import BASE, LARGE, SMALL, Group
+from pitome.bench import plot, table, targets
+from pitome.bench.groups import BASE, LARGE, METHODS, SMALL, Group, images
 from pitome.bench.results import (
     MET,
     MISSED,
@@ -19,6 +19,9 @@ from pitome.bench.results import (
     results,
     saved_share,
 )
+
+CPU = {"device": "cpu", "dtype": "float32", "torch": "2.15"}
+GPU = {"device": "NVIDIA H200", "dtype": "bfloat16", "torch": "2.15"}
 
 
 def cell(group: Group, speedups: list[float], macs: tuple[int, int] = (150, 100)) -> dict:
@@ -164,6 +167,76 @@ def test_the_page_names_conditions_and_incomplete_rows_and_the_fitted_exponents(
         for row in one["rounds"]:
             row.update({"none": 1.0 * size**2, "pitome": 0.7 * size**2})
     text = table.markdown({"device": "cpu", "torch": "2.15"}, parts_of(*cells, cell(Group(BASE), [1.4] * 3)))
-    assert "Conditions: device cpu; torch 2.15." in text
-    assert "to the power 1.00 with pitome, 1.00 unmerged" in text
+    assert "Conditions: device cpu; torch 2.15; git_revision None;" in text
+    assert "to the power 1.00 with pitome at ratio 0.925, 1.00 unmerged" in text
     assert "| 3 of 20 |" in text and "not measured" in text
+
+
+def test_nothing_promised_is_no_share_instead_of_an_error(tmp_path):
+    same = cell(Group(SMALL, methods=("tome",), ratio=0.999), [1.0] * 20, (100, 100))
+    (one,) = results({"a": same})
+    assert one.saved is None and one.speedup.value == 1.0
+    assert "| tome | 1.000 | 1.000 [1.000, 1.000] |  |" in table.markdown(CPU, parts_of(same))
+    assert plot.plot([one], tmp_path / "a.png", CPU, "revision a")
+
+
+def on_gpu() -> dict:
+    """Wall time of ViT-B at batch 64, and the points of both curves."""
+    shapes = [(224, 1), (384, 1), (512, 1), (224, 4), (224, 32)]
+    curves = [
+        cell(Group(SMALL, size, batch, methods=("pitome",), clock="wall", pairs=6), [1.4] * 6)
+        for size, batch in shapes
+    ]
+    return parts_of(cell(Group(BASE, batch=64, clock="wall"), [1.49] * 20), *curves)
+
+
+def test_a_gpu_has_a_plot_and_exponents_of_wall_time(tmp_path):
+    parts = on_gpu()
+    text = table.markdown(GPU, parts)
+    assert f"Wall time of {SMALL} grows as tokens" in text and f"Wall time of {SMALL} grows as batch" in text
+    path = tmp_path / "a.png"
+    assert plot.plot(results(parts["speed"]), path, GPU, "revision a") and path.is_file()
+    assert not plot.plot(results(parts["speed"]), path, CPU, "revision a")
+
+
+def test_rows_of_a_gpu_that_were_not_measured_stay(tmp_path):
+    parts = on_gpu()
+    rows = {row.name: row for row in targets.judge_gpu(parts, results(parts["speed"]))}
+    assert rows[f"saved, {BASE}, tome, batch 64, eager, wall"].verdict == MET
+    assert not any("batch 4," in name or "batch 32," in name for name in rows)  # of the curves alone
+    for name in (f"plan and merge of a block's time, {BASE}", "times as fast as the authors' implementation"):
+        assert [row.verdict for row in rows.values() if row.name.startswith(name)] == [OPEN] * 4
+    row = {"method": "tome", "speedup": 1.5, "low": 1.4, "high": 1.6, "tolerance": 5e-5, "difference": 0.0}
+    rows = targets.judge_gpu({"reference": {"a": row}}, [])
+    (found,) = [one for one in rows if one.name.endswith("implementation, tome")]
+    assert (found.wanted, found.verdict) == (">= 2.000", MISSED)
+
+
+def test_another_ratio_is_judged_by_no_target():
+    layer = {"tokens": 197, "attention": 0.6, "plan": 0.02, "merge": 0.005, "mlp": 0.375}
+    base = {"model": BASE, "size": 224, "method": "pitome", "layers": [layer], "ratio": 0.5}
+    row = {"method": "tome", "speedup": 2.0, "low": 1.9, "high": 2.1, "tolerance": 1, "difference": 0}
+    found = targets.judge({"layers": {"a": base}, "reference": {"a": row | {"ratio": 0.5}}}, [])
+    assert {one.verdict for one in found} == {OPEN}
+
+
+def test_compiled_vit_l_is_among_the_targets():
+    names = [row.name for row in targets.judge({}, [])]
+    assert sum(f"saved, {LARGE}" in name and "compile, wall" in name for name in names) == 4
+    last = images()[-1]
+    assert (last.model, last.mode, last.clock, last.methods) == (LARGE, "compile", "wall", METHODS)
+
+
+def test_the_page_says_which_revision_measured_what():
+    one, other = cell(Group(SMALL), [1.4] * 20), cell(Group(BASE), [1.4] * 20)
+    one["measured"] = {"git_revision": "a" * 40, "git_dirty": False, "load": 0.5}
+    other["measured"] = one["measured"] | {"load": 1.5}
+    text = table.markdown(CPU, {"speed": {"small": one, "base": other}})
+    assert f"; git_revision {'a' * 40}; git_dirty False; load 0.5 to 1.5." in text
+    assert "## Revisions" not in text
+    other["measured"] = {"git_revision": "b" * 40, "git_dirty": True, "load": 1.5}
+    text = table.markdown(CPU, {"speed": {"small": one, "base": other}})
+    assert f"git_revision {'a' * 40} and {'b' * 40}, see Revisions" in text
+    assert f"| {'a' * 40} | False | speed | small |" in text
+    assert f"| {'b' * 40} | True | speed | base |" in text
+    assert table.revisions({"speed": {"small": one}}) == "revision aaaaaaa"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -102,3 +103,21 @@ def test_memory_of_a_forward_is_its_peak_not_what_is_left():
         return second
 
     assert forward_memory(call, torch.device("cpu")) == 10 << 20
+
+
+def test_rounds_of_other_code_are_not_gone_on_with(order, tmp_path, capsys):
+    path, more = tmp_path / "a.json", dataclasses.replace(GROUP, pairs=5)
+    assert run(Record(path, {"git_revision": "a"}))
+    record = Record(path, {"git_revision": "b"})
+    order[:] = [None] * 100
+    assert run(record, group=more)
+    assert "was measured by other code (revision a)" in capsys.readouterr().err
+    cell = Record(path, {}).part("speed")[GROUP.key]
+    assert len(cell["rounds"]) == 5 and cell["rounds"][0]["none"] == 101
+    assert cell["measured"]["git_revision"] == "b"
+    assert not run(record, deadline=time.monotonic() - 1, group=dataclasses.replace(GROUP, pairs=6))
+    # nothing was measured by c, so nothing says that it was
+    later = Record(path, {"git_revision": "c"})
+    assert not run(later, deadline=time.monotonic() - 1, group=more)
+    later.save()
+    assert Record(path, {}).part("speed")[GROUP.key] == cell
