@@ -18,6 +18,9 @@ OF_CELL = ("git_revision", "git_dirty", "load")
 """Conditions that change from cell to cell; each keeps its own, under `measured`."""
 
 ROOT = Path(__file__).parents[2]
+CODE = [f"pitome/{part}" for part in ("adapters", "bench", "measure", "merge", "models")]
+"""What a time depends on."""
+
 Parts = dict[str, dict[str, Any]]
 
 
@@ -25,7 +28,7 @@ class Record:
     """One JSON file: `conditions`, the cells of every part, `parts[part][key]`, and in `anew` the begun cells
     that are to replace those of other code.
 
-    Code is other where `pitome/` differs between two revisions, or where git cannot tell. Raises DataError
+    Code is other where `CODE` differs between two revisions, or where git cannot tell. Raises DataError
     for a file that is no record, or that was measured under other conditions.
     """
 
@@ -111,12 +114,12 @@ def short(measured: Mapping[str, Any]) -> str:
 
 @functools.cache
 def same_code(one: str | None, other: str | None) -> bool:
-    """Whether `pitome/` is the same at two revisions of this project; False where git cannot tell."""
+    """Whether `CODE` is the same at two revisions of this project; False where git cannot tell."""
     if one == other:
         return True
     if not all(name and re.fullmatch(r"[0-9a-f]{7,64}", name) for name in (one, other)):
         return False
-    command = ["git", "-C", str(ROOT), "diff", "--quiet", str(one), str(other), "--", "pitome"]
+    command = ["git", "-C", str(ROOT), "diff", "--quiet", str(one), str(other), "--", *CODE]
     try:
         return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
     except (OSError, subprocess.SubprocessError):

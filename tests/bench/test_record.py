@@ -97,22 +97,23 @@ def test_the_same_code_of_another_revision_goes_on(tmp_path, monkeypatch, capsys
     assert (measured["git_revision"], measured["git_dirty"]) == ("b", True)
 
 
-def test_code_is_what_lies_in_the_package(tmp_path, monkeypatch):
+def test_code_is_what_a_time_depends_on(tmp_path, monkeypatch):
     def git(*words: str) -> str:
         own = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
         command = ["git", "-C", str(tmp_path), *own, *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     git("init")
-    (tmp_path / "pitome").mkdir()
+    for part in ("merge", "page"):
+        (tmp_path / "pitome" / part).mkdir(parents=True)
     revisions = []
-    for name, text in (("pitome/a.py", "1"), ("README.md", "2"), ("pitome/a.py", "3")):
+    for name, text in (("pitome/merge/a.py", "1"), ("pitome/page/a.py", "2"), ("pitome/merge/a.py", "3")):
         (tmp_path / name).write_text(text)
         git("add", ".")
         git("commit", "-m", text)
         revisions.append(git("rev-parse", "HEAD"))
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    first, docs, code = revisions
-    assert same_code(first, docs) and not same_code(docs, code)
+    first, page, code = revisions
+    assert same_code(first, page) and not same_code(page, code)
     assert same_code("unknown", "unknown") and same_code(None, None)
     assert not any(same_code(first, other) for other in (None, "0" * 40, "--stat"))
