@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from pitome.config import CONF, DEFAULT_RATIO
+from pitome.config import CONF, DEFAULT_RATIO, find_choice
 from pitome.experiments.loading import read_yaml
 from pitome.experiments.values import AMOUNTS
 from pitome.records.identity import UNMERGED, canonical
@@ -77,7 +78,9 @@ def _model(point: Mapping[str, Any], record: Record) -> bool:
     if name is None:
         return True
     own = record.config.get("model", {})
-    if own.get("checkpoint") != point.get("model.checkpoint", _checkpoint(str(name))):
+    path = find_choice("model", str(name))
+    wanted = point.get("model.checkpoint", own.get("checkpoint") if path is None else _checkpoint(path))
+    if own.get("checkpoint") != wanted:
         return False  # fine-tuned for other data, under the same name
     changed = any(key.startswith("model.") for key in point)
     return own.get("name") == name if changed else record.model.name == name
@@ -103,9 +106,8 @@ def _amount(point: Mapping[str, Any], record: Record) -> bool:
 
 
 @functools.cache
-def _checkpoint(model: str) -> Any:
-    path = CONF / "model" / f"{model}.yaml"
-    return read_yaml(path)["checkpoint"] if path.is_file() else None
+def _checkpoint(path: Path) -> Any:
+    return (read_yaml(path) or {}).get("checkpoint")
 
 
 @functools.cache

@@ -85,6 +85,23 @@ NOT_THE_POINT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_model_of_ones_own_has_its_own_checkpoint(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by ./conf; where that is not at hand, by nothing but the record."""
+    monkeypatch.chdir(tmp_path)
+    if known:
+        (tmp_path / "conf" / "model").mkdir(parents=True)
+        (tmp_path / "conf/model/mine.yaml").write_text("name: mine\ncheckpoint: mine.safetensors\n")
+    run = record(TOME, {"top1": 0.777})
+    for checkpoint in ("mine.safetensors", "other.safetensors"):
+        config = {**run.config, "model": {"name": "mine", "checkpoint": checkpoint}}
+        own = dataclasses.replace(run, config=config, model=dataclasses.replace(run.model, name="mine"))
+        counts = checkpoint == "mine.safetensors" or not known
+        assert bool(matching.runs(TOME | {"model": "mine"}, [own])) is counts
+
+
 @pytest.mark.parametrize("case", NOT_THE_POINT)
 def test_another_run_does_not_count(write: Callable[..., Path], case: str) -> None:
     point, changes = NOT_THE_POINT[case]
