@@ -95,7 +95,7 @@ def _score(similarity: Tensor, kind: str, margin: float, alpha: float) -> Tensor
 
 def _exp_(x: Tensor, scale: float = 1) -> Tensor:
     """exp(scale * x) in place."""
-    if is_eager_on_cpu(x):  # in a quarter of the time
+    if is_eager_on_cpu(x):  # which takes less time there
         return x.mul_(scale * math.log2(math.e)).exp2_()
     return x.mul_(scale).exp_()
 

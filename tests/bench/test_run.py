@@ -220,3 +220,11 @@ def test_a_record_of_other_code_is_kept_where_time_is_short(tmp_path, monkeypatc
     assert said.count("measured by other code (revision aaaaaaa)") == 3
     assert json.loads(path.read_text())["parts"] == before["parts"]
     assert f"git_revision {'a' * 40};" in path.with_suffix(".md").read_text()
+
+
+def test_the_least_number_of_pairs_is_that_of_the_intervals() -> None:
+    """It stands twice, so that options are checked before torch is imported."""
+    from pitome.bench.groups import LEAST_PAIRS
+    from pitome.measure import throughput
+
+    assert LEAST_PAIRS == throughput.LEAST_PAIRS
