@@ -18,17 +18,17 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from pitome.data.base import Preprocess
-from pitome.data.build import DATA
-from pitome.data.roots import check_source
-from pitome.data.text_sets import SETS
-from pitome.data.vqa_benchmarks import check_options
 from pitome.errors import UsageError, nearest
 from pitome.merge.plugins import reason
 from pitome.merge.schedule import check_ratio, check_removal, parse_layers
-from pitome.models.families import check_arch
-from pitome.models.folders import find_model
-from pitome.models.origin import Weights, find_text_weights, find_weights
+from pitome.sources.folders import check_source
+from pitome.sources.llava_family import check_arch
+from pitome.sources.weights import Weights, find_text_weights, find_weights
+from pitome.sources.weights_folder import find_model
+from pitome.tasks.classification.data import DATA
+from pitome.tasks.data import Preprocess
+from pitome.tasks.text.sets import SETS
+from pitome.tasks.vqa.benchmarks import check_options
 
 CONF = Path(__file__).parent.parent / "conf"
 DEFAULT_RATIO = 0.925

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pitome.bench.choice import PARTS, Choice
 from pitome.errors import PitomeError
+from scripts.bench.choice import PARTS, Choice
 
 RESULTS = Path(__file__).parent.parent / "results" / "bench"
 
@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
     try:
         choice = Choice(**vars(options))
         choice.check()  # before torch is imported
-        from pitome.bench.run import bench
+        from scripts.bench.run import bench
 
         complete = bench(choice)
     except PitomeError as problem:

@@ -1,6 +1,6 @@
 """FLOPs of every point of the paper's items: python scripts/experiment_costs.py
 
-Writes pitome/experiments/costs.json from the real architectures, built without weights. No model is run.
+Writes pitome/paper/costs.json from the real architectures, built without weights. No model is run.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import pitome
 from pitome.config import CONF, DEFAULT_RATIO
 from pitome.errors import PitomeError
-from pitome.experiments import costs, values
-from pitome.experiments.loading import load, names
-from pitome.measure.costs import authors_macs, closed_form
-from pitome.measure.text_costs import authors_cost, encoder, mean_share, our_cost, padded_lengths
 from pitome.merge import registry
+from pitome.merge.costs import authors_macs, closed_form
+from pitome.paper import costs, values
+from pitome.paper.loading import load, names
 from pitome.records.files import write_atomically
+from pitome.tasks.text.costs import authors_cost, encoder, mean_share, our_cost, padded_lengths
 
 LENGTHS = Path(__file__).parent / "text_lengths.yaml"
 BATCH = 32  # of the authors' evaluation (tasks/tc/engine.py:58-62 at 550b5de)
@@ -128,7 +128,8 @@ def _entry(value: float, note: str) -> dict[str, Any]:
 def _build(name: str) -> nn.Module | None:
     """A model of conf/model on the meta device, its image tower where it has others; None for one that is
     not built here. ALBEF's tower is BLIP's, ViT-B/16 at 384."""
-    from pitome.models import clip, vision
+    from pitome.tasks.classification import models as vision
+    from pitome.tasks.retrieval import clip
 
     path = CONF / "model" / f"{'blip_base' if name == 'albef' else name}.yaml"
     if not path.is_file():

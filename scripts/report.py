@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pitome.errors import DataError, PitomeError, UsageError, nearest
-from pitome.records import plots, tables
 from pitome.records.store import Store
+from pitome.report import plots, tables
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -43,7 +43,7 @@ def main(words: list[str], results: Path = RESULTS) -> int:
             elif word == "page":
                 page(local, published, local.folder.parent / "index.html")
             elif is_experiment(word):
-                from pitome.experiments.report import show_outcome
+                from pitome.report.items import show_outcome
 
                 show_outcome(word, local)
             else:
@@ -69,36 +69,36 @@ def report(store: Store) -> None:
 
 def status(names: list[str], local: Store) -> None:
     """Print how far these experiments are among the local runs, or all of them."""
-    from pitome.experiments.status import sweeps, to_table
+    from pitome.report.status import sweeps, to_table
 
     tables.show([to_table(names or sweeps(), local)])
 
 
 def offline() -> None:
     """Print what the published offline experiments gave; docs/reproducing.md has the same table."""
-    from pitome.experiments.offline import to_table
-    from pitome.experiments.report import published_stores
+    from pitome.report.items import published_stores
+    from pitome.report.offline import to_table
 
     tables.show([to_table([record for store in published_stores() for record in store.all()])])
 
 
 def page(local: Store, published: Store, path: Path) -> None:
     """Write the page of all results."""
-    from pitome.page.build import write
+    from pitome.report.page.build import write
 
     print(write(path, local, published))
 
 
 def is_experiment(word: str) -> bool:
     """Whether `word` names an experiment; a folder of the same name is meant by ./name."""
-    from pitome.experiments.loading import is_word
+    from pitome.paper.loading import is_word
 
     return "/" not in word and is_word(word)
 
 
 def check_word(word: str) -> None:
     """Raises UsageError for what is neither a report, an experiment nor a folder."""
-    from pitome.experiments.loading import words
+    from pitome.paper.loading import words
 
     reports = ("offline", "page")
     if "/" not in word and word not in reports and not is_experiment(word) and not Path(word).is_dir():

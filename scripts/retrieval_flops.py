@@ -21,11 +21,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pitome
-from pitome.measure.costs import Architecture, authors_macs, closed_form
-from pitome.measure.costs import Cost as ClosedForm
+from pitome.merge.costs import Architecture, authors_macs, closed_form
+from pitome.merge.costs import Cost as ClosedForm
 from pitome.merge.schedule import count_all
-from pitome.models import blip
-from pitome.models.clip import build_model
+from pitome.tasks.retrieval import blip
+from pitome.tasks.retrieval.clip import build_model
 
 ROOT = Path(__file__).parent.parent
 PRINTED = ROOT / "scripts" / "retrieval_flops.yaml"

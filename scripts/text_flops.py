@@ -20,7 +20,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pitome.errors import PitomeError, UsageError
-from pitome.measure.text_costs import (
+from pitome.tasks.text.costs import (
     LIMIT,
     Cost,
     authors_cost,
@@ -363,7 +363,7 @@ def measure_lengths(tokenizer: str) -> dict[str, Any]:
     """Lengths of the snippets of Rotten Tomatoes under the tokenizer in a folder."""
     from transformers import AutoTokenizer
 
-    from pitome.data.text_sets import package_rows
+    from pitome.tasks.text.sets import package_rows
 
     try:
         read = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)

@@ -12,14 +12,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pitome.experiments import matching
-from pitome.experiments.report import PUBLISHED, VARIANTS, outcomes_in
-from pitome.records.cells import points
+from pitome.paper import matching
 from pitome.records.files import write_atomically
 from pitome.records.rows import Row, mean_outcomes
 from pitome.records.schema import Record
 from pitome.records.statistics import compare
 from pitome.records.store import Store
+from pitome.report.cells import points
+from pitome.report.items import PUBLISHED, VARIANTS, outcomes_in
 
 PAGE = Path(__file__).parent.parent / "docs" / "variants.md"
 TEXT = {"task": "text", "model": "minilm", "data": "rotten_tomatoes"}

@@ -16,9 +16,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pitome
-from pitome.measure.costs import Cost, closed_form
-from pitome.measure.vqa_costs import decoder_of
-from pitome.models.llava import build_model
+from pitome.merge.costs import Cost, closed_form
+from pitome.tasks.vqa.costs import decoder_of
+from pitome.tasks.vqa.models import build_model
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "vqa_flops.md"
@@ -31,7 +31,7 @@ INTRO = f"""<!-- Written by scripts/vqa_flops.py; change that, not this. -->
 # LLaVA-1.5: what merging in the image tower saves
 
 Billions of multiply-accumulates for one question with one image, computed by the closed forms of
-`pitome/measure/costs.py` and `pitome/measure/vqa_costs.py` on the real architectures, built without weights.
+`pitome/merge/costs.py` and `pitome/tasks/vqa/costs.py` on the real architectures, built without weights.
 No model was run; tests hold the closed forms against what torch counts. The prompt has {TEXT} tokens
 beside those of the image (LLaVA's own opening takes about 40). A token is the first one written behind the
 prompt, with keys and values kept.

@@ -16,15 +16,15 @@ from PIL import Image
 
 from pitome.cli.main import main
 from pitome.config import Amount, Config, DataConfig, ModelConfig
-from pitome.experiments import loading
-from pitome.experiments.outcome import WITHIN, outcome
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.registry import Guarantees
+from pitome.paper import loading
+from pitome.paper.outcome import WITHIN, outcome
 from pitome.records.store import Store
-from pitome.tasks.job import Job
+from pitome.runs.job import Job
 from pitome.tasks.training import key_of
-from tests.models import tiny_text
-from tests.tasks.conftest import write_idx
+from tests.conftest import write_idx
+from tests.tasks.text import tiny_text
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "adding.md").read_text()
@@ -216,7 +216,7 @@ def test_their_commands_end_in_records(own: Path, weights: str) -> None:
         [*train, SMALL, *STAGES],
         [*texts, *TINY, STAGES[0]],
     ]
-    code = "import sys\nfrom pitome.cli.main import main\nfrom pitome.data import images\n"
+    code = "import sys\nfrom pitome.cli.main import main\nfrom pitome.tasks.classification import images\n"
     code += "images.default_workers = lambda: 0\n"
     code += "".join(f"code = main({[*words, 'logger=none']})\nif code: sys.exit(code)\n" for words in lines)
     done = subprocess.run(

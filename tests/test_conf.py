@@ -11,18 +11,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import pitome
-from pitome.cli.compose import register_schema
 from pitome.config import CONF, TEXT_SCHEDULES, Config, choices, text_split, validate
-from pitome.data.base import Preprocess
-from pitome.data.build import build as build_data
-from pitome.data.retrieval import build_retrieval
-from pitome.data.text import build_text
 from pitome.merge import registry
-from pitome.models.text import from_args
-from pitome.models.vision import build_timm, preprocess_of
+from pitome.runs.compose import register_schema
+from pitome.tasks.classification.data import build as build_data
+from pitome.tasks.classification.models import build_timm, preprocess_of
+from pitome.tasks.data import Preprocess
 from pitome.tasks.loggers import close_logger, open_logger
+from pitome.tasks.retrieval.data import build_retrieval
+from pitome.tasks.text.data import build_text
+from pitome.tasks.text.models import from_args
 from pitome.tasks.training import stage_of
-from tests.models.tiny_text import tokenizer
+from tests.tasks.text.tiny_text import tokenizer
 
 ROOT = Path(__file__).parents[1]
 BACKBONES = ("dinov2_s", "siglip_b")  # models without a classifier

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pitome.bench.groups import RATIO
-from pitome.bench.results import results
 from pitome.records.schema import Record
 from pitome.records.store import Store
+from scripts.bench.groups import RATIO
+from scripts.bench.results import results
 
 ROOT = Path(__file__).parent.parent
 MODELS = {"Images": "vit_fmnist", "Text": "minilm", "Retrieval": "clip_scenes", "Questions": "llava_easyvqa"}
@@ -52,7 +52,7 @@ def expected(records: list[Record], kind: str, amount: str, method: str) -> str:
 
 def _default(record: Record) -> bool:
     """Whether no option of the method was changed."""
-    from pitome.experiments.matching import matches
+    from pitome.paper.matching import matches
 
     asked = {k: v for k, v in record.method.asked.items() if v is not None}
     return matches({"merge": record.method.name, **asked}, record)

@@ -49,7 +49,7 @@ assert {"pitome", "tome", "stride", "swap"} <= set(methods()), methods()
 
 @register("mine")
 def mine(tokens, remove, options):
-    return pitome.Plan(*pitome.merge.stride.stride(tokens, remove, options).__dict__.values())
+    return pitome.Plan(*pitome.merge.methods.stride.stride(tokens, remove, options).__dict__.values())
 
 
 model = timm.create_model("vit_tiny_patch16_224", depth=3, img_size=64).eval()

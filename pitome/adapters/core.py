@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pitome.errors import UnsupportedModelError
-from pitome.measure.costs import Architecture
 from pitome.merge.contract import check_plan
+from pitome.merge.costs import Architecture
+from pitome.merge.fast_path import is_eager_on_cpu
 from pitome.merge.padding import plan_alone, real_tokens, removals
-from pitome.merge.paths import is_eager_on_cpu
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.registry import Method, MethodOptions
 from pitome.merge.schedule import Schedule

@@ -27,7 +27,7 @@ from torch.nn import functional
 from pitome.adapters import timm
 from pitome.adapters.core import Adapter, Site, State, Tap, check_class, size_bias
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import Architecture, LayerCost
+from pitome.merge.costs import Architecture, LayerCost
 
 _TOWER = ("forward", "_embeds", "_pool", "_global_pool", "forward_intermediates")
 

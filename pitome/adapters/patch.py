@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import pitome.adapters
 from pitome.adapters.core import Adapter, State
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import LEAST_RATIO, Architecture, ratio_for_share
 from pitome.merge import registry
+from pitome.merge.costs import LEAST_RATIO, Architecture, ratio_for_share
 from pitome.merge.registry import Method, MethodOptions, one_of
 from pitome.merge.schedule import Schedule, build_schedule, parse_layers
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pitome.adapters.core import Adapter, Site, State, Tap, check_class, size_bias
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import Architecture, LayerCost
+from pitome.merge.costs import Architecture, LayerCost
 
 # Class -> the methods the patch replaces or relies on; another implementation is refused.
 _EXPECTED: dict[type, tuple[str, ...]] = {

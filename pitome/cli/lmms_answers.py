@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pitome.cli.compose import check_command_line, register_schema
 from pitome.config import HALVES
-from pitome.data.retrieval import normalise, prepare
 from pitome.errors import UsageError
-from pitome.models.llava import Llava, build
-from pitome.models.llava_words import IMAGE
-from pitome.tasks.environment import resolve_device
-from pitome.tasks.job import patch_model
+from pitome.runs.compose import check_command_line, register_schema
+from pitome.runs.environment import resolve_device
+from pitome.runs.job import patch_model
+from pitome.tasks.retrieval.data import normalise, prepare
+from pitome.tasks.vqa.models import Llava, build
+from pitome.tasks.vqa.tokenizers import IMAGE
 
 _DTYPES = {"32": torch.float32, "64": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
 

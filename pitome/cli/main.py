@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from pitome.config import Config
-    from pitome.tasks.job import Finished
+    from pitome.runs.job import Finished
 
 
 def main(argv: list[str]) -> int:
@@ -37,8 +37,8 @@ def main(argv: list[str]) -> int:
     except ModuleNotFoundError as problem:
         return _say(f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py")
 
-    from pitome.cli import experiments
-    from pitome.cli.compose import check_command_line, check_places, explain, register_schema
+    from pitome.runs import experiments
+    from pitome.runs.compose import check_command_line, check_places, explain, register_schema
 
     register_schema()
     multirun = bool({"-m", "--multirun"} & set(argv))
@@ -86,7 +86,7 @@ def _run(argv: list[str], experiments: list[str]) -> int:
     def job(config: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        from pitome.tasks.job import run
+        from pitome.runs.job import run
 
         if multirun and config.logger.group is None:
             config.logger.group = group
@@ -113,11 +113,11 @@ def _run(argv: list[str], experiments: list[str]) -> int:
 
     typed: list[Config] = [OmegaConf.to_object(config) for config in configs]  # type: ignore[misc]
     if any(one.record.done for one in every):
-        from pitome.tasks.summary import show
+        from pitome.runs.summary import show
 
         show(ordered, typed)
     if experiments:
-        from pitome.experiments.report import show_outcome
+        from pitome.report.items import show_outcome
         from pitome.tasks.loggers import log_sweep
 
         store = ordered[0].store
@@ -142,7 +142,7 @@ def _catch_up(configs: list[DictConfig], later: dict[int, Any], since: datetime)
     """The runs that another process was on: its records, or made here where it was stopped."""
     from hydra.core.hydra_config import HydraConfig
 
-    from pitome.tasks.job import run
+    from pitome.runs.job import run
 
     print(f"waiting for {len(later)} runs that another process is on")
     finished = {}

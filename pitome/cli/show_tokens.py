@@ -14,7 +14,7 @@ from pitome.errors import PitomeError, UsageError, nearest
 
 if TYPE_CHECKING:
     from pitome.config import Amount, Config
-    from pitome.pictures.image import Picture
+    from pitome.sources.images import Picture
 
 FOLDER = Path("results/pictures")
 METHODS = "merge=pitome,tome"
@@ -77,7 +77,7 @@ def _run(argv: list[str]) -> Path:
     own, overrides = _split(argv)
     arguments = _read(own)
     try:
-        from pitome.cli.compose import check_command_line, register_schema
+        from pitome.runs.compose import check_command_line, register_schema
     except ModuleNotFoundError as problem:
         raise UsageError(
             f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python"
@@ -88,10 +88,10 @@ def _run(argv: list[str]) -> Path:
     images = _open(arguments)
     path = arguments.out or _default_path(methods[0][0], arguments.images)
 
-    from pitome.pictures.draw import labelled
     from pitome.records.files import write_atomically
-    from pitome.tasks.environment import resolve_device
-    from pitome.tasks.token_pictures import draw_runs
+    from pitome.report.pictures.draw import labelled
+    from pitome.runs.environment import resolve_device
+    from pitome.runs.token_pictures import draw_runs
 
     device = resolve_device(methods[0][0].device)
     content = draw_runs(methods, device, images, arguments.after)
@@ -126,7 +126,7 @@ def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _read(own: dict[str, str]) -> Arguments:
-    from pitome.pictures.image import MAX_PIXELS
+    from pitome.sources.images import MAX_PIXELS
 
     images = own.get("image")
     # A name with a comma is one file if there is such a file.
@@ -162,7 +162,7 @@ def _check(points: list[tuple[Config, Amount]], own: dict[str, str]) -> list[tup
 
 
 def _open(arguments: Arguments) -> list[Picture | int] | None:
-    from pitome.pictures.image import read_image
+    from pitome.sources.images import read_image
 
     if arguments.images is None:
         return None

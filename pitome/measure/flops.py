@@ -12,10 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.adapters.patch import patch, patched
-from pitome.measure.costs import closed_form
+from pitome.measure.copies import evaluating, meta_twin
 from pitome.measure.inputs import Inputs, batch_size, cast, forward
-from pitome.measure.twin import evaluating, meta_twin
-from pitome.merge.paths import reference_path
+from pitome.merge.costs import closed_form
+from pitome.merge.fast_path import reference_path
 
 
 @dataclass(frozen=True)

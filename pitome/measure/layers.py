@@ -15,8 +15,8 @@ from torch import nn
 from pitome.adapters.core import Site
 from pitome.adapters.patch import patched
 from pitome.errors import UsageError
+from pitome.measure.copies import evaluating
 from pitome.measure.inputs import Inputs, device_of, forward
-from pitome.measure.twin import evaluating
 
 
 @dataclass(frozen=True)

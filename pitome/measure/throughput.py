@@ -14,9 +14,9 @@ from torch import nn
 from tqdm import tqdm
 
 from pitome.errors import UsageError
+from pitome.measure.copies import evaluating, unmerged_twin
 from pitome.measure.inputs import Inputs, batch_size, cast, device_of, forward
 from pitome.measure.memory import peak_memory
-from pitome.measure.twin import evaluating, unmerged_twin
 
 LEAST_PAIRS = 6
 """The fewest values whose median has a 95 % interval: minimum to maximum covers 1 - 2 / 2**6."""

@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from pitome.merge.fast_path import is_eager_on_cpu
 from pitome.merge.padding import real_tokens
-from pitome.merge.paths import is_eager_on_cpu
 from pitome.merge.plan import select
 
 SMALLEST = 64

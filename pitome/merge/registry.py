@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pitome.merge
+import pitome.merge.methods
 from pitome.errors import MethodError, UsageError, nearest
 from pitome.merge import plugins
 from pitome.merge.checks import SUPPORTED, explain, fits, supported
@@ -122,7 +122,7 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
-_PACKAGE = "pitome.merge."
+_PACKAGE = "pitome.merge.methods."
 
 
 def register(
@@ -242,7 +242,7 @@ def names() -> list[str]:
 def _load_package() -> None:
     """Import the modules of this package, which register their methods: not before a name is
     looked up, so that schedules can be checked without torch."""
-    for module in pkgutil.iter_modules(pitome.merge.__path__):
+    for module in pkgutil.iter_modules(pitome.merge.methods.__path__):
         importlib.import_module(_PACKAGE + module.name)
 
 

@@ -16,13 +16,13 @@ from torch import nn
 from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config
 from pitome.errors import UsageError
-from pitome.models.origin import Weights
-from pitome.pictures.subject import Subject
 from pitome.records.schema import Cost, Headline, Throughput
+from pitome.sources.weights import Weights
+from pitome.tasks.subject import Subject
 
 
 class Info(Protocol):
-    """Where the samples came from; see `pitome.data.base.DataInfo`."""
+    """Where the samples came from; see `pitome.tasks.data.DataInfo`."""
 
     def record(self) -> dict[str, Any]: ...
 
@@ -110,4 +110,4 @@ class Task(ABC):
 
 def task_class(name: str) -> type[Task]:
     """The class behind `task=<name>`; a name of conf/task is one of this package's modules."""
-    return importlib.import_module(f"pitome.tasks.{name}").TASK
+    return importlib.import_module(f"pitome.tasks.{name}.task").TASK

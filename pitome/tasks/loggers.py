@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from PIL import Image
 
 from pitome.config import LoggerConfig
-from pitome.records.cells import NOTHING
-from pitome.records.rendering import Table
+from pitome.report.cells import NOTHING
+from pitome.report.rendering import Table
 
 
 def open_logger(

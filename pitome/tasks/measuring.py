@@ -10,10 +10,10 @@ from torch import nn
 import pitome
 from pitome.adapters.patch import Patched
 from pitome.errors import UsageError
-from pitome.measure.costs import Architecture, authors_macs, closed_form
-from pitome.measure.costs import Cost as ClosedForm
 from pitome.measure.flops import count_flops
 from pitome.measure.throughput import Timing, throughput
+from pitome.merge.costs import Architecture, authors_macs, closed_form
+from pitome.merge.costs import Cost as ClosedForm
 from pitome.records.schema import Cost, Throughput
 
 

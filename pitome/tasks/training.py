@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pitome.config import Amount, Config, DataConfig, StageConfig, TrainerConfig, portable
-from pitome.data.build import build as build_data
-from pitome.data.roots import check_root, folder_fingerprint
-from pitome.models.vision import build, build_timm, fit_state
 from pitome.records.files import write_atomically
 from pitome.records.identity import UNMERGED
-from pitome.tasks.classifier import Classification, Recipe
+from pitome.sources.folders import check_root, folder_fingerprint
+from pitome.tasks.classification.data import build as build_data
+from pitome.tasks.classification.models import build, build_timm, fit_state
+from pitome.tasks.classification.module import Classification, Recipe
 from pitome.tasks.loggers import open_logger
 
 
@@ -189,7 +189,7 @@ def train_stages(
     returns the file of the weights, `<model>.safetensors` in `folder`."""
 
     def prepare(model: nn.Module) -> None:
-        from pitome.tasks.job import patch_model
+        from pitome.runs.job import patch_model
 
         if config.merge.name != UNMERGED and amount.ratio != 1.0:
             patch_model(model, config, amount)

@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pitome
 from pitome.adapters.core import mean_of_heads
-from pitome.merge.paths import reference_path
-from pitome.models import vision
+from pitome.merge.fast_path import reference_path
+from pitome.tasks.classification import models as vision
 
 CONF = Path(__file__).parents[2] / "conf" / "model" / "vit_fmnist.yaml"
 DATA = Path(__file__).parents[1] / "data"

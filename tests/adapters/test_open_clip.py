@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import pitome
 from pitome.adapters.open_clip import OpenClipAdapter, TrunkAdapter
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import authors_macs, closed_form
 from pitome.measure.flops import count_flops
+from pitome.merge.costs import authors_macs, closed_form
 from tests.adapters.tiny import randomise
 from tests.adapters.tiny_clip import TEXT, VISION, clip, images, tower
 

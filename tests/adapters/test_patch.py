@@ -15,7 +15,7 @@ from torch import nn
 import pitome
 from pitome.adapters import patch as patch_module
 from pitome.errors import PitomeError, UnsupportedModelError, UsageError
-from pitome.measure.costs import closed_form
+from pitome.merge.costs import closed_form
 from tests.adapters.tiny import images, vit
 
 

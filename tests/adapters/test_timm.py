@@ -23,9 +23,9 @@ from torch import nn
 
 import pitome
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import closed_form
 from pitome.measure.flops import count_flops
 from pitome.merge import registry
+from pitome.merge.costs import closed_form
 from tests.adapters.tiny import images, mae, randomise, vit
 
 

@@ -29,7 +29,7 @@ from transformers import (
 
 import pitome
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import authors_macs
+from pitome.merge.costs import authors_macs
 from tests.adapters.tiny_text import BUILD, LONGEST, batch, bert, distilbert, seeded, sentence, settings
 
 ROOT = Path(__file__).parents[1] / "data" / "golden"

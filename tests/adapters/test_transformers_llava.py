@@ -15,7 +15,7 @@ from transformers import (
 
 import pitome
 from pitome.errors import UnsupportedModelError, UsageError
-from tests.models.tiny_llava import images, llava
+from tests.tasks.vqa.tiny_llava import images, llava
 
 METHODS = [name for name in pitome.methods() if name == "pitome_repo" or not name.endswith("_repo")]
 IMAGES = images()

@@ -31,7 +31,7 @@ from transformers import (
 
 import pitome
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import authors_macs
+from pitome.merge.costs import authors_macs
 from tests.adapters.tiny_vision import BUILD, blip2_retrieval, blip_retrieval, clip, images, output, vit
 
 ROOT = Path(__file__).parents[1] / "data" / "golden"

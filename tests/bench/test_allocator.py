@@ -10,7 +10,7 @@ import pytest
 
 CODE = """
 import resource, torch
-from pitome.bench.allocator import keep_memory
+from scripts.bench.allocator import keep_memory
 if {keep}: assert keep_memory() == "kept"
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import pitome
-from pitome.bench import export
 from pitome.errors import UsageError
+from scripts.bench import export
 from tests.adapters.tiny import images, vit
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))

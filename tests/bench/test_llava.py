@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
-from pitome.bench import llava
-from pitome.bench.llava import Sizes, time_llava
-from pitome.bench.record import Record
+from scripts.bench import llava
+from scripts.bench.llava import Sizes, time_llava
+from scripts.bench.record import Record
 
 TINY = Sizes(
     28,

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from pitome.bench import record as module
-from pitome.bench.record import Record, same_code
 from pitome.errors import DataError
+from scripts.bench import record as module
+from scripts.bench.record import Record, same_code
 
 HERE = {"device": "cpu", "torch": "2.15", "load": 0.1, "git_revision": "a"}
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from pitome.bench.checkout import check_checkout
-from pitome.bench.record import Record
-from pitome.bench.reference import CheckoutError, reference
 from pitome.errors import UsageError
+from scripts.bench.checkout import check_checkout
+from scripts.bench.record import Record
+from scripts.bench.reference import CheckoutError, reference
 
 ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5}
 # Merges nothing, as ours does at ratio 1; prints, and returns a count beside the logits, as theirs does.

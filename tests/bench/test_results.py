@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pitome.bench import plot, table, targets
-from pitome.bench.groups import BASE, LARGE, METHODS, SMALL, Group, images
-from pitome.bench.results import (
+from scripts.bench import plot, table, targets
+from scripts.bench.groups import BASE, LARGE, METHODS, SMALL, Group, images
+from scripts.bench.results import (
     MET,
     MISSED,
     OPEN,

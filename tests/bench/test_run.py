@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pitome.bench import groups, record, run, timing
-from pitome.bench.choice import Choice
-from pitome.bench.groups import QUICK_MODEL, Group
-from pitome.bench.subjects import Subject
-from scripts.bench import main
+from scripts.bench import groups, main, record, run, timing
+from scripts.bench.choice import Choice
+from scripts.bench.groups import QUICK_MODEL, Group
+from scripts.bench.subjects import Subject
 from tests.adapters.tiny import images, vit
 
 ROOT = Path(__file__).parents[2]
@@ -224,7 +223,7 @@ def test_a_record_of_other_code_is_kept_where_time_is_short(tmp_path, monkeypatc
 
 def test_the_least_number_of_pairs_is_that_of_the_intervals() -> None:
     """It stands twice, so that options are checked before torch is imported."""
-    from pitome.bench.groups import LEAST_PAIRS
     from pitome.measure import throughput
+    from scripts.bench.groups import LEAST_PAIRS
 
     assert LEAST_PAIRS == throughput.LEAST_PAIRS

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from pitome.bench import startup as module
-from pitome.bench.record import Record
-from pitome.bench.startup import ANSWERS, CommandError, cpu_seconds, startup
+from scripts.bench import startup as module
+from scripts.bench.record import Record
+from scripts.bench.startup import ANSWERS, CommandError, cpu_seconds, startup
 
 
 def test_every_command_is_timed_once(tmp_path, monkeypatch):

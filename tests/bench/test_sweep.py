@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from pitome.bench import sweep as module
-from pitome.bench.record import Record
+from scripts.bench import sweep as module
+from scripts.bench.record import Record
 
 
 @pytest.mark.parametrize(

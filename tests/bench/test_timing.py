@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import pitome
-from pitome.bench import timing
-from pitome.bench.groups import Group
-from pitome.bench.memory import forward_memory
-from pitome.bench.record import Record
-from pitome.bench.subjects import Subject, build
-from pitome.bench.timing import share, time_group
 from pitome.errors import UsageError
+from scripts.bench import timing
+from scripts.bench.groups import Group
+from scripts.bench.memory import forward_memory
+from scripts.bench.record import Record
+from scripts.bench.subjects import Subject, build
+from scripts.bench.timing import share, time_group
 from tests.adapters.tiny import images, vit
 
 GROUP = Group("tiny", 20, 2, 0.75, ("pitome", "tome"), pairs=3)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pitome.cli.show_tokens import OWN, main
-from tests.tasks.conftest import write_idx
+from tests.conftest import write_idx
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("model.args.depth=3", "model.args.embed_dim=16", "weights=random")

@@ -11,8 +11,8 @@ from torch import nn
 
 import pitome
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.costs import closed_form
 from pitome.measure.flops import count_flops, flops
+from pitome.merge.costs import closed_form
 from tests.adapters.tiny import images, mae, vit
 
 # Counted and closed form agree to 0.1 %.

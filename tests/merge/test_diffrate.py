@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.errors import UsageError
 from pitome.merge import registry
-from pitome.merge.paths import reference_path
+from pitome.merge.fast_path import reference_path
 from tests.merge.support import make_tokens
 
 BARE, REPO = registry.get("diffrate"), registry.get("diffrate_repo")

@@ -9,8 +9,8 @@ import torch
 
 from pitome.merge import registry
 from pitome.merge.energy import SMALLEST, Similarity, energy
-from pitome.merge.paths import reference_path
-from pitome.merge.pitome import PitomeOptions
+from pitome.merge.fast_path import reference_path
+from pitome.merge.methods.pitome import PitomeOptions
 from pitome.merge.plan import cosine
 from tests.merge.support import make_tokens
 

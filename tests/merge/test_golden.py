@@ -18,10 +18,10 @@ from torch import Tensor
 
 from pitome.merge import registry
 from pitome.merge.energy import energy
-from pitome.merge.pitome import PitomeOptions, energy_plan
+from pitome.merge.methods.pitome import PitomeOptions, energy_plan
+from pitome.merge.methods.tofu import TofuRepoOptions
+from pitome.merge.methods.tome import TomeRepoOptions
 from pitome.merge.plan import Plan, Tokens, cosine, rank
-from pitome.merge.tofu import TofuRepoOptions
-from pitome.merge.tome import TomeRepoOptions
 
 ROOT = Path(__file__).parents[1] / "data" / "golden"
 CASES = json.loads((ROOT / "function.json").read_text())["cases"]

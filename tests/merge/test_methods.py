@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.merge import registry
-from pitome.merge.paths import reference_path
+from pitome.merge.fast_path import reference_path
 from pitome.merge.plan import Plan, Tokens
 from tests.merge.support import DEPTH, Variant, dense, groups, make_tokens, name_of, reorder, variants
 

@@ -9,7 +9,7 @@ import torch
 
 from pitome.merge import registry
 from pitome.merge.energy import energy
-from pitome.merge.pitome import PitomeOptions, _protects
+from pitome.merge.methods.pitome import PitomeOptions, _protects
 from tests.merge.support import make_tokens
 
 

@@ -14,11 +14,11 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 import pitome
-from pitome.cli.compose import check_command_line, register_schema
 from pitome.cli.main import main
 from pitome.errors import MethodError, UsageError
 from pitome.merge import plugins, registry
 from pitome.merge.registry import MethodOptions
+from pitome.runs.compose import check_command_line, register_schema
 
 METHOD = """
 import pitome
@@ -103,7 +103,7 @@ def test_one_that_fails_is_one_line_and_stops_no_other(
         names = pitome.methods()
         pitome.methods()
     assert "bad" not in names and {"swap", "tome"} <= set(names)
-    assert registry.get("tome").plan.__module__ == "pitome.merge.tome"
+    assert registry.get("tome").plan.__module__ == "pitome.merge.methods.tome"
     (warning,) = caplog.messages
     assert warning.startswith("merge=bad of ") and "dist-a" in warning
     assert BROKEN[text] in warning and "\n" not in warning
@@ -115,7 +115,7 @@ def test_the_names_of_this_package_are_not_to_be_had(
     install: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
     install("dist-a", "pitome")
-    assert registry.get("pitome").plan.__module__ == "pitome.merge.pitome"
+    assert registry.get("pitome").plan.__module__ == "pitome.merge.methods.pitome"
     assert "pitome" in pitome.methods()
     assert caplog.messages == ["merge=pitome of dist-a is left out: pitome has a method of that name"]
 

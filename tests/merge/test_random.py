@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pitome.merge import registry
-from pitome.merge.random import RandomOptions, _mix
+from pitome.merge.methods.random import RandomOptions, _mix
 from tests.merge.support import make_tokens
 
 RANDOM = registry.get("random")

@@ -1,1 +1,0 @@
-"""The two kinds of encoders in transformers, and what they share."""

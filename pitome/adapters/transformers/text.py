@@ -1,0 +1,334 @@
+"""Text encoders made of `BertLayer` or DistilBERT's `TransformerBlock` (checked on 5.23).
+
+By hooks alone. A layer's pre-hook gives it the mask of the tokens that are left: the model makes
+one mask from the length of its input, before the first layer. The keys are read behind the key
+projection. Tokens merge where the layer's attention is done: behind its LayerNorm, for both kinds.
+
+Wrap or replace layers first (LoRA), patch second: the hooks sit on the projections found here.
+
+[CLS] is protected: the classifier reads it. Whether the closing [SEP] is protected too is the
+method's option `protected`: 1 protects [CLS] alone, the default, as in the authors' code
+(algo/pitome/patch/bert.py splits off one token); the paper does not say. 2 protects the last real
+token as well: it is moved behind [CLS] before the first merge, where leading tokens are protected;
+to the encoder that is no change, since positions are in the embeddings already.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertLayer, BertModel, BertSelfAttention
+from transformers.models.distilbert.modeling_distilbert import (
+    DistilBertModel,
+    DistilBertSelfAttention,
+    TransformerBlock,
+)
+
+from pitome.adapters.core import Adapter, Site, State
+from pitome.adapters.transformers.shared import HeadTap, check_attention, check_forward, linear
+from pitome.errors import UnsupportedModelError, UsageError
+from pitome.merge.costs import Architecture, LayerCost
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where a layer class keeps what the hooks need; paths are relative to the layer.
+
+    attention: all of its projections are in there; inner: the module that computes attention,
+    with `scaling`; merge_point: the module whose output is merged (a tensor, or a tuple that
+    begins with it).
+    """
+
+    family: str
+    host: type[nn.Module]
+    layer: type[nn.Module]
+    inner_class: type[nn.Module]
+    attention: str
+    inner: str
+    query: str
+    key: str
+    merge_point: str
+
+
+KINDS = (
+    Kind(
+        family="bert",
+        host=BertModel,
+        layer=BertLayer,
+        inner_class=BertSelfAttention,
+        attention="attention",
+        inner="attention.self",
+        query="attention.self.query",
+        key="attention.self.key",
+        merge_point="attention",
+    ),
+    Kind(
+        family="distilbert",
+        host=DistilBertModel,
+        layer=TransformerBlock,
+        inner_class=DistilBertSelfAttention,
+        attention="attention",
+        inner="attention",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        merge_point="sa_layer_norm",
+    ),
+)
+
+# Heads that read every position: they get each token its group's features.
+_DENSE = ("ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering", "ForPreTraining")
+
+
+def adapt(model: nn.Module, host: nn.Module) -> TextAdapter:
+    """The adapter of the text encoder `host` in `model`.
+
+    Raises UnsupportedModelError if it is a decoder, or if it computes something the patch does not
+    know.
+    """
+    kind = next(kind for kind in KINDS if isinstance(host, kind.host))
+    config: Any = host.config
+    layers = [module for module in host.modules() if isinstance(module, kind.layer)]
+    for module, expected in [
+        (host, kind.host),
+        *((layer, kind.layer) for layer in layers),
+        *((operator.attrgetter(kind.inner)(layer), kind.inner_class) for layer in layers),
+    ]:
+        check_forward(model, module, expected)
+    if getattr(config, "is_decoder", False):
+        raise UnsupportedModelError(
+            f"cannot patch {type(model).__name__}: it is a decoder (is_decoder=True), whose later tokens may "
+            "not be merged into earlier ones; looked for an encoder"
+        )
+    if getattr(config, "chunk_size_feed_forward", 0) > 1:
+        raise UnsupportedModelError(
+            f"cannot patch {type(model).__name__}: chunk_size_feed_forward={config.chunk_size_feed_forward} "
+            "needs lengths that are multiples of it, which merged ones are not; set it to 0"
+        )
+    return TextAdapter(model, host, kind, layers)
+
+
+class TextAdapter(Adapter):
+    """A text encoder: its `host` (BertModel, ...) and the host's layers."""
+
+    host: Any  # torch types the attributes of a module as Tensor | Module
+
+    def __init__(self, model: nn.Module, host: nn.Module, kind: Kind, layers: list[nn.Module]) -> None:
+        self.host = host
+        self.kind = kind
+        self.layers = layers
+        self.depth = len(layers)
+        self.protected = 1
+        self.has_class_token = True
+        self.family = kind.family
+        names = [type(module).__name__ for module in model.modules() if isinstance(module, PreTrainedModel)]
+        self.dense = any(name.endswith(_DENSE) for name in names)
+        inside = sum(linear(layer) for layer in layers)
+        self.head_macs = linear(model) - inside
+        self.classes = int(getattr(host.config, "num_labels", 0))
+
+    def attach(self, state: State) -> None:
+        """Raises UsageError for a count of protected tokens or a kind of attention that cannot be."""
+        if state.protected not in (1, 2):
+            raise UsageError(
+                f"protected={state.protected} does not fit a text encoder; "
+                "give 1 ([CLS]) or 2 ([CLS] and [SEP])"
+            )
+        check_attention(self.host.config, state)
+        state.trace = state.trace or self.dense
+        self.host.register_forward_pre_hook(Begin(state), with_kwargs=True)
+        if self.dense:
+            self.host.register_forward_hook(Unmerge(state))
+        merging = [layer for layer in range(self.depth) if state.may_merge(layer)]
+        for index, layer in enumerate(self.layers):
+            site = Site(state, index)
+            layer._pitome = site  # type: ignore[assignment]
+            inner = operator.attrgetter(self.kind.inner)(layer)
+            layer.register_forward_pre_hook(
+                Enter(site, inner.config, merging[0] if merging else self.depth), with_kwargs=True
+            )
+            heads = self.host.config.num_attention_heads
+            if site.needs_keys:
+                operator.attrgetter(self.kind.key)(layer).register_forward_hook(HeadTap(site, "keys", heads))
+            if site.needs_cls_query:
+                query = operator.attrgetter(self.kind.query)(layer)
+                query.register_forward_hook(HeadTap(site, "cls_query", heads))
+            before_mlp = state.options.position == "before_mlp"
+            point = operator.attrgetter(self.kind.merge_point)(layer) if before_mlp else layer
+            point.register_forward_hook(Leave(site, inner.scaling))
+
+    def detach(self) -> None:
+        for layer in self.layers:
+            del layer._pitome
+        for module in self.host.modules():
+            # By type, not by handle: a deepcopy has hooks of its own.
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for key in [key for key, hook in hooks.items() if isinstance(hook, _HOOKS)]:
+                    del hooks[key]
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+    def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
+        """Costs of the matrix products for a text of `input_size` tokens, special ones counted.
+
+        Embeddings are looked up and cost nothing. Raises UsageError for a length the model does not
+        take, UnsupportedModelError for a head that reads every token.
+        """
+        if self.dense:
+            raise UnsupportedModelError("no closed form of the cost: the model's head reads every token")
+        tokens = self._check_length(input_size)
+        return Architecture(
+            tokens=tokens,
+            protected=self.protected,
+            layers=tuple(self._layer_cost(layer) for layer in self.layers),
+            stem=0,
+            head=self.head_macs,
+            patches=tokens,
+            classes=self.classes,
+            patch_inputs=0,
+            family=self.family,
+        )
+
+    def example(self, input_size: int | tuple[int, int] | None = None) -> Tensor:
+        """Token ids [1, N] without padding. Raises UsageError for a length the model does not take."""
+        device = next(self.host.parameters()).device
+        return torch.zeros(1, self._check_length(input_size), dtype=torch.long, device=device)
+
+    def _check_length(self, input_size: int | tuple[int, int] | None) -> int:
+        most = self.host.config.max_position_embeddings
+        if input_size is None:
+            raise UsageError(
+                "the model takes texts of any length; give input_size in tokens, e.g. input_size=128"
+            )
+        if not isinstance(input_size, int) or isinstance(input_size, bool) or not 1 <= input_size <= most:
+            raise UsageError(
+                f"input_size={input_size} does not fit: give a number of tokens from 1 to {most}"
+            )
+        return input_size
+
+    def _layer_cost(self, layer: nn.Module) -> LayerCost:
+        attention = linear(operator.attrgetter(self.kind.attention)(layer))
+        config = self.host.config
+        return LayerCost(
+            attn_token=attention,
+            attn_pair=2 * config.hidden_size,
+            mlp_token=linear(layer) - attention,
+            metric_dim=config.hidden_size // config.num_attention_heads,
+            hidden_dim=config.hidden_size,
+            heads=config.num_attention_heads,
+        )
+
+
+class Begin:
+    """Pre-hook of the host: what is padding, before the mask takes the form of the attention."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+            raise UsageError(
+                "a patched model takes an attention_mask of shape [B, N], 1 at tokens, 0 at padding"
+            )
+        self.state.padding[0] = None if mask is None else mask == 0
+
+
+class Enter:
+    """Pre-hook of a layer: features in the order that methods want, and the mask that fits them."""
+
+    def __init__(self, site: Site, config: Any, first: int) -> None:
+        self.site = site
+        self.config = config
+        self.first = first  # the first layer that may merge
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        site, state, layer = self.site, self.site.state, self.site.layer
+        kwargs = dict(kwargs)
+        x = args[0] if args else kwargs.pop("hidden_states")
+        mask = args[1] if len(args) > 1 else kwargs.pop("attention_mask", None)
+        if (len(args) > 2 and args[2] is not None) or kwargs.get("past_key_values") is not None:
+            raise UsageError("a patched model is an encoder: no encoder_hidden_states, no past_key_values")
+        if layer == 0 and mask is None:
+            state.padding[0] = None  # transformers found no padding
+        site.order = None  # a forward that broke off may have left one
+        if layer == self.first and state.method.padding != "merged":
+            x = self._arrange(x)
+        bias = site.enter(x)
+        if layer > self.first or site.order is not None:
+            mask = self._mask(x, bias, site.padding())
+        return (x, mask, *args[2:]), kwargs
+
+    def _arrange(self, x: Tensor) -> Tensor:
+        """[CLS], then [SEP] where it is protected, the other tokens, padding."""
+        site, state = self.site, self.site.state
+        padding = state.padding[site.layer]
+        if padding is None and state.protected == 1:
+            return x
+        batch, n = x.shape[:2]
+        key = 2 * torch.arange(n, device=x.device).expand(batch, -1)
+        if padding is not None:
+            if not torch.compiler.is_compiling() and bool(padding[:, 0].any()):
+                raise UsageError(
+                    "a text begins with padding, where [CLS] must be: "
+                    "pad on the right, and leave out empty texts"
+                )
+            key = key + 2 * n * padding
+        if state.protected == 2:
+            last = key.masked_fill(key >= 2 * n, -1).argmax(dim=1, keepdim=True)
+            key = key.scatter(1, last, 1)
+        return site.arrange(x, key.argsort(dim=1))
+
+    def _mask(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor | None:
+        """The mask as the attention wants it; `bias` [B, 1, 1, N], `padding` [B, N]."""
+        kind = check_attention(self.config, self.site.state)
+        if kind == "flash":
+            return None if padding is None else padding.logical_not()
+        if padding is None:
+            return bias
+        if bias is None:
+            if kind == "sdpa":
+                return padding.logical_not()[:, None, None, :]
+            bias = x.new_zeros(x.shape[0], 1, 1, x.shape[1])
+        return bias.masked_fill(padding[:, None, None, :], torch.finfo(bias.dtype).min)
+
+
+class Leave:
+    """Forward hook of the merge point: fewer tokens leave than came."""
+
+    def __init__(self, site: Site, scale: float) -> None:
+        self.site = site
+        self.scale = scale
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return self.site.merge(output[0], self.scale), *output[1:]
+        return self.site.merge(output, self.scale)
+
+
+class Unmerge:
+    """Forward hook of the host, for heads that read every position: each input token gets the
+    features of the row it is in, a dropped one zeros."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        membership = self.state.membership[-1]
+        if membership is None or self.state.size[-1] is None:
+            return output
+        hidden = output[0]
+        row = membership.argmax(dim=1)[..., None].expand(-1, -1, hidden.shape[-1])
+        hidden = hidden.gather(1, row).masked_fill((membership.sum(dim=1) == 0)[..., None], 0)
+        if isinstance(output, tuple):
+            return hidden, *output[1:]
+        output.last_hidden_state = hidden
+        return output
+
+
+_HOOKS = (Begin, Enter, HeadTap, Leave, Unmerge)

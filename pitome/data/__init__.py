@@ -1,1 +1,0 @@
-"""Data sets: images, labels and sample indices from a local folder, the hub or a package."""

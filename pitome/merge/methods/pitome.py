@@ -1,0 +1,287 @@
+"""PiToMe: protect informative tokens before merging (arXiv 2405.16148, NeurIPS 2024).
+
+`pitome` is the method of the paper's text, `pitome_repo` what the authors' code does. They share
+`energy_plan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pitome.errors import UsageError
+from pitome.merge.energy import Similarity, energy
+from pitome.merge.methods.tome import macs as bipartite_macs
+from pitome.merge.methods.tome import unclamped_plan
+from pitome.merge.padding import real_tokens, split
+from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
+from pitome.merge.presets import fill
+from pitome.merge.registry import Guarantees, MethodOptions, register
+from pitome.merge.schedule import count_all, count_unprotected
+
+
+@dataclass(frozen=True)
+class PitomeOptions(MethodOptions):
+    """Options of `pitome`; the defaults are the paper's.
+
+    energy: f_m of Eq. 4. `paper`: the cosine c above the margin m, else alpha*(exp(c-m) - 1);
+        `elu`: c - m above the margin, else the same; `gaussian`: a normal density of 1 - c with
+        standard deviation 1 - m.
+    alpha: weight of cosines below the margin (paper: 1; `gaussian` has none).
+    margin, margin_slope: layer l of L has m = margin - margin_slope * l / L (paper: 0.9 - 0.9 l/L).
+    split: who merges into whom, in order of descending energy. `alternate`: ranks 0, 2, 4, ...
+        into ranks 1, 3, 5, ... (Algorithm 1); `high_low`: the upper half into the lower half.
+    protect: layers in which only the 2k tokens of highest energy take part and all others are
+        protected: `all`, `none`, `first_half` (the first floor(L/2)), `second_half` (the last
+        floor(L/2)). Without protection all tokens are split, and the k sources with the highest
+        similarity to a destination merge.
+    weighted: average by size; false: plain mean of the tokens that meet in a layer.
+    """
+
+    energy: Literal["paper", "elu", "gaussian"] = "paper"
+    alpha: float = 1.0
+    margin: float = 0.9
+    margin_slope: float = 0.9
+    split: Literal["alternate", "high_low"] = "alternate"
+    protect: Literal["all", "none", "first_half", "second_half"] = "all"
+    weighted: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        margin, slope = self.margin, self.margin_slope
+        if self.energy != "gaussian" or margin is None or slope is None:
+            return
+        if max(margin, margin - slope) >= 1:
+            raise UsageError(
+                f"margin={margin} and margin_slope={slope} reach 1, where energy=gaussian has no width; "
+                "give a smaller margin"
+            )
+
+
+def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
+    """Algorithm 1: order by energy, split, merge every source into its most similar destination.
+
+    Output rows: protected leading tokens, then tokens outside the split by descending energy,
+    sources that did not merge by descending similarity, destinations by descending energy.
+    `remove` is at least 1 in layers with protection, at most half of the mergeable tokens.
+    """
+    p, layer, depth = tokens.protected, tokens.layer, tokens.depth
+    batch = tokens.x.shape[0]
+    similarity = Similarity(cosine(tokens.metric[:, p:].detach()))
+    margin = options.margin - options.margin_slope * (layer / depth)
+    order = rank(similarity.energy(options.energy, margin, options.alpha))
+
+    protects = _protects(options.protect, layer, depth)
+    taking_part, outside = (
+        (order[:, : 2 * remove], order[:, 2 * remove :]) if protects else (order, order[:, :0])
+    )
+    if options.split == "alternate":
+        a, b = taking_part[:, ::2], taking_part[:, 1::2]
+    else:
+        half = (taking_part.shape[1] + 1) // 2
+        a, b = taking_part[:, :half], taking_part[:, half:]
+
+    best, match = similarity.between(a, b).max(dim=-1)
+    unmerged = a[:, :0]
+    if not protects:
+        by_similarity = rank(best)
+        a, match = a.gather(1, by_similarity), match.gather(1, by_similarity)
+        a, unmerged, match = a[:, :remove], a[:, remove:], match[:, :remove]
+
+    head = torch.arange(p, device=a.device).expand(batch, -1)
+    return Plan(
+        kept=torch.cat([head, outside + p, unmerged + p, b + p], dim=1),
+        source=a + p,
+        target=match + p + outside.shape[1] + unmerged.shape[1],
+        weight=tokens.size if options.weighted else None,
+    )
+
+
+def padded_energy_plan(tokens: Tokens, remove: Tensor, options: PitomeOptions) -> Plan:
+    """`energy_plan` for a batch with padding; `remove` [B].
+
+    The number that takes part differs from sample to sample, so roles are masks over all tokens in
+    order of energy instead of slices.
+    """
+    assert tokens.padding is not None
+    p, layer, depth = tokens.protected, tokens.layer, tokens.depth
+    batch, n = tokens.x.shape[:2]
+    padding = tokens.padding[:, p:]
+    unit = cosine(tokens.metric[:, p:].detach())
+    similarity = unit @ unit.transpose(1, 2)
+    margin = options.margin - options.margin_slope * (layer / depth)
+    score = energy(similarity, options.energy, margin, options.alpha, padding)
+    order = rank(score.masked_fill(padding, -torch.inf))
+    image = torch.arange(batch, device=order.device)[:, None, None]
+    similarity = similarity[image, order[:, :, None], order[:, None, :]]
+
+    place = torch.arange(n - p, device=order.device).expand(batch, -1)
+    protects = _protects(options.protect, layer, depth)
+    real = real_tokens(padding)[:, None]
+    limit = 2 * remove[:, None] if protects else real
+    if options.split == "alternate":
+        a, b = place % 2 == 0, place % 2 == 1
+    else:
+        half = (limit + 1) // 2
+        a, b = place < half, place >= half
+    a, b = a & (place < limit), b & (place < limit)
+    best, match = similarity.masked_fill(~b[:, None, :], -torch.inf).max(dim=-1)
+    by_similarity = rank(best.masked_fill(~a, -torch.inf)).argsort(dim=-1)
+    merged = a if protects else a & (by_similarity < remove[:, None])
+
+    # Outside the split, sources that did not merge, destinations, padding, sources that merged.
+    section = torch.where(a, torch.where(merged, 4, 1), torch.where(b, 2, 0))
+    section = section.masked_fill(place >= real, 3)
+    within = torch.where(a & ~merged, by_similarity, place)
+    ranking = (section * (n - p) + within).argsort(dim=-1)
+    head = torch.arange(p, device=order.device).expand(batch, -1)
+    partner = torch.full_like(tokens.padding, -1, dtype=torch.long)
+    return split(
+        tokens,
+        remove,
+        torch.cat([head, order.gather(1, ranking) + p], dim=1),
+        partner.scatter(1, order + p, order.gather(1, match) + p),
+        weight=tokens.size if options.weighted else None,
+    )
+
+
+def _protects(protect: str, layer: int, depth: int) -> bool:
+    if protect == "first_half":
+        return layer < depth // 2
+    if protect == "second_half":
+        return layer >= (depth + 1) // 2
+    return protect == "all"
+
+
+def macs(n: int, protected: int, dim: int, remove: int, options: Any) -> int:
+    """All mergeable tokens against each other; the matching reads the same matrix."""
+    return (n - protected) ** 2 * dim
+
+
+@register(
+    "pitome",
+    options=PitomeOptions,
+    guarantees=Guarantees(equivariant=True),
+    source="arXiv 2405.16148, Section 3.2, Eq. 3-4 and Algorithm 1",
+    macs=macs,
+    padding="batch",
+)
+def pitome(tokens: Tokens, remove: int | Tensor, options: PitomeOptions) -> Plan:
+    """The paper's text: energy of Eq. 4, alternate split, protection in every layer, size-weighted
+    mean, proportional attention, between attention and MLP."""
+    if isinstance(remove, Tensor):
+        return padded_energy_plan(tokens, remove, options)
+    return keep_all(tokens) if remove == 0 else energy_plan(tokens, remove, options)
+
+
+@dataclass(frozen=True)
+class PitomeRepoOptions(PitomeOptions):
+    """Options of `pitome_repo`, as those of `pitome`; None: the family's own."""
+
+    prop_attn: bool | None = None  # type: ignore[assignment]
+    metric: Literal["keys", "hidden"] | None = None  # type: ignore[assignment]
+    position: Literal["before_mlp", "after_block"] | None = None  # type: ignore[assignment]
+    energy: Literal["paper", "elu", "gaussian"] | None = None  # type: ignore[assignment]
+    alpha: float | None = None  # type: ignore[assignment]
+    margin: float | None = None  # type: ignore[assignment]
+    margin_slope: float | None = None  # type: ignore[assignment]
+    split: Literal["alternate", "high_low"] | None = None  # type: ignore[assignment]
+    protect: Literal["all", "none", "first_half", "second_half"] | None = None  # type: ignore[assignment]
+    weighted: bool | None = None  # type: ignore[assignment]
+
+
+def _family(margin: float, margin_slope: float, **other: Any) -> dict[str, Any]:
+    common = {
+        "prop_attn": False,
+        "metric": "keys",
+        "position": "before_mlp",
+        "protected": 1,
+        "energy": "elu",
+        "alpha": 1.0,
+        "split": "alternate",
+        "protect": "all",
+        "weighted": True,
+    }
+    return {**common, "margin": margin, "margin_slope": margin_slope, **other}
+
+
+_TEXT = _family(0.9, 0.25, energy="gaussian", split="high_low", weighted=False)
+FAMILIES = {
+    "deit": _family(0.75, 0.75, protect="second_half"),
+    "mae": _family(0.75, 0.75, protect="first_half"),
+    "clip": _family(0.95, 0.95, metric="hidden"),
+    "blip": _family(0.9, 0.9, metric="hidden"),
+    "eva": _family(0.75, 0.4, prop_attn=True),
+    "llava": _family(0.9, 0.9, metric="hidden", position="after_block", weighted=False),
+    "bert": _TEXT,
+    "distilbert": _TEXT,
+}
+
+
+BIPARTITE_LAYERS = 13  # on LLaVA, whatever the depth
+
+
+def count_llava(n: int, protected: int, ratio: float, layer: int) -> int:
+    """Removals on LLaVA: of all tokens where ToMe matches, of the unprotected ones behind."""
+    return (count_all if layer < BIPARTITE_LAYERS else count_unprotected)(n, protected, ratio, layer)
+
+
+def llava_macs(n: int, protected: int, dim: int, remove: int, options: Any, layer: int) -> int:
+    """As `macs`, by layer: where ToMe matches, set A against set B."""
+    own = bipartite_macs if layer < BIPARTITE_LAYERS else macs
+    return own(n, protected, dim, remove, options)
+
+
+def llava_plan(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
+    """`pitome_repo` on LLaVA, whose layers 0 to 12 match as ToMe does."""
+    if remove == 0:
+        return keep_all(tokens)
+    if tokens.layer < BIPARTITE_LAYERS:
+        return unclamped_plan(tokens, remove, tokens.size if options.weighted else None)
+    return energy_plan(tokens, remove, options)
+
+
+@register(
+    "pitome_repo",
+    options=PitomeRepoOptions,
+    guarantees=Guarantees(equivariant=True, proportional=False),
+    source="hchautran/PiToMe 550b5de, algo/pitome/merge.py and algo/pitome/patch/",
+    macs=macs,
+    padding="merged",
+    resolve=lambda options, family, depth: fill("pitome_repo", options, family, FAMILIES),
+    families={
+        "llava": {
+            "plan": llava_plan,
+            "count": count_llava,
+            "layer_macs": llava_macs,
+            "guarantees": Guarantees(proportional=False, keeps_protected_first=False),
+        }
+    },
+)
+def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
+    """What the authors' repository runs as PiToMe. It differs from the paper in this:
+
+    - energy `elu` instead of Eq. 4's, for text `gaussian` with the split `high_low`
+      (algo/pitome/merge.py);
+    - no proportional attention, except on EVA (patch/timm.py:38, patch/blip2.py:38);
+    - on DeiT the first ceil(L/2) layers, on MAE the last ceil(L/2), merge without protection
+      (patch/deit.py:34, patch/mae.py:32);
+    - the margin depends on the family, alpha is always 1;
+    - a distillation token is merged like a patch token;
+    - CLIP, BLIP and LLaVA compare hidden states instead of keys;
+    - on LLaVA's image tower layers 0 to 12 match as ToMe does, whatever the depth, all of them merge
+      behind the block, and into the plain mean (patch/clip_hf.py:30, :37);
+    - text sizes restart at 1 in every layer (patch/bert.py:54), which is a plain mean; padding
+      enters the energy and merges like any other token, and what it merged with is padding only
+      where all of it was (patch/bert.py).
+
+    Two things are left out because no output shows them: where nothing is to be removed the
+    authors' variant without protection reorders the tokens (this returns them as they are; their
+    protected variant raises IndexError, merge.py:89), and their MAE pool divides by the number of
+    image channels in front of a LayerNorm. Which layers merge (BLIP all but the last, text the
+    first three) is the schedule's business: `layers`.
+    """
+    return keep_all(tokens) if remove == 0 else energy_plan(tokens, remove, options)

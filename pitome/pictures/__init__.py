@@ -1,1 +1,0 @@
-"""Pictures of what merged: images read safely, groups per layer, one PNG page."""

@@ -1,0 +1,185 @@
+"""An experiment as a figure: the paper's points, the logged points and ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pitome.paper import costs
+from pitome.paper.metrics import METRICS
+from pitome.paper.outcome import Outcome, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, yellow left out: too pale on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+Line = Literal["-", "--", ":", "-."]
+_LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
+_VALUES = ("measured", "published", "logged", "printed")
+
+Looks = dict[str, tuple[str, Line]]
+"""Label of a method -> its colour and kind of line."""
+_COSTS = {metric.label for metric in METRICS.values() if metric.computed}
+_LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
+_COLUMNS = 3
+_LONG = 16  # letters of a method's name on the x axis before it is broken
+_AUTHORS, _AS_PUBLISHED = "authors' code", "as published"  # as `Row.variant` has them
+_SHARE, _NUMBER = "FLOPs ", "r "
+_AXES = {_SHARE: "share of FLOPs", _NUMBER: "tokens that a layer removes", "": "ratio"}
+
+
+def draw(result: Outcome) -> Figure | None:
+    """One panel for each model, data set, variant and metric; None where there is nothing to draw.
+
+    x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio, the share of
+    FLOPs or the number of tokens removed; where a panel has fewer than three places, the methods. Printed:
+    hollow squares; logged (or published by this project): hollow circles on a line; measured: filled.
+    """
+    panels: dict[tuple[str, ...], list[Row]] = {}
+    for row in result.rows:
+        known = (row.printed, row.logged, row.published, row.measured)
+        # the method as published has the same printed value as the authors' code of it, drawn there
+        again = not result.offline and row.measured is None and _AS_PUBLISHED in _parts(row)
+        if row.point and not again and row.metric not in _COSTS and any(one is not None for one in known):
+            panels.setdefault(_panel_of(row, result.offline), []).append(row)
+    if not panels:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.2 * columns + 2.6, 3.2 * lines + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    labels = list(dict.fromkeys(label_of(row) for rows in panels.values() for row in rows))
+    looks = looks_of(labels)
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for place, ((*names, metric), rows) in zip(axes.flat, panels.items(), strict=False):
+        _panel(place, rows, looks)
+        place.set_title(", ".join(name for name in names if name), fontsize=10)
+        place.set_ylabel(metric, fontsize=9)
+        place.tick_params(labelsize=8)
+        place.grid(True, color="0.92", linewidth=0.8)
+        place.set_axisbelow(True)
+        place.spines[["top", "right"]].set_visible(False)
+    for place in list(axes.flat)[len(panels) :]:
+        place.remove()
+    title = f"{result.item}: {result.title}" + (" (offline)" if result.offline else "")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    _legend(figure, looks, result)
+    return figure
+
+
+def looks_of(labels: Sequence[str]) -> Looks:
+    """One colour per method; its variants, and the methods beyond the colours, differ in the line."""
+    methods = list(dict.fromkeys(label.partition(", ")[0] for label in labels))
+    looks: Looks = {}
+    for label in labels:
+        colour = _COLOURS[methods.index(label.partition(", ")[0]) % len(_COLOURS)]
+        before = sum(taken == colour for taken, _ in looks.values())
+        looks[label] = (colour, _LINES[before % len(_LINES)])
+    return looks
+
+
+def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+    places, name = _places(rows)
+    curve = len(set(places)) >= _LEAST and name != ""
+    if not curve:
+        names = list(dict.fromkeys(label_of(row) for row in rows))
+        places = [float(names.index(label_of(row))) for row in rows]
+        written = [name.replace(", ", ",\n") if len(name) > _LONG else name for name in names]
+        axes.set_xticks(range(len(names)), written, rotation=35, ha="right")
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        if len({row.ratio for row in rows if row.ratio != "-"}) > 1:
+            _name_amounts(axes, rows, places)
+    else:
+        axes.set_xlabel(name, fontsize=9)
+    for label in dict.fromkeys(label_of(row) for row in rows):
+        own = sorted(
+            ((x, row) for x, row in zip(places, rows, strict=True) if label_of(row) == label),
+            key=lambda pair: pair[0],
+        )
+        colour, drawn = looks[label]
+        # Not every published point is measured again: those that are have no line of their own.
+        again = any(row.published is not None for _, row in own)
+        kinds = (
+            ("printed", "s", "none", 6.5, ""),
+            ("logged", "o", "none", 5.0, drawn),
+            ("published", "o", "none", 5.0, drawn),
+            ("measured", "o", colour, 5.0, "" if again else drawn),
+        )
+        for field, marker, face, size, line in kinds:
+            points = [(x, value) for x, row in own if (value := getattr(row, field)) is not None]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=colour,
+                    marker=marker,
+                    markerfacecolor=face,
+                    markersize=size,
+                    linestyle=line if curve else "",
+                    linewidth=1.4 if field == "measured" else 0.8,
+                )
+
+
+def _name_amounts(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None:
+    """Beside each point how much is merged there: the x axis has the methods."""
+    for x, row in zip(places, rows, strict=True):
+        value = next(one for field in _VALUES if (one := getattr(row, field)) is not None)
+        if row.ratio != "-":
+            text = row.ratio.removeprefix(_SHARE)
+            axes.annotate(text, (x, value), xytext=(5, -2), textcoords="offset points", fontsize=7)
+
+
+def _places(rows: Sequence[Row]) -> tuple[list[float], str]:
+    """Where rows stand on the x axis, and its name; empty where neither cost nor amount is known."""
+    known = [costs.find(row.point, "gmacs") for row in rows]
+    if all(cost is not None for cost in known):
+        return [cost.value for cost in known if cost is not None], "GMACs (authors' count)"
+    kind = next(prefix for prefix in _AXES if rows[0].ratio.startswith(prefix))
+    try:
+        return [1.0 if row.ratio == "-" else float(row.ratio.removeprefix(kind)) for row in rows], _AXES[kind]
+    except ValueError:
+        return [0.0 for _ in rows], ""
+
+
+def _panel_of(row: Row, offline: bool) -> tuple[str, ...]:
+    """Model, data, how it was run, and the metric; apart from those at a ratio, runs with a fixed number
+    of tokens and, offline, at equal FLOPs."""
+    variant = ", ".join(part for part in _parts(row) if part not in (_AUTHORS, _AS_PUBLISHED))
+    amount = "at equal FLOPs" if offline and row.ratio.startswith(_SHARE) else ""
+    amount = "fixed number" if row.ratio.startswith(_NUMBER) else amount
+    curve = variant if variant in ("off the shelf", "trained") else ""
+    metric = f"{row.metric}, {row.unit}" if row.unit and row.unit not in row.metric else row.metric
+    return row.model, row.data, curve, amount, metric
+
+
+def _parts(row: Row) -> list[str]:
+    return row.variant.split(", ")
+
+
+def label_of(row: Row) -> str:
+    """The method and how it was run; the authors' code of it as `repo`."""
+    parts = [part for part in _parts(row) if part not in (_AS_PUBLISHED, "off the shelf", "trained", "")]
+    return ", ".join([row.method, *("repo" if part == _AUTHORS else part for part in parts)])
+
+
+def _legend(figure: Figure, looks: Looks, result: Outcome) -> None:
+    from matplotlib.lines import Line2D
+
+    kinds = {"s": "published by us"} if result.offline else {"s": "printed", "o": "logged"}
+    marks = [
+        Line2D([], [], color="0.3", marker=marker, markerfacecolor="none", linestyle="", label=text)
+        for marker, text in kinds.items()
+    ]
+    if result.offline:
+        marks[0].set_marker("o")
+    marks.append(Line2D([], [], color="0.3", marker="o", linestyle="", label="measured"))
+    lines = [
+        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=label)
+        for label, (colour, line) in looks.items()
+    ]
+    figure.legend(handles=[*marks, *lines], loc="outside right upper", frameon=False, fontsize=8)

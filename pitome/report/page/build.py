@@ -1,0 +1,139 @@
+"""From records to the page: views, records, pictures and the plotting library in one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import importlib.resources
+import io
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from pitome.records.files import write_atomically
+from pitome.records.schema import Record
+from pitome.records.store import Store
+from pitome.report.page import items, sweeps
+from pitome.report.page.view import Picture, View
+
+
+def write(path: Path, local: Store, published: Store) -> Path:
+    """Write the page of the runs in these two folders. Raises RecordError if it cannot be written,
+    ExperimentError for a file of experiments/ with a mistake."""
+    places = [os.path.relpath(store.folder, path.parent) for store in (local, published)]
+    write_atomically(path, html(local, published, *places).encode())
+    return path
+
+
+def html(local: Store, published: Store, runs: str = "runs", committed_to: str = "published") -> str:
+    """The page. Equal records give an equal page. runs, committed_to: where it finds the two folders."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    own, committed = local.all(), published.all()
+    # of single options and of the theorem, which have no tables of their own here
+    aside = {
+        f"{committed_to}/{name}": Store(published.folder / name).all() for name in ("variants", "theorem")
+    }
+    views = items.views(own, [*committed, *itertools.chain.from_iterable(aside.values())])
+    drawn = pictures(published.folder / "pictures")
+    views += sweeps.views(committed, published.outcomes, drawn)
+    views += sweeps.views(own, local.outcomes, drawn, own="Local: ")
+    views = linked([view.compact() for view in unique(views)])
+    folder = importlib.resources.files("pitome.report.page") / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pitome.report.page", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        views=views,
+        style=(folder / "page.css").read_text(),
+        script=(folder / "page.js").read_text(),
+        total=total(views),
+        tones=items.TONES | sweeps.TONES,
+        runs=len({record.run_id for record in [*own, *committed] if record.done}),
+        sweeps=sum(view.kind == "sweep" for view in views),
+        packed={
+            "records": packed(json.dumps(records_of(views, {runs: own, committed_to: committed} | aside))),
+            "figures": packed(json.dumps({view.key: [plot.panels for plot in view.plots] for view in views})),
+            "plotly": packed(get_plotlyjs()),
+        },
+    )
+
+
+def packed(text: str) -> str:
+    """Gzip in base64, a third of the size and more; equal for equal texts. The page unpacks it."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def total(views: Sequence[View]) -> dict[str, int]:
+    """Verdict -> values of the paper that have it."""
+    counts: dict[str, int] = {}
+    for view in views:
+        if view.kind == "paper":
+            for verdict, count in view.tally.items():
+                counts[verdict] = counts.get(verdict, 0) + count
+    return counts
+
+
+def records_of(views: Sequence[View], folders: Mapping[str, Sequence[Record]]) -> dict[str, object]:
+    """Run id -> the record as it stands in its file, and the file's place beside the page."""
+    shown = {run_id for view in views for line in view.lines for run_id in line.records}
+    found: dict[str, object] = {}
+    for folder, records in folders.items():
+        for record in records:
+            if record.run_id in shown:
+                values = dataclasses.asdict(record)
+                found[record.run_id] = {"file": f"{folder}/{record.run_id}.json", "record": values}
+    return found
+
+
+def unique(views: Sequence[View]) -> list[View]:
+    """Views with keys of their own: the same runs may be published and repeated."""
+    seen: dict[str, int] = {}
+    out = []
+    for view in views:
+        seen[view.key] = seen.get(view.key, 0) + 1
+        key = view.key if seen[view.key] == 1 else f"{view.key}-{seen[view.key]}"
+        out.append(dataclasses.replace(view, key=key))
+    return out
+
+
+def linked(views: Sequence[View]) -> list[View]:
+    """Without links to views that are not on the page."""
+    keys = {view.key for view in views}
+    return [
+        dataclasses.replace(view, links={key: text for key, text in view.links.items() if key in keys})
+        for view in views
+    ]
+
+
+def pictures(folder: Path) -> dict[str, list[Picture]]:
+    """Token pictures by model, of a folder with PNG files of scripts/show_tokens.py, which say in their
+    text chunks what they show."""
+    found: dict[str, list[Picture]] = {}
+    for path in sorted(folder.glob("*.png")):
+        content = io.BytesIO()
+        with Image.open(path) as image:
+            told, (width, height) = dict(image.text), image.size  # type: ignore[attr-defined]
+            # 256 colours: less than half as large, and no eye sees it
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(content, "png", optimize=True)
+        if "Model" in told:
+            made = Picture(
+                title=told.get("Title", path.stem),
+                data="data:image/png;base64," + base64.b64encode(content.getvalue()).decode(),
+                alt=told.get("Description", ""),
+                command=told.get("Command", ""),
+                width=width,
+                height=height,
+            )
+            found.setdefault(told["Model"], []).append(made)
+    return found

@@ -1,0 +1,83 @@
+"""The command that makes a record again, from the configuration it holds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pitome.config import find_choice
+from pitome.paper.loading import read_yaml
+from pitome.paper.matching import word
+from pitome.records.identity import RESIZE, canonical
+from pitome.records.schema import Record
+
+_GROUPS = ("task", "model", "data", "merge")
+_LEFT_OUT = (*_GROUPS, "logger", "device", "rerun", "control", "trainer")
+"""Beside the groups: what no result depends on, and what is written out below."""
+
+
+def command_of(record: Record) -> str:
+    """`python run.py` with every choice that differs from conf/. Files and folders are named as the record
+    names them, without their place on a machine."""
+    config = record.config
+    words: dict[str, Any] = {}
+    for group in _GROUPS:
+        if "name" in _part(config, group):
+            words[group] = config[group]["name"]
+    if record.method.name == RESIZE:
+        # The control is made beside a merged run that may cost what it costs.
+        words["merge"] = "tome"
+        words["flops"] = record.method.asked.get("shares", [None])[0]
+        words["control"] = RESIZE
+    groups = (*_GROUPS, "trainer") if record.mode == "train" else _GROUPS
+    for group in groups:
+        own = _part(config, group)
+        name = words.get(group, words.get("data"))
+        for key, value in _changed(own, _file(group, str(name))).items():
+            if record.method.name != RESIZE or group != "merge":
+                words[f"{group}.{key}"] = value
+    root = _part(config, "data").get("root")
+    if root is not None and "root" not in _file("data", str(words.get("data"))):
+        words["data.root"] = root
+    for key, default in _file("", "config").items():
+        if key not in _LEFT_OUT and key in config and canonical(config[key]) != canonical(default):
+            words.setdefault(key, config[key])
+    return " ".join(["python run.py", *(f"{key}={_quoted(value)}" for key, value in words.items())])
+
+
+def _changed(own: Mapping[str, Any], file: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of what a file of conf/ says otherwise. Keys that only one side has are those of
+    another version, or defaults, unless they hold options."""
+    out: dict[str, Any] = {}
+    for key, value in own.items():
+        if key not in file or key == "defaults":
+            continue
+        if isinstance(value, Mapping) and isinstance(file[key], Mapping):
+            out |= _changed(value, file[key], f"{prefix}{key}.")
+        elif canonical(value) != canonical(file[key]):
+            out[prefix + key] = value
+    return out
+
+
+def _file(group: str, name: str) -> dict[str, Any]:
+    """What a file of conf/, or of the user's own, says; nothing where it is unknown."""
+    path = find_choice(group, name)
+    return {} if path is None else _read(path)
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Any]:
+    return read_yaml(path) or {}
+
+
+def _part(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:
+    part = config.get(group)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _quoted(value: Any) -> str:
+    """As a shell needs it."""
+    text = word(value)
+    return f"'{text}'" if any(one in text for one in " ()'\"[]{}") else text

@@ -1,0 +1,291 @@
+"""The views of this project's own runs: one for each group of runs that may be compared."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from pitome.records.comparisons import Pair, pairs, to_controls, to_unmerged
+from pitome.records.groups import digest, group
+from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
+from pitome.records.rows import Outcomes, Row, rows
+from pitome.records.schema import Record
+from pitome.report.cells import caption, metric, setting_name
+from pitome.report.page.command import command_of
+from pitome.report.page.figures import Points, figure, hover
+from pitome.report.page.view import NOTHING, Cell, Column, Line, Picture, Plot, View, number, word
+
+BETTER, WORSE, OPEN, FAILED = "better", "worse", "not resolved", "failed"
+_LEAST_P = 0.001
+TONES = {BETTER: "good", WORSE: "bad", OPEN: "mute", FAILED: "bad"}
+
+
+def views(
+    records: Sequence[Record], outcomes: Outcomes, pictures: dict[str, list[Picture]], *, own: str = ""
+) -> list[View]:
+    """One view for each group of records that has a finished run. pictures: by name of the model; own: in
+    front of the titles."""
+    found = []
+    for members in group(records):
+        if any(member.done for member in members):
+            found.append(_view(members, outcomes, pictures, own))
+    return found
+
+
+def key_of(record: Record) -> str:
+    """Of the view that shows this run among those that it may be compared with."""
+    return f"{record.task}-{digest(record)}"
+
+
+def _view(members: list[Record], outcomes: Outcomes, pictures: dict[str, list[Picture]], own: str) -> View:
+    first = next(member for member in members if member.done)
+    table = rows(members)
+    found = pairs(table, outcomes)
+    unmerged, controls = to_unmerged(found), to_controls(found)
+    rivals: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair in found:
+        rivals[pair.first.key].append(pair)
+    lines = [_line(row, unmerged.get(row.key), controls.get(row.key, []), rivals[row.key]) for row in table]
+    tally = Counter(line.verdict for line in lines if line.verdict in TONES)
+    return View(
+        key=key_of(first),
+        kind="sweep",
+        item=first.task,
+        title=f"{own}{first.model.name} on {first.data.name}",
+        facts=dict(_facts(members)),
+        columns=_columns(members),
+        lines=lines,
+        plots=plots(table),
+        pictures=pictures.get(first.model.name, []),
+        notes=_NOTES if any(_speed(row) for row in table) else [*_NOTES[:-1], _UNTIMED],
+        tally={verdict: tally[verdict] for verdict in TONES if tally[verdict]},
+    )
+
+
+_NOTES = [
+    "Verdict: against the unmerged model, sample by sample; resolved where Holm's corrected p is below 0.05.",
+    "Controls beaten: of those at the same setting, with the difference resolved. Filter by a setting to "
+    "compare methods at an equal ratio or at equal FLOPs; a row's details hold its comparisons.",
+    "Speed-up: merged and unmerged model timed alternately in one run. Rows were timed at different times: "
+    "compare speed-ups, not samples per second.",
+]
+_UNTIMED = "None of these runs was timed: measure=full times merged and unmerged model alternately."
+
+
+def _facts(members: Sequence[Record]) -> list[tuple[str, str]]:
+    """The caption of the tables: term and description."""
+    out = []
+    for line in caption(members):
+        name, _, rest = line.partition(": ")
+        out.append((name.partition(",")[0], rest or line))
+    return out
+
+
+def _columns(members: Sequence[Record]) -> list[Column]:
+    name = metric(members)
+    return [
+        Column("Method"),
+        Column(setting_name(members), title="How much was to be merged"),
+        Column("Tokens left", True, "Tokens after the last block"),
+        Column("GMACs", True, "Of one sample, counted; FLOPs are twice that"),
+        Column("Cost %", True, "FLOPs as a share of the unmerged model's"),
+        Column(f"{name} %", True, "The headline metric"),
+        Column(
+            "Difference", True, "To the unmerged model, in percentage points, with the paired 95 % interval"
+        ),
+        Column("Verdict", title="Whether the difference to the unmerged model is resolved"),
+        Column("Controls beaten", True, "Controls at the same setting that are beaten, resolved"),
+        Column("Speed-up", True, "Measured, median with its 95 % interval"),
+        Column("Samples/s", True, "Measured, merged"),
+    ]
+
+
+def _line(row: Row, pair: Pair | None, against: Sequence[Pair], rivals: Sequence[Pair]) -> Line:
+    first = row.first
+    verdict = _verdict(row, pair)
+    several = f" ({len(row.runs)} seeds)" if len(row.runs) > 1 else ""
+    cost, speed = first.cost, _speed(row)
+    won = sum(one.resolved and one.better for one in against)
+    score = number(100 * row.score if row.score is not None else None)
+    if row.deviation:
+        score = Cell(f"{score.text} ± {100 * row.deviation:.2f}", score.value)
+    return Line(
+        cells=[
+            Cell(row.label + several, row.label, strong=True),
+            Cell(row.setting if row.setting != "-" else NOTHING, _amount(first)),
+            number(first.tokens[-1] if first.tokens else None, 1 if _mean(first) else 0),
+            number(cost.macs / 1e9 if cost else None, 4),
+            number(100 * cost.share if cost else None, 1),
+            score if first.done else Cell(FAILED, None, tone="bad"),
+            _difference(pair),
+            word(verdict if verdict in TONES else "", TONES.get(verdict, "")),
+            Cell(f"{won} of {len(against)}", won / len(against)) if against else Cell(NOTHING),
+            Cell(f"{speed.speedup:.2f} [{speed.speedup_low:.2f}, {speed.speedup_high:.2f}]", speed.speedup)
+            if speed
+            else Cell(NOTHING),
+            number(speed.images_per_s if speed else None, 1),
+        ],
+        model=first.model.name,
+        method=first.method.name.removesuffix("_repo"),
+        variant=_variant(first),
+        verdict=verdict,
+        command=command_of(first),
+        records=[run.run_id for run in row.runs],
+        note=f"failed: {first.error}" if not first.done else "",
+        tokens=first.tokens,
+        setting=row.point_name or NOTHING,
+        against=[_compared(one) for one in rivals],
+    )
+
+
+def _compared(pair: Pair) -> str:
+    """`random: +4.20 [+3.10, +5.30], p 0.001, resolved: better`."""
+    p = "p < 0.001" if pair.adjusted < _LEAST_P else f"p {pair.adjusted:.3f}"
+    return f"{pair.second.label}: {_difference(pair).text}, {p}, {pair.verdict}"
+
+
+def _verdict(row: Row, pair: Pair | None) -> str:
+    if not row.first.done:
+        return FAILED
+    if not row.merges:
+        return UNMERGED
+    if pair is None:
+        return "not compared"
+    return (BETTER if pair.better else WORSE) if pair.resolved else OPEN
+
+
+def _variant(record: Record) -> str:
+    name = record.method.name
+    if name == UNMERGED:
+        return "unmerged"
+    if name in CONTROLS:
+        return "control"
+    return "authors' code" if name.endswith("_repo") else "as published"
+
+
+def _difference(pair: Pair | None) -> Cell:
+    if pair is None:
+        return Cell(NOTHING)
+    d = pair.result.difference
+    return Cell(f"{100 * d.value:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]", 100 * d.value)
+
+
+def _amount(record: Record) -> float | None:
+    """Sorts settings: how much is kept."""
+    asked = record.method.asked
+    for key in ("ratio", "flops"):
+        if isinstance(asked.get(key), int | float):
+            return float(asked[key])
+    if isinstance(asked.get("r"), int | float):
+        return -float(asked["r"])
+    return 1.0 if record.method.name == UNMERGED else record.cost.share if record.cost else None
+
+
+def _mean(record: Record) -> bool:
+    """Whether token counts are means over samples of different lengths."""
+    return any(not float(count).is_integer() for count in record.tokens)
+
+
+def _speed(row: Row):  # type: ignore[no-untyped-def]
+    """Throughput of the row's first timed run."""
+    return next((run.throughput for run in row.runs if run.done and run.throughput), None)
+
+
+def plots(table: Sequence[Row]) -> list[Plot]:
+    """The score against FLOPs, against measured speed, and the tokens of every layer."""
+    scored = [row for row in table if row.scored]
+    merged = [row for row in scored if row.merges]
+    if not merged:
+        return []
+    name = metric([merged[0].first])
+    base = next((row for row in scored if not row.merges), None)
+    level = (f"unmerged {100 * (base.score or 0):.2f}", 100 * (base.score or 0)) if base else None
+    order = sorted({_series(row) for row in merged}, key=lambda one: (one in CONTROLS, one))
+    made = []
+    costly = _curves(merged, lambda row: 100 * row.first.cost.share if row.first.cost else None, name)
+    if costly:
+        drawn = figure(costly, "FLOPs, % of the unmerged model", f"{name}, %", order, level=level)
+        made.append(Plot(f"{name} against FLOPs", {"all": drawn}))
+    timed = [row for row in merged if _speed(row)]
+    if timed:
+        fast = _curves(timed, lambda row: _speed(row).speedup, name, bars=True)
+        drawn = figure(fast, "Measured speed-up", f"{name}, %", order, level=level)
+        devices = ", ".join(sorted({_speed(row).device for row in timed}))
+        made.append(
+            Plot(
+                f"{name} against measured throughput",
+                {"all": drawn},
+                f"Over the unmerged model, on {devices}, with 95 % intervals.",
+            )
+        )
+    panels: dict[str, list[Row]] = defaultdict(list)
+    for row in table:
+        if row.first.done and row.first.tokens and row.merges and row.point:
+            panels[row.point_name].append(row)
+    if panels:
+        whole = [row for row in table if row.first.done and not row.merges and row.first.tokens]
+        drawn_panels = {
+            setting: figure(
+                [_layers(row) for row in [*whole, *here] if row.method != RESIZE],
+                "Entering layer (last: leaving the model)",
+                "Tokens",
+                order,
+            )
+            for setting, here in panels.items()
+        }
+        made.append(Plot("Tokens layer by layer", drawn_panels, _tokens_note(table)))
+    return made
+
+
+def _tokens_note(table: Sequence[Row]) -> str:
+    if any(_mean(row.first) for row in table):
+        return "Means over the samples, whose lengths differ."
+    return "Methods that remove equally many tokens lie on one another."
+
+
+def _series(row: Row) -> str:
+    return row.method if row.method == RESIZE else row.label
+
+
+def _curves(table: Sequence[Row], x, name: str, *, bars: bool = False) -> list[Points]:  # type: ignore[no-untyped-def]
+    """A line per method, from cheap to dear."""
+    lines: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in table:
+        if x(row) is not None:
+            lines[_series(row)].setdefault(row.first.run_id, row)
+    made = []
+    for label, by_run in lines.items():
+        here = sorted(by_run.values(), key=lambda row: x(row))
+        made.append(
+            Points(
+                name=label,
+                x=[x(row) for row in here],
+                y=[100 * (row.score or 0.0) for row in here],
+                text=[hover(row.label, _said(row, name)) for row in here],
+                series=label,
+                low=[_speed(row).speedup_low for row in here] if bars else None,
+                high=[_speed(row).speedup_high for row in here] if bars else None,
+            )
+        )
+    return sorted(made, key=lambda one: (one.name in CONTROLS, one.name))
+
+
+def _layers(row: Row) -> Points:
+    tokens = row.first.tokens
+    return Points(
+        name="unmerged" if not row.merges else row.label,
+        x=list(range(1, len(tokens) + 1)),
+        y=tokens,
+        text=[hover(row.label, {"layer": str(i), "tokens": f"{n:g}"}) for i, n in enumerate(tokens, 1)],
+        series=_series(row) if row.merges else None,
+    )
+
+
+def _said(row: Row, name: str) -> dict[str, str]:
+    cost, speed = row.first.cost, _speed(row)
+    return {
+        "setting": row.setting,
+        name: f"{100 * (row.score or 0):.2f} %",
+        "cost": f"{100 * cost.share:.1f} % ({cost.macs / 1e9:.4f} GMACs)" if cost else "",
+        "speed-up": f"{speed.speedup:.2f}, {speed.images_per_s:,.1f} samples/s" if speed else "",
+    }

@@ -1,0 +1,1 @@
+"""Pictures of what merged: groups per layer, as one PNG."""

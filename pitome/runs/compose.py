@@ -1,0 +1,206 @@
+"""Configurations from a command line: every point of a sweep is checked before the first one runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pitome.cli.help import GROUPS
+from pitome.config import (
+    CONF,
+    Amount,
+    Config,
+    choices,
+    find_any,
+    import_modules,
+    own_folder,
+    validate,
+)
+from pitome.errors import CheckpointError, UsageError, nearest
+from pitome.merge import plugins
+from pitome.records.store import Store
+from pitome.runs import own_files
+from pitome.sources.weights import check_hub
+from pitome.tasks.own_folder import check_folder
+
+
+class OwnFolder(SearchPathPlugin):
+    """Lets a group's choice be a file in conf/ of the current directory, where the project has none."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if (folder := own_folder()) is not None:
+            search_path.append("own", f"file://{folder}")
+
+
+def register_schema() -> None:
+    """Put the typed configuration where conf/config.yaml finds it, and the user's own files behind conf/."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    Plugins.instance().register(OwnFolder)
+
+
+def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Config, Amount]]:
+    """Compose and check every point that these overrides ask for, and give all of them.
+
+    Raises PitomeError, one line.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as problem:
+        raise UsageError(one_line(problem)) from None
+    offer_own_methods(parsed)
+    _check_trainer(parsed)
+    named = {group: _chosen(parsed, group) for group in own_files.KINDS}
+    own_files.check_own_files(named | {"trainer": named["trainer"] | named["data"]})
+    points = [[str(o.input_line) for o in parsed if not o.is_hydra_override()]]
+    if multirun:
+        points = _points(parsed)
+    elif swept := [o.get_key_element() for o in parsed if o.is_sweep_override()]:
+        raise UsageError(f"{swept[0]} has several values; add -m to run all of them")
+    checked = []
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        for point in points:
+            try:
+                config: Config = OmegaConf.to_object(compose("config", overrides=point))  # type: ignore[assignment]
+                checked.append((config, validate(config)))
+            except (HydraException, OmegaConfBaseException) as problem:
+                raise UsageError(explain(problem, point)) from None
+            except AttributeError as problem:  # OmegaConf's own, of a mapping in the place of null
+                if (key := re.search(r"full_key: (\S+)", str(problem))) is None:
+                    raise
+                raise UsageError(
+                    f"{key.group(1)} is null and cannot be given here; write it into a file of your own conf/"
+                ) from None
+    own_files.tell_unread(config for config, _ in checked)
+    return checked
+
+
+def check_places(configs: list[Config]) -> None:
+    """Look at folders and weights before torch is imported: where results go, and what is read.
+
+    Raises RecordError for a folder that cannot be written, DataError for one without the files of a data
+    set of one's own, CheckpointError where the hub has none of the weights.
+    """
+    for results in dict.fromkeys(config.results for config in configs):
+        Store(results).prepare()
+    seen: set[str] = set()
+    for config in configs:
+        train = config.mode == "train" or config.task.head == "knn"
+        if (key := repr((config.data, train))) not in seen:
+            check_folder(dataclasses.asdict(config.data), train=train)
+        seen.add(key)
+    _check_weights(configs)
+
+
+def _check_weights(configs: list[Config]) -> None:
+    """Where weights of some points can be had, the others fail on their own, and the table says why."""
+    first: CheckpointError | None = None
+    for weights in dict.fromkeys(find_any(config) for config in configs):
+        if weights is None:
+            return
+        try:
+            check_hub(weights)
+            return
+        except CheckpointError as problem:
+            first = first or problem
+    if first is not None:
+        raise first
+
+
+def offer_own_methods(parsed: list[Override]) -> None:
+    """Import what `imports=[...]` names, and let merge= choose the methods registered by it, or
+    offered by the entry points of other distributions. Without either, no method is loaded.
+
+    Raises UsageError or MethodError for one that cannot be loaded.
+    """
+    modules = [o for o in parsed if o.get_key_element() == "imports"]
+    if any(o.is_sweep_override() for o in modules):
+        raise UsageError("imports has several values; give all modules in one list, imports=[a,b]")
+    for names in (o.value() for o in modules):
+        if not isinstance(names, list):
+            raise UsageError(f"imports={names} is no list; write imports=[{names}]")
+        import_modules([str(name) for name in names])
+    chosen = _chosen(parsed, "merge") & plugins.offered().keys()
+    if not modules and not chosen:
+        return
+    from pitome.merge import registry
+
+    for name in {*chosen, *registry.loaded()} - set(choices("merge")):
+        options = dataclasses.asdict(registry.get(name).options())
+        ConfigStore.instance().store(group="merge", name=name, node={"name": name, "options": options})
+
+
+def _check_trainer(parsed: list[Override]) -> None:
+    """conf/config.yaml takes the trainer of the data set, if there is one; Hydra then passes over a
+    misspelt one too. Raises UsageError."""
+    known = [*offered("trainer"), "None"]
+    for name in sorted(_chosen(parsed, "trainer") - set(known)):
+        raise UsageError(f"unknown trainer={name}; {nearest(name, offered('trainer'))}")
+
+
+def _chosen(parsed: list[Override], group: str) -> set[str]:
+    """The names that a command line chooses in a group, those of a sweep included."""
+    values = [o.value() for o in parsed if o.get_key_element() == group]
+    return {
+        str(one) for value in values for one in (value.list if isinstance(value, ChoiceSweep) else [value])
+    }
+
+
+def offered(group: str) -> list[str]:
+    """What a group can be: the names in conf/, and methods from elsewhere."""
+    known = set(choices(group))
+    if group == "merge":
+        own = ConfigStore.instance().repo.get("merge", {})
+        known |= {name.removesuffix(".yaml") for name in own} | plugins.offered().keys()
+    return sorted(known)
+
+
+def _points(parsed: list[Override]) -> list[list[str]]:
+    """The points of a sweep, as Hydra's own sweeper splits them."""
+    sweeper = Plugins.instance().discover(Sweeper)
+    basic = next(cls for cls in sweeper if cls.__name__ == "BasicSweeper")
+    task = [o for o in parsed if not o.is_hydra_override()]
+    return [point for batch in basic.split_arguments(task, None) for point in batch]  # type: ignore[attr-defined]
+
+
+def explain(problem: Exception, overrides: list[str] | None = None) -> str:
+    """Hydra's and OmegaConf's errors as one line, with the nearest names."""
+    text = f"{problem} {problem.__cause__ or ''}"
+    if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        group, name = match.groups()
+        return f"unknown {group}={name}; {nearest(name, offered(group))}"
+    if "Could not override" in text or "is not in struct" in text:
+        key = re.search(r"full_key: (\S+)", text) or re.search(r"Could not override '([^']+)'", text)
+        if key is not None:
+            return _unknown_key(key.group(1), overrides or [])
+    return one_line(problem.__cause__ if problem.__cause__ is not None else problem)
+
+
+def _unknown_key(key: str, overrides: list[str]) -> str:
+    """Names that `key` may have meant: those beside it in the configuration of these choices."""
+    parent, _, name = key.rpartition(".")
+    chosen = [
+        word for word in overrides if "." not in word.partition("=")[0] and word.partition("=")[0] in GROUPS
+    ]
+    node = OmegaConf.select(compose("config", overrides=chosen), parent) if parent else Config()
+    beside = (
+        list(node) if isinstance(node, dict | DictConfig) else [f.name for f in dataclasses.fields(Config)]
+    )
+    prefix = f"{parent}." if isinstance(node, dict | DictConfig) else ""
+    return f"unknown key {key}; {nearest(prefix + name, [prefix + str(word) for word in beside])}"
+
+
+def one_line(problem: object) -> str:
+    """An error's text without line breaks."""
+    return " ".join(str(problem).split()) or type(problem).__name__

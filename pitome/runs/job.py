@@ -1,0 +1,416 @@
+"""One run: build, patch, evaluate or train, measure, record. An error never ends the sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import pitome
+from pitome.adapters.patch import Patched
+from pitome.config import (
+    Amount,
+    Config,
+    MergeConfig,
+    import_modules,
+    model_label,
+    own_model,
+    portable,
+    validate,
+)
+from pitome.errors import PitomeError
+from pitome.measure.memory import peak_memory
+from pitome.records.claims import Taken, claim
+from pitome.records.decode import decode
+from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
+from pitome.records.schema import (
+    DataInfo,
+    Headline,
+    MethodInfo,
+    ModelInfo,
+    Record,
+    WeightsInfo,
+    one_line,
+)
+from pitome.records.store import Store
+from pitome.runs import control
+from pitome.runs.environment import describe_environment, resolve_device
+from pitome.runs.token_pictures import of_run
+from pitome.tasks.base import Layers, Task, task_class
+from pitome.tasks.loggers import close_logger, open_logger
+from pitome.tasks.training import key_of, write_card
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves for the end of the sweep.
+
+    repeated: False where the record was there already; exit_code: 0, 2 for a user's error, 1 for
+    any other; control: the run that was asked for beside it.
+    """
+
+    record: Record
+    store: Store
+    repeated: bool = True
+    exit_code: int = 0
+    control: Finished | None = None
+
+    @property
+    def runs(self) -> list[Finished]:
+        """This run and its control."""
+        return [self] if self.control is None else [self, self.control]
+
+
+def run(raw: DictConfig, *, since: datetime | None = None, wait: bool = True) -> Finished | None:
+    """Run one configuration, and its control if one is asked for. Errors become a failed record; only
+    ctrl-C passes through.
+
+    since: when the command began. What another process has recorded after that is not repeated, not
+    even where it failed, or with rerun=true. wait: for another process that is on this run; None is
+    returned otherwise.
+    """
+    _quiet()
+    config: Config = OmegaConf.to_object(raw)  # type: ignore[assignment]
+    since = since or datetime.now(UTC)
+    finished = _finish(Job(config, since=since, wait=wait))
+    share = control.budget(config, finished.record) if finished is not None else None
+    if finished is None or share is None:
+        return finished
+    # Several runs may share a control, and it is short: waiting is no loss.
+    controlled = _finish(Job(control.configuration(config), share, since=since))
+    return dataclasses.replace(finished, control=controlled)
+
+
+def _finish(job: Job) -> Finished | None:
+    with job.claims:  # until a failure is recorded as well
+        try:
+            return job.run()
+        except Taken:
+            return None
+        except SystemExit as stop:  # what Lightning makes of ctrl-C
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                raise stop.__context__ from None
+            raise
+        except PitomeError as problem:
+            return Finished(job.failed(problem), job.store, exit_code=2)
+        except Exception as problem:
+            traceback.print_exc()
+            return Finished(job.failed(problem), job.store, exit_code=1)
+
+
+class Job:
+    """The steps of one run, and what is known of it so far in case it fails."""
+
+    def __init__(
+        self, config: Config, share: float | None = None, *, since: datetime, wait: bool = True
+    ) -> None:
+        """share: run the control `resize` at this share of the unmerged cost, and merge nothing."""
+        self.config, self.share = config, share
+        self.since, self.wait = since, wait
+        self.claims = contextlib.ExitStack()
+        self.store = Store(Path(config.results))
+        self.started = datetime.now(UTC).isoformat(timespec="microseconds")
+        self.clock = time.monotonic()
+        # What stands in the record of a run that fails before its data and weights are known.
+        self.data = DataInfo(name=config.data.name, source=config.source, limit=config.limit)
+        name = config.weights or "pretrained"
+        self.weights = WeightsInfo(name=name, source="unknown", random=name == "random")
+        self.model = ModelInfo(name=model_label(config.model))
+        self.method = MethodInfo(name=config.merge.name)
+        self.settings: dict[str, Any] = {}
+        self.headline = Headline(name="score")
+        self.identified = False
+        self.logger: Logger | None = None
+
+    def run(self) -> Finished:
+        import_modules(self.config.imports)
+        amount = validate(self.config) if self.share is None else Amount()
+        self.method = MethodInfo(name=self.config.merge.name, asked=amount.asked())
+        self.store.prepare()
+        device = resolve_device(self.config.device)
+        lightning.seed_everything(self.config.seed, workers=True, verbose=False)
+        folder = None
+        kind = task_class(self.config.task.name)
+        self.headline = kind.headline
+        if self.config.mode == "train":
+            self._claim(f"train-{self.config.task.name}-{key_of(self.config, amount)}")
+            self.config, folder = kind.train(self.config, amount, device)
+            if amount.ratio == 1.0:  # trained without merging, so tested without
+                self.config = dataclasses.replace(self.config, merge=MergeConfig(name=UNMERGED))
+        config = self.config
+        task = kind(config)
+        self.model = ModelInfo(name=model_label(config.model) + task.note)
+        self.settings = task.settings
+        patched = None
+        if self.share is not None:
+            self.method = control.shrink(task, self.share)
+            layers = task.layers(None)
+        else:
+            if config.control is not None:
+                control.check_resizable(task.model)
+            patched = patch_model(task.model, config, amount, task.input_size)
+            layers = task.layers(patched)
+            self.method = method_info(patched, amount, layers)
+        self._identify(task)
+        known = self._known()
+        if known is None:
+            self._claim(run_id(self._identity()))
+            known = self._known()  # another process may just have finished it
+        if known is not None:
+            # Perhaps it was asked in other words then: a table shows those of this run.
+            known = dataclasses.replace(known, method=self.method)
+            return Finished(known, self.store, repeated=False, exit_code=0 if known.done else 2)
+
+        task.model.to(device)
+        name = " ".join(
+            [config.model.name, self.method.name, *(f"{k}={v}" for k, v in told(self.method).items())]
+        )
+        self.logger = open_logger(
+            config.logger, name, portable(config), self.store.folder.parent, run_id(self._identity())
+        )
+        trainer = lightning.Trainer(
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=config.precision,  # type: ignore[arg-type]
+            logger=self.logger or False,
+            callbacks=[Progress(name)],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+        task.partial = self.store.folder / f"{run_id(self._identity())}.jsonl"
+        if config.rerun:
+            task.partial.unlink(missing_ok=True)
+        result = task.evaluate(trainer)
+        task.model.to(device)  # Lightning leaves it on the CPU
+        memory = peak_memory(device)
+        cost = task.cost(patched) if config.measure != "none" else None
+        timing = task.throughput(patched) if config.measure == "full" else None
+        self._know_data(task)
+        random = self.weights.random
+        record = dataclasses.replace(
+            self._record("done"),
+            metrics={key: None if random else value for key, value in result.metrics.items()},
+            cost=cost,
+            throughput=timing,
+            tokens=layers.tokens,
+            peak_memory_bytes=memory,
+            environment=describe_environment(device, config.precision, attention_kernel(task.model)),
+        )
+        record = self.store.save(record, result.outcomes)
+        task.partial.unlink(missing_ok=True)
+        picture = None
+        if config.logger.name == "wandb" and patched is not None:
+            patched.remove()
+            picture = of_run(task, config)
+        close_logger(self.logger, numbers(record), picture)
+        self.logger = None
+        if folder is not None:
+            # beside the weights, under their name
+            write_card(folder, Path(config.weights or "").stem, command_line(), facts(record))
+        return Finished(record, self.store)
+
+    def _claim(self, key: str) -> None:
+        """Keep other processes away from a run or a training. Raises Taken."""
+        self.claims.enter_context(claim(self.store.folder, key, wait=self.wait))
+
+    def _known(self) -> Record | None:
+        """The record of this run if it need not be made."""
+        record = self.store.load(run_id(self._identity()))
+        if record is not None and datetime.fromisoformat(record.started) >= self.since:
+            return record if not record.done else self.store.finished(record.run_id)
+        return None if record is None or self.config.rerun else self.store.finished(record.run_id)
+
+    def failed(self, problem: Exception) -> Record:
+        """The record of this run with the reason it failed, kept. Before its data and weights are known a
+        run goes by what it was asked; tables leave it out once a run of the same method is done."""
+        close_logger(self.logger, {}, failed=True)
+        reason = one_line(problem) or type(problem).__name__
+        if not isinstance(problem, PitomeError):
+            reason = f"{type(problem).__name__}: {reason}"
+        record = dataclasses.replace(self._record("failed"), error=reason)
+        if not self.identified:
+            identity = record.identity | {"asked": self.method.asked, "options": self.config.merge.options}
+            record = dataclasses.replace(record, identity=identity, run_id=run_id(identity))
+        try:
+            return self.store.save(record)
+        except PitomeError:
+            return record  # the folder cannot be written, which may be the very reason
+
+    def _identify(self, task: Task) -> None:
+        self.weights = WeightsInfo(**task.weights.record(task.sha256))
+        self.model = ModelInfo(
+            name=self.model.name,
+            family=task.family,
+            params=sum(p.numel() for p in task.model.parameters()),
+        )
+        self._know_data(task)
+        self.identified = True
+
+    def _know_data(self, task: Task) -> None:
+        self.data = decode(DataInfo, task.info.record())
+
+    def _identity(self) -> dict[str, Any]:
+        config = self.config
+        return build_identity(
+            task=config.task.name,
+            model=self.model.name,
+            weights_sha256=self.weights.sha256,
+            data=self.data.name,
+            revision=self.data.revision,
+            split=self.data.split,
+            limit=self.data.limit,
+            method=self.method.name,
+            options=self.method.options,
+            schedule=self.method.schedule,
+            precision=config.precision,
+            seed=config.seed,
+            measure=config.measure,
+            settings=self.settings | own_model(config.model),
+        )
+
+    def _record(self, status: str) -> Record:
+        config, identity = self.config, self._identity()
+        return Record(
+            run_id=run_id(identity),
+            status=status,
+            error=None if status == "done" else "",
+            task=config.task.name,
+            mode=config.mode,
+            seed=config.seed,
+            precision=config.precision,
+            measure=config.measure,
+            result_version=RESULT_VERSION,
+            started=self.started,
+            seconds=round(time.monotonic() - self.clock, 3),
+            identity=identity,
+            config=portable(config),
+            data=self.data,
+            weights=self.weights,
+            model=self.model,
+            method=self.method,
+            headline=self.headline,
+        )
+
+
+def patch_model(
+    model: nn.Module, config: Config, amount: Amount, input_size: int | tuple[int, int] | None = None
+) -> Patched | None:
+    """Merge as the configuration says; None for the unmerged model, which stays untouched."""
+    if config.merge.name == UNMERGED:
+        return None
+    return pitome.patch(
+        model,
+        config.merge.name,
+        ratio=amount.ratio,
+        r=amount.r,
+        inflection=amount.inflection,
+        flops=amount.flops,
+        input_size=input_size,
+        layers=amount.layers,
+        **config.merge.options,
+    )
+
+
+def method_info(patched: Patched | None, amount: Amount, layers: Layers) -> MethodInfo:
+    """What merges in a patched model; the method `none` where there is no patch."""
+    if patched is None:
+        return MethodInfo(name=UNMERGED)
+    merging = {ratio for ratio in patched.schedule.ratios or () if ratio != 1.0}
+    return MethodInfo(
+        name=patched.method.name,
+        options=dataclasses.asdict(patched.options),
+        asked=amount.asked(),
+        ratio=merging.pop() if len(merging) == 1 else None,
+        schedule=layers.schedule,
+    )
+
+
+def told(method: MethodInfo) -> dict[str, Any]:
+    """What the name of a run says of its method: what was asked, or the size of the control."""
+    return method.options if method.name == RESIZE else method.asked
+
+
+def attention_kernel(model: nn.Module) -> str:
+    """How the model computes attention: `sdpa` (torch chooses the kernel), `eager`, or transformers' name."""
+    if own := getattr(getattr(model, "config", None), "_attn_implementation", None):
+        return str(own)
+    # nn.MultiheadAttention, of open_clip's towers, gives no attention map there, and so is fused.
+    fused = any(
+        isinstance(module, nn.MultiheadAttention) or getattr(module, "fused_attn", False)
+        for module in model.modules()
+    )
+    return "sdpa" if fused else "eager"
+
+
+def numbers(record: Record) -> dict[str, float | None]:
+    """The record's numbers by name, for loggers."""
+    out = dict(record.metrics)
+    for prefix, part in (("cost", record.cost), ("throughput", record.throughput)):
+        values = dataclasses.asdict(part) if part is not None else {}
+        out |= {f"{prefix}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
+    out |= {"n_samples": record.data.n_samples, "n_skipped": record.data.n_skipped}
+    return out
+
+
+def command_line() -> str:
+    """The command of this run, as it would be typed again elsewhere: without where results go."""
+    from hydra.core.hydra_config import HydraConfig
+
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return " ".join(["python run.py", *(word for word in words if not word.startswith("results="))])
+
+
+def facts(record: Record) -> dict[str, object]:
+    """What a card says of trained weights."""
+    score = "null" if record.score is None else f"{record.score:.4f}"
+    method = record.method.name + "".join(f" {k}={v}" for k, v in record.method.asked.items())
+    return {
+        "data": f"{record.data.name}, {record.data.split} split, revision {record.data.revision}",
+        f"test {record.headline.name}": f"{score} on {record.data.n_samples} samples",
+        "merging": method,
+        "seed": record.seed,
+        "precision": record.precision,
+        "parameters": record.model.params,
+        "sha256": record.weights.sha256,
+        "device": record.environment.device if record.environment else "unknown",
+        "versions": ", ".join(
+            f"{k} {v}" for k, v in (record.environment.versions if record.environment else {}).items()
+        ),
+    }
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar with an estimate, named after the run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(refresh_rate=1)
+        self.name = name
+
+    @property
+    def test_description(self) -> str:
+        return self.name
+
+    @property
+    def predict_description(self) -> str:
+        return f"{self.name}: images that vote"
+
+
+def _quiet() -> None:
+    """Lightning's advice on devices, workers and its own features."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -1,0 +1,90 @@
+"""Files in a user's own conf/: a mistake is one line before Hydra composes them. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import MISSING as NEEDED
+
+from pitome.config import (
+    Config,
+    DataConfig,
+    LoggerConfig,
+    MergeConfig,
+    ModelConfig,
+    TaskConfig,
+    TrainerConfig,
+    choices,
+    find_choice,
+    own_folder,
+)
+from pitome.errors import UsageError, nearest
+from pitome.paper.loading import read_yaml
+from pitome.records.decode import decode
+from pitome.sources.hub import say
+
+KINDS: dict[str, type] = {
+    "task": TaskConfig,
+    "model": ModelConfig,
+    "merge": MergeConfig,
+    "data": DataConfig,
+    "trainer": TrainerConfig,
+    "logger": LoggerConfig,
+}
+
+
+def check_own_files(chosen: Mapping[str, Iterable[str]]) -> None:
+    """Check the user's own files among the choices, group -> names. Raises UsageError."""
+    for group, names in chosen.items():
+        for name in names:
+            path = find_choice(group, name)
+            if path is not None and path.parent.parent == own_folder():
+                check_file(group, path)
+
+
+def check_file(group: str, path: Path) -> None:
+    """Raise UsageError, one line, for what is no YAML, for unknown, missing and wrong keys."""
+    where = f"conf/{group}/{path.name}"
+    kind = KINDS[group]
+    try:
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {_word(content)}, expected lines of `key: value`")
+        content = {str(key): value for key, value in content.items() if key != "defaults"}
+        known = [one.name for one in fields(kind)]
+        for key in content:
+            if key not in known:
+                raise ValueError(f"unknown key {key}; {nearest(key, known)}")
+        for one in fields(kind):
+            if one.default is NEEDED and one.name not in content:
+                raise ValueError(f"the key {one.name} is missing")
+        decode(kind, content)
+    except UnicodeDecodeError:
+        raise UsageError(f"{where} is no text in UTF-8; save it as such") from None
+    except (ValueError, yaml.YAMLError, OSError) as problem:
+        reason = " ".join(str(problem).replace('in "<unicode string>", ', "").split())
+        raise UsageError(f"{where} cannot be used: {reason}") from None
+    if content.get("name", path.stem) != path.stem:
+        raise UsageError(f"{where} has the name {content['name']}; it is to be that of the file, {path.stem}")
+    if content.get("task") not in (None, *choices("task")):
+        raise UsageError(
+            f"{where}: unknown task {content['task']}; {nearest(content['task'], choices('task'))}"
+        )
+
+
+def tell_unread(configs: Iterable[Config]) -> None:
+    """A user's own file may bear the name of one of the project's, which is the one that is read."""
+    folder = own_folder()
+    names = {(group, getattr(config, group).name) for config in configs for group in ("model", "data")}
+    for group, name in sorted(names):
+        own = folder and folder / group / f"{name}.yaml"
+        if own and own.is_file() and own != find_choice(group, name):
+            say(f"conf/{group}/{name}.yaml is not read: {group}={name} is the project's")
+
+
+def _word(content: Any) -> str:
+    return {list: "a list", type(None): "nothing"}.get(type(content), "one value")

@@ -1,0 +1,79 @@
+"""The end of a sweep: tables in the terminal and as Markdown, the plot as PNG."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from pitome.config import Config
+from pitome.errors import PitomeError
+from pitome.records.files import write_error
+from pitome.records.groups import group
+from pitome.records.identity import UNMERGED
+from pitome.records.schema import Record
+from pitome.records.store import Store
+from pitome.report import plots, tables
+from pitome.runs.job import Finished
+from pitome.runs.token_pictures import picture
+from pitome.tasks.loggers import log_sweep
+
+
+def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
+    """Print the tables of these runs and write them, with the plot and a picture of what merged, to
+    results/sweeps/<time>/. configs: one for each run."""
+    store = finished[0].store
+    runs = [run for one in finished for run in one.runs]
+    records = with_baselines([one.record for one in runs], store)
+    built = tables.build(records, store.outcomes)
+    tables.show(built)
+    every = {one.record.run_id for one in runs}
+    known = every - {one.record.run_id for one in runs if one.repeated}
+    if known:
+        print(f"{len(known)} of {len(every)} runs were recorded before (rerun=true repeats them)")
+    try:
+        folder = own_folder(store.folder.parent / "sweeps", datetime.now().strftime("%Y%m%d-%H%M%S"))
+        tables.write_markdown(folder / "table.md", built)
+        print(f"table: {shown(folder / 'table.md')}")
+        for path in plots.plot(records, folder):
+            print(f"plot:  {shown(path)}")
+        tokens = picture([c for c, one in zip(configs, finished, strict=True) if one.record.done], folder)
+        if tokens is not None:
+            print(f"tokens: {shown(tokens)}")
+        log_sweep(configs[0].logger, built, tokens, folder.parent.parent)
+    except PitomeError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+
+
+def own_folder(parent: Path, name: str) -> Path:
+    """A new folder, `name` or, where another sweep has that, `name-2`, ... Raises RecordError."""
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as problem:
+            raise write_error(folder, problem) from None
+    raise AssertionError("unreachable")
+
+
+def with_baselines(records: Sequence[Record], store: Store) -> list[Record]:
+    """These runs, each once, and the recorded unmerged runs that they can be compared with."""
+    wanted = {record.run_id: record for record in records}
+    unmerged = [record for record in store.all() if record.method.name == UNMERGED and record.done]
+    for members in group([*records, *(one for one in unmerged if one.run_id not in wanted)]):
+        if any(member.run_id in wanted for member in members):
+            wanted |= {member.run_id: member for member in members}
+    return list(wanted.values())
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be read from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

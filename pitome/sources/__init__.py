@@ -1,0 +1,1 @@
+"""Where bytes come from: hubs, registries, folders; one reader for each kind of file."""

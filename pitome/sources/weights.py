@@ -1,0 +1,132 @@
+"""Where a model's weights come from: `pretrained`, `random` or a file. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pitome.errors import CheckpointError
+from pitome.sources.checkpoints import check_checkpoint
+from pitome.sources.hub import check_reach, fetch_folder
+
+SHIPPED = Path(__file__).parent / "shipped"  # <model>.safetensors beside its card <model>.md
+_FILE = "model.safetensors"  # what timm's repositories on the hub hold
+_OTHERWISE = "give the file with weights=PATH, or use weights=random"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights a run asks for.
+
+    source: random, shipped, hub or file; name: the file's name, or the hub's repository; path: the
+    file, None if there is none (yet); revision: of the hub's repository, a commit once fetched.
+    """
+
+    source: str
+    name: str
+    path: Path | None = None
+    revision: str | None = None
+
+    def record(self, sha256: str | None) -> dict[str, Any]:
+        """The entries of a record; the path stays out of it."""
+        name = f"{self.name}@{self.revision}" if self.revision else self.name
+        return {"name": name, "source": self.source, "sha256": sha256, "random": self.source == "random"}
+
+
+def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
+    """Check what can be checked of `weights` for the model `name`, without torch and network.
+
+    weights: pretrained, random or a path; checkpoint: what pretrained means, one of `shipped`,
+    `hub:<repository>@<revision>`, a URL (a file that the user downloads) and nothing. A path may be a folder
+    with the files of several models, each under its model's name or as the URL calls it: a model that
+    has none there and is shipped or on the hub is taken from there. Raises CheckpointError for a
+    missing or damaged file, and for pretrained where at most a URL is known.
+    """
+    if weights == "random":
+        return Weights("random", "random")
+    if weights != "pretrained" and checkpoint and (folder := Path(weights).expanduser()).is_dir():
+        weights = _in_folder(folder, name, checkpoint)
+    if weights != "pretrained":
+        path = Path(weights).expanduser()
+        check_checkpoint(path)
+        return Weights("file", path.name, path)
+    if checkpoint == "shipped":
+        path = SHIPPED / f"{name}.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{name} has no shipped weights yet: train it (python run.py mode=train model={name}), "
+                "give weights=PATH, or use weights=random"
+            )
+        check_checkpoint(path)
+        return Weights("shipped", path.name, path)
+    if checkpoint.startswith("hub:"):
+        repo, _, revision = checkpoint.removeprefix("hub:").partition("@")
+        if not re.fullmatch(r"([\w.-]+/)?[\w.-]+", repo):
+            raise CheckpointError(
+                f"model={name}: {checkpoint} names no repository; write hub:OWNER/NAME@REVISION"
+            )
+        return Weights("hub", repo, revision=revision or "main")
+    if not checkpoint:
+        raise CheckpointError(f"model={name} names no checkpoint: {_OTHERWISE}")
+    if "://" not in checkpoint:
+        raise CheckpointError(
+            f"model={name} names the checkpoint {checkpoint}, which is neither shipped nor "
+            f"hub:OWNER/NAME@REVISION nor a URL; correct it, or {_OTHERWISE}"
+        )
+    raise CheckpointError(
+        f"{name}'s classifier is not on the hub: download {checkpoint} and give weights=PATH, "
+        "or use weights=random"
+    )
+
+
+def _in_folder(folder: Path, name: str, checkpoint: str) -> str:
+    """The file of a model in a folder; `pretrained` where it has none and needs none."""
+    own = [] if checkpoint.startswith("hub:") else [checkpoint.rpartition("/")[2]]
+    names = [*own, *(f"{name}{ending}" for ending in (".safetensors", ".pth", ".pt", ".bin"))]
+    found = next((folder / one for one in names if (folder / one).is_file()), None)
+    if found is None and not checkpoint.startswith("hub:") and checkpoint != "shipped":
+        raise CheckpointError(f"{folder} has no {own[0]}: download {checkpoint} into it")
+    return "pretrained" if found is None else str(found)
+
+
+def find_text_weights(model: str, data: str, source: str | None, weights: str) -> Weights:
+    """As `find_weights`, for a text model, whose weights=pretrained is a classifier for `data`.
+
+    source: of that classifier, None if there is none. Raises CheckpointError likewise.
+    """
+    name = f"{model}_{data}"
+    lacks = source is None or (source == "shipped" and not (SHIPPED / f"{name}.safetensors").is_file())
+    if weights == "pretrained" and lacks:
+        raise CheckpointError(
+            f"model={model} has no classifier for data={data}: train it (python run.py mode=train task=text "
+            f"model={model} data={data}), give weights=PATH, or use weights=random"
+        )
+    return find_weights(name, source or "", weights)
+
+
+def check_hub(weights: Weights) -> None:
+    """Whether weights of the hub can be had at all; see `pitome.sources.hub.check_reach`."""
+    if weights.source == "hub":
+        assert weights.revision is not None
+        check_reach(weights.name, revision=weights.revision, error=CheckpointError, otherwise=_OTHERWISE)
+
+
+def fetch_weights(weights: Weights, file: str = _FILE) -> Weights:
+    """Bring hub weights into the hub's cache; the revision becomes the commit. Others stay as they are.
+    file: its name in the repository.
+
+    Raises CheckpointError, one line with the three ways to provide the file, when it cannot be had.
+    """
+    if weights.source != "hub":
+        return weights
+    assert weights.revision is not None
+    folder = fetch_folder(
+        weights.name,
+        file,
+        revision=weights.revision,
+        error=CheckpointError,
+        otherwise=_OTHERWISE,
+    )
+    return Weights("hub", weights.name, folder / file, folder.name)

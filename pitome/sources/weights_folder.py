@@ -1,0 +1,35 @@
+"""Weights that may be a folder with transformers' files, as large models have them. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pitome.errors import CheckpointError
+from pitome.sources.checkpoints import check_checkpoint
+from pitome.sources.llava_family import KNOWN, MISSING
+from pitome.sources.weights import Weights, find_weights
+
+
+def find_model(name: str, checkpoint: str, weights: str) -> Weights:
+    """As `pitome.sources.weights.find_weights`, where `weights` may also be one model's folder: config.json,
+    weights as safetensors, and the tokenizer. Raises CheckpointError likewise, and for a folder that holds
+    another kind of model than LLaVA-1.5, with what is missing for it."""
+    folder = Path(weights).expanduser()
+    if weights in ("pretrained", "random") or not (folder / "config.json").exists():
+        return find_weights(name, checkpoint, weights)
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise CheckpointError(f"weights={folder} holds no config.json that can be read") from None
+    if kind != "llava":
+        why = f": {MISSING[kind]}" if kind in MISSING else ""
+        raise CheckpointError(
+            f"weights={folder} holds a model of the kind {kind}, which cannot be used{why}; {KNOWN}"
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"weights={folder} holds no .safetensors files; save the model as such")
+    for file in files:
+        check_checkpoint(file)
+    return Weights("file", folder.name, folder)

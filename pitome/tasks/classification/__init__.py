@@ -1,0 +1,1 @@
+"""task=classification: images and their classes."""

@@ -1,0 +1,211 @@
+"""Files of classified images: folders of encoded images, or parquet files, opened one sample at a time.
+
+Imports no torch, so that a folder can be looked at before a run starts.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from pitome.errors import DataError
+from pitome.sources.folders import fingerprint
+from pitome.tasks.data import Unreadable
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A classified set of images.
+
+    labels: label by name of a class folder; splits: of `test` and `train`, what a folder or a file of
+    them is called or begins with, the hub's word last; pattern: of the hub's parquet files of a split,
+    {} its word; named, example: a class folder's name and files, for messages.
+    """
+
+    name: str
+    labels: Mapping[str, int]
+    splits: Mapping[str, tuple[str, ...]]
+    pattern: str
+    named: str
+    example: str
+
+
+def own_set(name: str, classes: Sequence[str], split: str | None = None) -> ImageSet:
+    """A set of one's own, whose class folders bear the names of its classes, given in the order of the
+    labels. split: what is tested on, test (None) or validation."""
+    tested = ("val", "validation") if split == "validation" else ("test",)
+    return ImageSet(
+        name=name,
+        labels={one: label for label, one in enumerate(classes)},
+        splits={"test": tested, "train": ("train",)},
+        pattern="*{}-*.parquet",
+        named=f"a class of data={name}",
+        example=f"<class>/*.jpg ({', '.join(classes[:2])}{' ...' if len(classes) > 2 else ''})",
+    )
+
+
+def decode(encoded: Path | bytes, mode: str = "RGB") -> Image.Image:
+    """Read an image whole, as `mode`: RGB or, grey, L. Raises Unreadable when it is missing, truncated
+    or no image."""
+    try:
+        with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded)) as image:
+            return image.convert(mode)
+    except UnidentifiedImageError:
+        raise Unreadable("not an image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
+        raise Unreadable(reason.splitlines()[0]) from None
+
+
+class Folder:
+    """Samples of a folder of class folders, sorted by class and name.
+
+    The name of a class folder decides the label, so a folder with some of the classes works. Without
+    a folder of the split, `root` itself is what is tested on. What begins with a dot is no sample. Raises
+    DataError for folders of other names, and when there are no images, in all or in one class folder.
+    """
+
+    def __init__(self, kind: ImageSet, root: Path, split: str, mode: str = "RGB") -> None:
+        self.mode, known, names = mode, kind.labels, kind.splits[split]
+        found = next((root / name for name in names if (root / name).is_dir()), None)
+        wanted = f"{'|'.join(names)}/{kind.example}"
+        if found is None and split == "train":
+            raise DataError(f"{root} holds no training images; expected {wanted} in data.root")
+        self.base = found or root
+        classes = [name for name in _names(self.base) if (self.base / name).is_dir()]
+        strange = [name for name in classes if name not in known]
+        if strange:
+            raise DataError(
+                f"{self.base}/{strange[0]} is not named after {kind.named}"
+                f"{f' ({len(strange) - 1} more)' if len(strange) > 1 else ''}; expected {wanted} in data.root"
+            )
+        files = {name: _images(self.base / name) for name in classes}
+        if not any(files.values()):
+            raise DataError(
+                f"{self.base} holds no images and no parquet files; expected {wanted} in data.root"
+            )
+        if empty := [name for name in classes if not files[name]]:
+            raise DataError(
+                f"{self.base / empty[0]} holds no images ({', '.join(sorted(SUFFIXES))}); add some, or "
+                "remove the folder"
+            )
+        self.files = [f"{name}/{image}" for name in classes for image in files[name]]
+        self.labels = [known[name] for name in classes for _ in files[name]]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        try:
+            return decode(self.base / self.files[index], self.mode), self.labels[index]
+        except Unreadable as problem:
+            raise Unreadable(f"{self.files[index]}: {problem}") from None
+
+    def revision(self) -> str:
+        """Of the files and their labels; see `fingerprint`."""
+        pairs = zip(self.files, self.labels, strict=True)
+        return fingerprint((f"{label} {name}", self.base / name) for name, label in pairs)
+
+
+def _images(folder: Path) -> list[str]:
+    return [name for name in _names(folder) if Path(name).suffix.lower() in SUFFIXES]
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder, sorted, without what begins with a dot. Raises DataError."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name[0] != ".")
+    except OSError as problem:
+        raise DataError(f"{folder} cannot be read ({problem.strerror}); make it a readable folder") from None
+
+
+def parquet_files(root: Path) -> list[Path]:
+    """Parquet files in `root` and its folders, sorted; not deeper, where a million images may lie."""
+    return sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet")])
+
+
+def files_of_split(kind: ImageSet, root: Path, split: str) -> list[Path]:
+    """Parquet files whose names begin with the split's (train; val, validation or test); for testing, all
+    of them if none bears the name of a split. Raises DataError if there are none."""
+    found, names = parquet_files(root), kind.splits[split]
+    of_split = [path for path in found if path.name.startswith(names)]
+    others = any(path.name.startswith(("train", "test", "val")) for path in found)
+    paths = of_split or ([] if others or split == "train" else found)
+    if not paths:
+        raise DataError(f"{root} holds no parquet files of the split {split}; expected {names[0]}*.parquet")
+    return paths
+
+
+def check_files(kind: ImageSet, root: Path, *, train: bool) -> None:
+    """Look for the files of a run in a folder, by their names; train: for training images as well. Raises
+    DataError as `Folder` and `files_of_split` do."""
+    for split in ("train", "test") if train else ("test",):
+        if parquet_files(root):
+            files_of_split(kind, root, split)
+        else:
+            Folder(kind, root, split)
+
+
+class Parquet:
+    """Samples of parquet files with a column `image` (struct with `bytes`) and a column `label`, a number
+    or the name of a class.
+
+    Raises DataError for no files (see `files_of_split`), damaged files and other columns.
+    """
+
+    def __init__(self, kind: ImageSet, root: Path, split: str, mode: str = "RGB") -> None:
+        self.mode, self.known = mode, kind.labels
+        self.paths = files_of_split(kind, root, split)
+        import datasets
+
+        try:
+            table = datasets.load_dataset(
+                "parquet", data_files=[str(path) for path in self.paths], split="train"
+            )
+        except Exception as problem:  # its errors wrap those of pyarrow and of its own cache
+            reason = str(problem.__cause__ or problem).splitlines()[0]
+            raise DataError(
+                f"the parquet files of {root} cannot be read ({reason}); fetch them again"
+            ) from None
+        if not {"image", "label"} <= set(table.column_names):
+            raise DataError(
+                f"the parquet files of {root} hold {', '.join(table.column_names)}; "
+                "expected the columns image and label"
+            )
+        self.table = table.select_columns(["image", "label"]).cast_column(
+            "image", datasets.Image(decode=False)
+        )
+
+    @property
+    def labels(self) -> list[int]:
+        """Of every sample; -1 where there is none."""
+        return [-1 if (label := self._label(given)) is None else label for given in self.table["label"]]
+
+    def _label(self, given: Any) -> int | None:
+        if isinstance(given, str):
+            return self.known.get(given)
+        return given if isinstance(given, int) and 0 <= given < len(self.known) else None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        row = self.table[index]
+        if row["image"] is None or not row["image"]["bytes"]:
+            raise Unreadable("no bytes")
+        label = self._label(row["label"])
+        if label is None:
+            raise Unreadable(f"label {row['label']} is not one of {len(self.known)}")
+        return decode(row["image"]["bytes"], self.mode), label
+
+    def revision(self) -> str:
+        """Of the files and the number of classes; see `fingerprint`."""
+        return fingerprint((f"{len(self.known)} {path.name}", path) for path in self.paths)

@@ -1,0 +1,215 @@
+"""Classified images in files: folders of encoded images or parquet files, every image kept.
+
+Grey, CMYK and palette images are converted to RGB, all to grey for a model with one channel. Images
+that cannot be decoded are skipped and named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from pitome.errors import DataError
+from pitome.sources.folders import check_source
+from pitome.sources.hub import fetch_folder
+from pitome.tasks.classification.files import Folder, ImageSet, Parquet, parquet_files
+from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
+from pitome.tasks.loading import Tolerant, TolerantLoader, collate_tolerant
+from pitome.tasks.selection import STRATIFIED, stratified_selection
+
+ELSE = "give a folder with data.root=FOLDER, or use data=fashion_mnist, which needs no hub"
+
+
+class Samples(Dataset):
+    """Items: image [C, H, W], label, sample index; `ids` are the samples of `files` to give."""
+
+    def __init__(
+        self,
+        files: Folder | Parquet,
+        ids: Sequence[int] | np.ndarray,
+        transform: Callable[[Image.Image], Tensor],
+    ) -> None:
+        self.files, self.ids, self.transform = files, ids, transform
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
+        index = int(self.ids[position])
+        image, label = self.files[index]
+        return self.transform(image), label, index
+
+
+def make_transform(preprocess: Preprocess, *, train: bool) -> Callable[[Image.Image], Tensor]:
+    """timm's transform for the model: resize and centre crop, or random crop, flip and RandAugment.
+
+    Takes RGB, or grey images where the model has one channel."""
+    from timm.data import create_transform
+
+    if preprocess.shape is not None and not train:
+        return _reshaped(preprocess, preprocess.shape)
+    common: dict[str, Any] = {
+        "input_size": (preprocess.channels, preprocess.size, preprocess.size),
+        "interpolation": preprocess.interpolation,
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+    }
+    if train:
+        return create_transform(**common, is_training=True, auto_augment="rand-m9-mstd0.5-inc1")
+    return create_transform(**common, is_training=False, crop_pct=preprocess.crop_pct)
+
+
+def _reshaped(preprocess: Preprocess, shape: tuple[int, int]) -> Callable[[Image.Image], Tensor]:
+    """The centre crop that the model's own transform sees, taken from the original at once in another
+    shape (height, width)."""
+    mode = v2.InterpolationMode(preprocess.interpolation)
+
+    def crop(image: Image.Image) -> Image.Image:
+        side = min(image.size) * preprocess.crop_pct
+        left, top = ((length - side) / 2 for length in image.size)
+        box = [round(top), round(left), round(side), round(side)]
+        return v2.functional.resized_crop(image, *box, list(shape), interpolation=mode, antialias=True)  # type: ignore[arg-type]
+
+    scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return v2.Compose([crop, *scale, v2.Normalize(preprocess.mean, preprocess.std)])
+
+
+def default_workers() -> int:
+    """Processes that decode images: one per available core, at most 8; none on a single core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores < 2 else min(8, cores)
+
+
+class ImageFiles(lightning.LightningDataModule):
+    """Batches: images [B, C, H, W] as the model's `preprocess` asks, labels [B], sample indices [B].
+
+    source: local (data.root with class folders or parquet files), hub, or auto: data.root if given,
+    else the hub's cache, else the hub. limit: a permutation seeded with the data set's name chooses,
+    because folders are sorted by class; sample indices are positions in file order. Validation while
+    training is on the tested split. bank: so many training images in `bank_dataloader`, all by
+    default. Raises DataError, when first used.
+    """
+
+    def __init__(
+        self,
+        kind: ImageSet,
+        root: str | None,
+        preprocess: Preprocess,
+        batch_size: int,
+        limit: int | None = None,
+        workers: int | None = None,
+        *,
+        source: str = "auto",
+        repository: str = "",
+        revision: str = "main",
+        bank: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.kind, self.bank = kind, bank
+        self.root, self.source, self.repository, self.revision = root, source, repository, revision
+        self.preprocess, self.batch_size, self.limit = preprocess, batch_size, limit
+        self.workers = default_workers() if workers is None else workers
+
+    def _open(self, split: str) -> tuple[Folder | Parquet, str, str]:
+        """The files of a split, where they were taken from, and their revision."""
+        root = check_source(self.source, self.root)
+        if root is not None:
+            files = (Parquet if parquet_files(root) else Folder)(self.kind, root, split, self._mode)
+            return files, "local", files.revision()
+        pattern = self.kind.pattern.format(self.kind.splits[split][-1])
+        folder = fetch_folder(
+            self.repository, pattern, kind="dataset", revision=self.revision, error=DataError, otherwise=ELSE
+        )
+        return Parquet(self.kind, folder, split, self._mode), "hub", folder.name
+
+    @property
+    def _mode(self) -> str:
+        return "L" if self.preprocess.channels == 1 else "RGB"
+
+    def _samples(self, split: str, limit: int | None) -> tuple[Folder | Parquet, np.ndarray, DataInfo]:
+        files, source, revision = self._open(split)
+        limited = limit is not None and limit < len(files)
+        ids = permuted_selection(self.kind.name, len(files), limit) if limit else np.arange(len(files))
+        info = DataInfo(
+            name=self.kind.name,
+            revision=revision,
+            split=self.kind.splits[split][-1],
+            source=source,
+            classes=len(self.kind.labels),
+            n_selected=len(ids),
+            limit=len(ids) if limited else None,
+            selection="the first of a permutation seeded with the name" if limited else "all",
+        )
+        return files, ids, info
+
+    @cached_property
+    def _test(self) -> tuple[Folder | Parquet, np.ndarray, DataInfo]:
+        return self._samples("test", self.limit)
+
+    @cached_property
+    def _train(self) -> tuple[Folder | Parquet, np.ndarray, DataInfo]:
+        return self._samples("train", None)
+
+    @property
+    def info(self) -> DataInfo:
+        """Of the tested split; its skipped samples are known once it has been read."""
+        return self._test[2]
+
+    @property
+    def train_info(self) -> DataInfo:
+        """Of the training split."""
+        return self._train[2]
+
+    def _loader(
+        self, data: tuple[Folder | Parquet, np.ndarray, DataInfo], *, train: bool, once: bool = False
+    ) -> TolerantLoader:
+        files, ids, info = data
+        samples = Samples(files, ids, make_transform(self.preprocess, train=train))
+        return TolerantLoader(
+            Tolerant(samples, ids, info),
+            self.batch_size,
+            shuffle=train,
+            drop_last=train,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0 and not once,
+            collate_fn=collate_tolerant,
+        )
+
+    def train_dataloader(self) -> TolerantLoader:
+        return self._loader(self._train, train=True)
+
+    def val_dataloader(self) -> TolerantLoader:
+        return self._loader(self._test, train=False)
+
+    def test_dataloader(self) -> TolerantLoader:
+        return self._loader(self._test, train=False)
+
+    @cached_property
+    def _bank(self) -> tuple[Folder | Parquet, np.ndarray, DataInfo]:
+        files, ids, info = self._train
+        info = dataclasses.replace(info, skipped={})  # its own: what voters could not be read
+        if self.bank is not None and self.bank < len(files):
+            ids = stratified_selection(self.kind.name, files.labels, self.bank)
+            info = dataclasses.replace(info, n_selected=len(ids), limit=len(ids), selection=STRATIFIED)
+        return files, ids, info
+
+    @property
+    def bank_info(self) -> DataInfo:
+        """Of the images in `bank_dataloader`; those skipped are known once they have been read."""
+        return self._bank[2]
+
+    def bank_dataloader(self) -> TolerantLoader:
+        """`bank` images of the training split, every class by its share; prepared as for testing and in
+        file order."""
+        return self._loader(self._bank, train=False, once=True)

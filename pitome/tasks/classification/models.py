@@ -1,0 +1,122 @@
+"""Vision transformers from timm: a configuration becomes a model with weights and preprocessing."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from pitome.errors import UsageError
+from pitome.sources.checkpoints import load_checkpoint, load_into
+from pitome.sources.weights import Weights, fetch_weights, find_weights
+from pitome.tasks.data import Preprocess
+
+OWN = "vision_transformer"  # arch of a model made from its args alone
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model in eval mode, the images it expects, and its weights with their sha256 (None if random)."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    weights: Weights
+    sha256: str | None
+
+
+def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
+    """Build the model of a file of conf/model: images [B, C, H, W] -> logits [B, classes], or
+    features [B, C] where it has no classifier.
+
+    config: name, arch, args, preprocess, checkpoint; weights: pretrained, random (drawn from
+    torch's global generator) or a path. Where args give a model of timm another img_size, the
+    position embeddings are resampled, as timm does. Raises CheckpointError when weights are
+    missing, damaged, unsafe or of other shapes.
+    """
+    found = fetch_weights(find_weights(config["name"], config["checkpoint"], weights))
+    args = dict(config["args"] or {})
+    model = build_timm(config["arch"], args).eval()
+    digest = None
+    if found.path is not None:
+        checkpoint = load_checkpoint(found.path)
+        if "img_size" in args and config["arch"] != OWN:
+            checkpoint = replace(checkpoint, state=fit_positions(checkpoint.state, model))
+        load_into(model, checkpoint)
+        digest = checkpoint.sha256
+    return Built(model, preprocess_of(model, config["preprocess"]), found, digest)
+
+
+def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:
+    """A timm model with random weights. `arch` is a timm name, or `vision_transformer` for a
+    VisionTransformer made from `args` alone.
+
+    Raises UsageError for a name that timm does not know, and for arguments that it refuses.
+    """
+    import timm
+    from timm.models.vision_transformer import VisionTransformer
+
+    if arch != OWN and not timm.is_model(arch):
+        close = difflib.get_close_matches(arch, timm.list_models(pretrained=True) + timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise UsageError(
+            f"model.arch={arch} is no model of timm {timm.__version__}; {hint}see docs/models.md"
+        )
+    try:
+        return VisionTransformer(**args) if arch == OWN else timm.create_model(arch, **args)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as problem:
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise UsageError(f"timm cannot build model.arch={arch} with model.args={args} ({reason})") from None
+
+
+def preprocess_of(model: nn.Module, given: Mapping[str, Any] | None) -> Preprocess:
+    """The input a model was made for: `given` in its configuration, or timm's own record of it."""
+    if given:
+        own: dict[str, Any] = {**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])}
+        return Preprocess(**own)
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(model)
+    channels, size, _ = config["input_size"]
+    return Preprocess(
+        size=size,
+        channels=channels,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        crop_pct=config["crop_pct"],
+        interpolation=config["interpolation"],
+    )
+
+
+def fit_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Resize patch and position embeddings of `state` to those of `model` (timm's resampling)."""
+    from timm.layers import resample_patch_embed
+
+    own = model.state_dict()
+    out = fit_positions(state, model)
+    weight = out.get("patch_embed.proj.weight")
+    if weight is not None and weight.shape != own["patch_embed.proj.weight"].shape:
+        out["patch_embed.proj.weight"] = resample_patch_embed(
+            weight, list(own["patch_embed.proj.weight"].shape[-2:])
+        )
+    return out
+
+
+def fit_positions(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Resize position embeddings of a square grid in `state` to the grid of `model` (timm's
+    resampling); whatever else does not fit is left as it is."""
+    from timm.layers import resample_abs_pos_embed
+    from timm.models.vision_transformer import VisionTransformer
+
+    assert isinstance(model, VisionTransformer)
+    position, own = state.get("pos_embed"), model.pos_embed
+    if position is None or own is None or position.ndim != 3 or position.shape == own.shape:
+        return dict(state)
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    if math.isqrt(max(position.shape[1] - prefix, 0)) ** 2 != position.shape[1] - prefix:
+        return dict(state)
+    grid = list(model.patch_embed.grid_size)
+    return {**state, "pos_embed": resample_abs_pos_embed(position, new_size=grid, num_prefix_tokens=prefix)}

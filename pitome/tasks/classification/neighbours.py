@@ -1,0 +1,132 @@
+"""task.head=knn: a backbone without a classifier is tested by the vote of similar training images.
+
+The protocol by which self-supervised backbones are compared, with DINO's k of 20 and temperature of
+0.07 (see `knn.py`). The images that vote (the bank) go through the very model that is
+tested: where it merges tokens, it merges theirs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from pitome.config import TaskConfig
+from pitome.tasks.base import Evaluation
+from pitome.tasks.classification.knn import Bank, check_count, rank, vote
+from pitome.tasks.data import DataInfo
+from pitome.tasks.loading import Batch
+
+if TYPE_CHECKING:
+    from pitome.tasks.classification.fashion_mnist import FashionMNIST
+    from pitome.tasks.classification.images import ImageFiles
+
+
+class NearestNeighbours(lightning.LightningModule):
+    """A backbone, images [B, C, H, W] -> features [B, D], and the neighbours' vote.
+
+    Predicting fills the bank with `size` images, testing lets it vote on `classes` classes.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int, *, k: int, temperature: float, size: int) -> None:
+        super().__init__()
+        self.model = backbone
+        self.classes, self.k, self.temperature = classes, k, temperature
+        self.bank = Bank(size)
+        self._outcomes: list[dict[str, Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Votes [B, classes], on the CPU."""
+        features = self.model(images)
+        with torch.autocast(features.device.type, enabled=False):
+            similarity, labels = self.bank.neighbours(features, self.k)
+        return vote(similarity, labels, self.classes, self.temperature)
+
+    def predict_step(self, batch: Batch, index: int) -> None:
+        images, labels, _ = batch
+        self.bank.add(self.model(images), labels)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        images, labels, ids = batch
+        votes, labels = self(images), labels.cpu()
+        self._outcomes.append(
+            {"id": ids.cpu(), "label": labels, "prediction": votes.argmax(1), "rank": rank(votes, labels)}
+        )
+
+    def on_test_epoch_end(self) -> None:
+        ranks = torch.cat([part["rank"] for part in self._outcomes])
+        self.log_dict({f"top{n}": (ranks < n).float().mean().item() for n in (1, 5)})
+
+    def outcomes(self) -> dict[str, Sequence[Any]]:
+        """Per-sample columns of the last test: id, label, prediction, correct."""
+        columns: dict[str, Sequence[Any]] = {
+            key: torch.cat([part[key] for part in self._outcomes]).tolist()
+            for key in ("id", "label", "prediction")
+        }
+        columns["correct"] = [a == b for a, b in zip(columns["label"], columns["prediction"], strict=True)]
+        return columns
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Where the samples of a run came from, and the bank that votes on them."""
+
+    data: DataInfo
+    bank: DataInfo
+
+    def record(self) -> dict[str, Any]:
+        """The entries of a record."""
+        return self.data.record() | {"bank": self.bank.record()}
+
+
+@dataclass(frozen=True)
+class Voters:
+    """What `task.head=knn` was asked for: the images of the bank, k and temperature."""
+
+    info: DataInfo
+    k: int
+    temperature: float
+
+    @classmethod
+    def choose(cls, task: TaskConfig, info: DataInfo) -> Voters:
+        """info: of the bank. Raises UsageError where it has fewer than k images."""
+        check_count(task.k, info.n_selected)
+        return cls(info, task.k, float(task.temperature))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the vote depends on, for the run's identity. The bank's features are the run's own."""
+        return {
+            "head": "knn",
+            "k": self.k,
+            "temperature": self.temperature,
+            "bank": self.info.n_selected,
+            "bank revision": self.info.revision[-12:],
+            "bank features": "same model",
+        }
+
+    @property
+    def note(self) -> str:
+        """For tables."""
+        warm = "" if self.temperature == TaskConfig.temperature else f", temperature {self.temperature:g}"
+        return f" (kNN, k={self.k}{warm}, bank {self.info.n_selected:,})"
+
+    def evaluate(
+        self,
+        backbone: nn.Module,
+        classes: int,
+        data: FashionMNIST | ImageFiles,
+        trainer: lightning.Trainer,
+    ) -> Evaluation:
+        """Fill the bank, then test. Raises UsageError where fewer than k images can be read."""
+        module = NearestNeighbours(
+            backbone, classes, k=self.k, temperature=self.temperature, size=self.info.n_selected
+        )
+        trainer.predict(module, data.bank_dataloader(), return_predictions=False)
+        check_count(self.k, len(module.bank))
+        result = trainer.test(module, data, verbose=False)[0]
+        return Evaluation({key: float(result[key]) for key in ("top1", "top5")}, module.outcomes())

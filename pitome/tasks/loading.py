@@ -1,0 +1,68 @@
+"""Loaders that leave unreadable samples out, and say which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pitome.errors import DataError
+from pitome.tasks.data import DataInfo, Unreadable
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample indices [B]
+
+
+class Tolerant(Dataset):
+    """Wraps a dataset of (image, label, index): a sample that raises Unreadable becomes its reason."""
+
+    def __init__(self, samples: Dataset, ids: Any, info: DataInfo) -> None:
+        self.samples, self.ids, self.info = samples, ids, info
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int, int] | tuple[int, str]:
+        try:
+            return self.samples[position]
+        except Unreadable as problem:
+            return int(self.ids[position]), str(problem)
+
+
+def collate_tolerant(items: list[Any]) -> tuple[Batch | None, list[tuple[int, str]]]:
+    """Stack what could be read; None if nothing could. Second: (sample id, reason) of the others."""
+    good = [item for item in items if len(item) == 3]
+    lost = [item for item in items if len(item) == 2]
+    if not good:
+        return None, lost
+    images, labels, ids = zip(*good, strict=True)
+    return (torch.stack(images), torch.tensor(labels), torch.tensor(ids)), lost
+
+
+class TolerantLoader(DataLoader):
+    """A DataLoader over a Tolerant dataset; what could not be read is noted in the dataset's info.
+
+    Raises DataError at the end of a pass in which no sample could be read.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        assert isinstance(self.dataset, Tolerant)
+        info = self.dataset.info
+        read = 0
+        for batch, lost in super().__iter__():
+            info.skipped.update(lost)
+            if batch is not None:
+                read += len(batch[1])
+                yield batch
+        if not read and info.skipped:
+            id, reason = next(iter(info.skipped.items()))
+            raise DataError(
+                f"none of the {len(self.dataset)} images of {info.name} can be read: {id}: {reason}"
+            )
+
+
+def identity(batch: Any) -> Any:
+    """For datasets that make whole batches themselves."""
+    return batch

@@ -1,0 +1,1 @@
+"""task=retrieval: images and their captions."""

@@ -1,0 +1,241 @@
+"""BLIP and BLIP-2 for retrieval, from transformers: contrastive features, and a head that says of an
+image and a caption together whether they match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pitome.errors import CheckpointError, UsageError, nearest
+from pitome.measure.copies import meta_twin
+from pitome.measure.flops import count_flops
+from pitome.sources.checkpoints import load_checkpoint, load_into
+from pitome.sources.hub import fetch_folder
+from pitome.sources.weights import Weights, fetch_weights, find_weights
+from pitome.tasks.classification.models import Built, preprocess_of
+from pitome.tasks.text.models import fetch_minilm, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ARCHS = ("blip", "blip-2")
+_ELSE = "give the file with weights=PATH, or use weights=random"
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_WORDS = ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594")
+_BUFFER = "position_ids"  # in older files, computed today
+
+
+class ImageTextMatching(nn.Module):
+    """Images and captions to features of unit length, and the matching head.
+
+    `states` are the tokens that leave the image tower, [B, N, C]: all that the features and the
+    matching head see of an image. Every one of them counts once in cross attention, however many
+    patches it stands for, as in the authors' code.
+    """
+
+    context: int  # tokens a caption may have
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer = tokenizer
+
+    @property
+    def image_tower(self) -> nn.Module:
+        """Images [B, C, H, W] -> transformers' output with the states."""
+        return self.model.vision_model
+
+    def image_states(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> states [B, N, C]."""
+        return self.model.vision_model(images).last_hidden_state
+
+    def encode_states(self, states: Tensor) -> Tensor:
+        """States [B, N, C] -> features [B, D] or, where an image has several, [B, Q, D]; the score of
+        a caption is that of the one most similar to it."""
+        raise NotImplementedError
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> features, as `encode_states`."""
+        return self.encode_states(self.image_states(images))
+
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> features [T, D] of unit length."""
+        return self.encode_tokens(*self.tokens(captions))
+
+    def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Token ids [T, N], mask [T, N] of ones at tokens -> features [T, D] of unit length."""
+        raise NotImplementedError
+
+    def match(self, states: Tensor, captions: Sequence[str]) -> Tensor:
+        """How well states [B, N, C] and B captions match, pair by pair: logits [B]."""
+        return self.match_tokens(states, *self.tokens(captions))
+
+    def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As `match`, of token ids [B, N] and their mask [B, N]."""
+        raise NotImplementedError
+
+    def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask [T, context] on the model's device; longer captions are cut."""
+        device = next(self.model.parameters()).device
+        found = self.tokenizer(
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=self.context,
+            return_tensors="pt",
+        )
+        return found["input_ids"].to(device), found["attention_mask"].to(device)
+
+    def count_truncated(self, captions: Sequence[str]) -> int:
+        """How many of the captions are longer than the text encoder reads."""
+        return sum(len(ids) > self.context for ids in self.tokenizer(list(captions))["input_ids"])
+
+    def text_macs(self) -> int:
+        """Multiply-accumulates of one caption's features: always those of the whole context."""
+        return self._count("encode_tokens", ids=self._ids())
+
+    def feature_macs(self, tokens: int) -> int:
+        """Multiply-accumulates from the states of an image, so many tokens, to its features: the closed
+        form of what `encode_states` costs."""
+        raise NotImplementedError
+
+    def match_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the matching head for a pair: states of so many tokens, and a caption of
+        the whole context."""
+        width = self.model.config.vision_config.hidden_size
+        states = torch.zeros(1, tokens, width, device="meta")
+        return self._count("match_tokens", states=states, ids=self._ids())
+
+    def _ids(self) -> Tensor:
+        return torch.zeros(1, self.context, dtype=torch.long, device="meta")
+
+    def _count(self, method: str, **inputs: Tensor) -> int:
+        return count_flops(meta_twin(_Part(self, method)), inputs).macs
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encode_image(images)
+
+
+class Blip(ImageTextMatching):
+    """transformers' `BlipForImageTextRetrieval` (Li et al., ICML 2022)."""
+
+    context = 35  # as its authors evaluate
+
+    def encode_states(self, states: Tensor) -> Tensor:
+        return functional.normalize(self.model.vision_proj(states[:, 0]), dim=-1)
+
+    def feature_macs(self, tokens: int) -> int:
+        return self.model.vision_proj.weight.numel()
+
+    def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        found = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return functional.normalize(self.model.text_proj(found[:, 0]), dim=-1)
+
+    def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        # Its authors begin a caption that looks at an image with [ENC], the last word of the vocabulary.
+        ids[:, 0] = self.model.config.text_config.vocab_size - 1
+        found = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states)
+        return self.model.itm_head(found.last_hidden_state[:, 0])[:, 1]
+
+
+class Blip2(ImageTextMatching):
+    """transformers' `Blip2ForImageTextRetrieval` (Li et al., ICML 2023)."""
+
+    context = 32  # as its authors evaluate
+
+    def encode_states(self, states: Tensor) -> Tensor:
+        query = self.model.query_tokens.expand(len(states), -1, -1)
+        found = self.model.qformer(query_embeds=query, encoder_hidden_states=states).last_hidden_state
+        return functional.normalize(self.model.vision_projection(found), dim=-1)
+
+    def feature_macs(self, tokens: int) -> int:
+        # Q queries of width C attend to each other in every layer, and to the N states in some.
+        own, (_, queries, width) = self.model.config.qformer_config, self.model.query_tokens.shape
+        each = 4 * queries * width**2 + 2 * queries**2 * width + 2 * queries * width * own.intermediate_size
+        crossing = 2 * queries * width**2 + 2 * queries * tokens * width
+        crossing += 2 * tokens * width * own.encoder_hidden_size  # keys and values
+        crossings = -(-own.num_hidden_layers // own.cross_attention_frequency)
+        projection = queries * self.model.vision_projection.weight.numel()
+        return own.num_hidden_layers * each + crossings * crossing + projection
+
+    def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        words = self.model.embeddings(input_ids=ids)
+        found = self.model.qformer(query_embeds=words, query_length=0, attention_mask=mask)
+        return functional.normalize(self.model.text_projection(found.last_hidden_state[:, 0]), dim=-1)
+
+    def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        query = self.model.query_tokens.expand(len(states), -1, -1)
+        n = query.shape[1]
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(len(mask), n), mask], dim=1)
+        found = self.model.qformer(
+            query_embeds=self.model.embeddings(input_ids=ids, query_embeds=query),
+            query_length=n,
+            attention_mask=mask,
+            encoder_hidden_states=states,
+        ).last_hidden_state
+        return self.model.itm_head(found[:, :n]).mean(dim=1)[:, 1]
+
+
+class _Part(nn.Module):
+    """A method of a model as a module of its own, to count what it costs."""
+
+    def __init__(self, model: ImageTextMatching, method: str) -> None:
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        return getattr(self.model, self.method)(**inputs)
+
+
+def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
+    """Build the model of a BLIP file of conf/model, an `ImageTextMatching` in eval mode.
+
+    config: name, arch (`blip`, `blip-2`), args (transformers' settings), preprocess, checkpoint;
+    weights: pretrained, random (drawn from torch's global generator) or a file with transformers'
+    names. The words are those of uncased BERT: from the hub with weights of the hub, else from the
+    package that models of texts use. Raises CheckpointError when weights or words are missing,
+    damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be built.
+    """
+    found, digest = find_weights(config["name"], config["checkpoint"], weights), None
+    if found.source == "hub":
+        found = _fetch(found)
+    model = build_model(config)
+    if found.path is not None:
+        checkpoint = load_checkpoint(found.path)
+        state = {key: value for key, value in checkpoint.state.items() if not key.endswith(_BUFFER)}
+        load_into(model, replace(checkpoint, state=state))
+        digest = checkpoint.sha256
+    if found.source == "hub":
+        repo, revision = _WORDS
+        folder = fetch_folder(repo, "*.json", revision=revision, error=CheckpointError, otherwise=_ELSE)
+    else:
+        folder = fetch_minilm()
+    kind = Blip if config["arch"] == "blip" else Blip2
+    whole = kind(model, load_tokenizer(folder)).eval()
+    return Built(whole, preprocess_of(whole, config["preprocess"]), found, digest)
+
+
+def build_model(config: Mapping[str, Any]) -> nn.Module:
+    """transformers' model of a configuration, with random weights. Raises UsageError."""
+    import transformers
+
+    arch, args = config["arch"], config["args"]
+    if arch == "blip":
+        own: Any = transformers.BlipConfig(**args)
+        return transformers.BlipForImageTextRetrieval(own).eval()
+    if arch == "blip-2":
+        return transformers.Blip2ForImageTextRetrieval(transformers.Blip2Config(**args)).eval()
+    raise UsageError(f"model.arch={arch} is not known; {nearest(arch, ARCHS)}")
+
+
+def _fetch(weights: Weights) -> Weights:
+    try:
+        return fetch_weights(weights, _FILES[0])
+    except CheckpointError:
+        return fetch_weights(weights, _FILES[1])  # older repositories have no safetensors

@@ -1,0 +1,353 @@
+"""Image-text retrieval: prepared images and their captions, for testing and for training.
+
+Images are decoded and resized once and kept in a bounded cache (`pitome.sources.cache`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from pitome.errors import DataError, UsageError, nearest
+from pitome.sources.cache import cached, digest
+from pitome.tasks.data import DataInfo, Preprocess, Unreadable, permuted_selection
+from pitome.tasks.loading import identity
+from pitome.tasks.retrieval.files import file_pairs
+from pitome.tasks.retrieval.pairs import CAPTIONS, Pairs
+from pitome.tasks.retrieval.scenes import TrainingScenes, scenes_pairs
+from pitome.tasks.retrieval.sets import SETS
+
+NAMES = ("scenes", *SETS)
+
+Batch = tuple[Tensor, list[str], Tensor]
+"""images [B, C, H, W], one caption of each, [B] numbers that are equal where captions fit both images."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """images [I, C, H, W] uint8, prepared for the model; ids [I]: their rows in the data set; captions
+    [T] and owner [T]: which of the I images each belongs to."""
+
+    images: np.ndarray
+    ids: list[int]
+    captions: list[str]
+    owner: Tensor
+    info: DataInfo
+
+
+class Prepared(Dataset):
+    """Items: image [C, H, W] normalised, its place in the split; asked for many, it makes a batch."""
+
+    def __init__(self, images: np.ndarray, preprocess: Preprocess) -> None:
+        self.images, self.preprocess = images, preprocess
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, places: list[int]) -> tuple[Tensor, Tensor]:
+        return normalise(self.images[places], self.preprocess), torch.tensor(places)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        images, places = self.__getitems__([place])
+        return images[0], places[0]
+
+
+class Steps(Sampler[int]):
+    """Numbers of batches, counted over all epochs: an epoch goes on where `done()` batches end, also in
+    a resumed training."""
+
+    def __init__(self, per_epoch: int, done: Callable[[], int]) -> None:
+        self.per_epoch, self.done = per_epoch, done
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.done() // self.per_epoch * self.per_epoch
+        return iter(range(start, start + self.per_epoch))
+
+
+class SceneBatches(Dataset):
+    """Item n: the n-th training batch of scenes."""
+
+    def __init__(self, scenes: TrainingScenes, preprocess: Preprocess) -> None:
+        self.scenes, self.preprocess = scenes, preprocess
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, number: int) -> Batch:
+        images, captions, same = self.scenes[number]
+        prepared = np.stack([prepare(Image.fromarray(image), self.preprocess) for image in images])
+        return normalise(prepared, self.preprocess), captions, torch.from_numpy(same)
+
+
+class FileBatches(Dataset):
+    """Item n: the n-th training batch of photographs, each with one of its captions, cut out at random
+    (at least half of the area); the order of an epoch and the cuts follow from the seed."""
+
+    def __init__(self, pairs: Pairs, preprocess: Preprocess, batch_size: int, seed: int) -> None:
+        self.pairs, self.preprocess, self.batch_size, self.seed = pairs, preprocess, batch_size, seed
+        self.usable = np.flatnonzero([bool(own) for own in pairs.captions])
+        if len(self.usable) < 2:
+            raise DataError("training needs two images with captions at least; give more data")
+
+    def __len__(self) -> int:
+        return max(len(self.usable) // self.batch_size, 1)
+
+    def __getitem__(self, number: int) -> Batch:
+        epoch, step = divmod(number, len(self))
+        order = np.random.RandomState([self.seed, epoch]).permutation(self.usable)
+        random = np.random.RandomState([self.seed, epoch, step])
+        images, captions, ids = [], [], []
+        for index in order[step * self.batch_size : (step + 1) * self.batch_size]:
+            try:
+                image = self.pairs.read(int(index))
+            except Unreadable:
+                continue  # the test counts and names such images; training goes on without them
+            images.append(_cut(image, self.preprocess, random))
+            captions.append(self.pairs.captions[index][random.randint(len(self.pairs.captions[index]))])
+            ids.append(int(index))
+        if not images:
+            raise DataError("none of the images of a training batch can be read; check the folder")
+        return normalise(np.stack(images), self.preprocess), captions, torch.tensor(ids)
+
+
+class RetrievalData(lightning.LightningDataModule):
+    """Test batches: images [B, C, H, W] as `preprocess` asks, their places in the split [B].
+
+    limit: so many test images, drawn by a permutation seeded with the name. Images that cannot be
+    read, and those without a caption, are left out and named in `info`; captions of an image left
+    out go with it. seed: of training batches. Raises DataError, when first used, for data that is
+    missing or damaged, and where no image is left.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        preprocess: Preprocess,
+        batch_size: int,
+        *,
+        root: str | None = None,
+        source: str = "auto",
+        repository: str = "",
+        revision: str = "main",
+        limit: int | None = None,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if name not in NAMES:
+            raise UsageError(f"unknown data {name!r}; {nearest(name, NAMES)}")
+        self.name: str = name
+        self.preprocess, self.batch_size = preprocess, batch_size
+        self.limit, self.seed, self.workers = limit, seed, workers
+        self._resumed = 0
+        self.place: dict[str, Any] = {
+            "source": source,
+            "root": root,
+            "repository": repository,
+            "revision": revision,
+        }
+
+    @cached_property
+    def test(self) -> Split:
+        return self._split("test", self.limit)
+
+    @cached_property
+    def validation(self) -> Split:
+        return self._split("validation", None)
+
+    @property
+    def info(self) -> DataInfo:
+        """Of the test split."""
+        return self.test.info
+
+    def _pairs(self, split: str) -> Pairs:
+        if self.name == "scenes":
+            return scenes_pairs(split, **self.place)
+        return file_pairs(self.name, split, **self.place)
+
+    def _split(self, split: str, limit: int | None) -> Split:
+        pairs = self._pairs(split)
+        total = len(pairs.names)
+        limited = limit is not None and limit < total
+        chosen = permuted_selection(self.name, total, limit or 0) if limited else np.arange(total)
+        info = DataInfo(
+            name=self.name,
+            revision=pairs.revision,
+            split=split,
+            source=pairs.source,
+            classes=0,
+            n_selected=len(chosen),
+            limit=len(chosen) if limited else None,
+            selection="the first of a permutation seeded with the name" if limited else "all",
+        )
+        captions = {int(i): [text for text in pairs.captions[i] if text.strip()][:CAPTIONS] for i in chosen}
+        info.skipped.update({i: f"{pairs.names[i]}: no caption" for i, own in captions.items() if not own})
+        wanted = [i for i, own in captions.items() if own]
+        images, lost = prepared_images(pairs, wanted, self.preprocess, f"{self.name} {split}")
+        for i, reason in lost.items():
+            info.skipped[i] = f"{reason}, left out with its {len(captions[i])} captions"
+        ids = [i for i in wanted if i not in lost]
+        if not ids:
+            first = min(info.skipped, default=None)
+            reason = "" if first is None else f": {info.skipped[first]}"
+            raise DataError(
+                f"none of the {len(chosen)} images of {self.name} can be used{reason}; give others"
+            )
+        owner = [place for place, i in enumerate(ids) for _ in captions[i]]
+        return Split(images, ids, [text for i in ids for text in captions[i]], torch.tensor(owner), info)
+
+    def _loader(self, split: Split) -> DataLoader:
+        return DataLoader(
+            Prepared(split.images, self.preprocess), self.batch_size, collate_fn=identity, num_workers=0
+        )
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(self.test)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self.validation)
+
+    def _steps(self) -> int:
+        # After a restart Lightning asks for batches before it counts on, hence the number of its checkpoint.
+        return max(self.trainer.global_step if self.trainer else 0, self._resumed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoints: the training batches seen."""
+        return {"steps": self._steps()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resumed = int(state_dict["steps"])
+
+    def train_dataloader(self) -> DataLoader:
+        batches: SceneBatches | FileBatches
+        if self.name == "scenes":
+            batches = SceneBatches(TrainingScenes(self.batch_size, self.seed, **self.place), self.preprocess)
+        else:
+            batches = FileBatches(self._pairs("train"), self.preprocess, self.batch_size, self.seed)
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=Steps(len(batches), self._steps),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+
+def build_retrieval(
+    config: Mapping[str, Any],
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    source: str = "auto",
+    limit: int | None = None,
+    seed: int = 0,
+    workers: int = 0,
+) -> RetrievalData:
+    """The data module of a retrieval file of conf/data; nothing is read or fetched yet.
+
+    Raises UsageError for an unknown name.
+    """
+    return RetrievalData(
+        config["name"],
+        preprocess,
+        batch_size,
+        root=config["root"],
+        source=source,
+        repository=config["repository"],
+        revision=config["revision"],
+        limit=limit,
+        seed=seed,
+        workers=workers,
+    )
+
+
+def prepared_images(
+    pairs: Pairs, indices: Sequence[int], preprocess: Preprocess, title: str
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The images `indices` [I] as the model's input before it is normalised, [I - lost, C, H, W] uint8,
+    memory-mapped from the cache; second: index -> reason of those that cannot be read."""
+    height, width = preprocess.shape or (preprocess.size, preprocess.size)
+    key = {
+        "revision": pairs.revision,
+        "stamp": pairs.stamp,
+        "indices": digest({"indices": list(indices)}),
+        "size": [height, width],
+        "channels": preprocess.channels,
+        "crop": preprocess.crop_pct,
+        "squash": preprocess.squash,
+        "interpolation": preprocess.interpolation,
+        "pillow": PIL.__version__,
+    }
+
+    def fill(folder: Path) -> None:
+        from tqdm import tqdm
+
+        shape = (max(len(indices), 1), preprocess.channels, height, width)
+        out = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        lost = []
+        bar = tqdm(indices, desc=f"{title}: images", disable=len(indices) < 2000, leave=False)
+        good = 0
+        for index in bar:
+            try:
+                out[good] = prepare(pairs.read(index), preprocess)
+                good += 1
+            except Unreadable as problem:
+                lost.append([index, str(problem)])
+        out.flush()
+        np.save(folder / "good.npy", good)
+        np.save(folder / "lost.npy", np.array(lost, dtype=str).reshape(-1, 2))
+
+    folder = cached("images", key, fill)
+    images = np.load(folder / "images.npy", mmap_mode="r")[: int(np.load(folder / "good.npy"))]
+    return images, {int(index): reason for index, reason in np.load(folder / "lost.npy").tolist()}
+
+
+def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
+    """[C, H, W] uint8: the shorter side resized and the middle cut out, or the whole image squeezed
+    into the model's input."""
+    mode = v2.InterpolationMode(preprocess.interpolation)
+    size = preprocess.shape or (preprocess.size, preprocess.size)
+    if preprocess.squash or preprocess.shape is not None:
+        image = functional.resize(image, list(size), interpolation=mode, antialias=True)
+    else:
+        image = functional.resize(
+            image, [int(preprocess.size / preprocess.crop_pct)], interpolation=mode, antialias=True
+        )
+        image = functional.center_crop(image, list(size))
+    return _channels(image, preprocess)
+
+
+def _cut(image: Image.Image, preprocess: Preprocess, random: np.random.RandomState) -> np.ndarray:
+    """As `prepare`, of a random part of the image with its shape."""
+    side = float(np.sqrt(random.uniform(0.5, 1.0)))
+    width, height = (max(round(length * side), 1) for length in image.size)
+    left, top = random.randint(image.width - width + 1), random.randint(image.height - height + 1)
+    return prepare(image.crop((left, top, left + width, top + height)), preprocess)
+
+
+def _channels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
+    pixels = np.asarray(image.convert("RGB" if preprocess.channels == 3 else "L"))
+    return pixels.reshape(*pixels.shape[:2], preprocess.channels).transpose(2, 0, 1)
+
+
+def normalise(images: np.ndarray, preprocess: Preprocess) -> Tensor:
+    """[B, C, H, W] uint8 -> float, less the mean of each channel, by its deviation."""
+    values = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255)
+    mean, std = (torch.tensor(given).view(1, -1, 1, 1) for given in (preprocess.mean, preprocess.std))
+    return values.sub_(mean).div_(std)

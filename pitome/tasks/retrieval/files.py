@@ -1,0 +1,229 @@
+"""Flickr30k and COCO: annotations in the usual forms, images in folders or zip files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pitome.errors import DataError
+from pitome.sources.folders import check_source
+from pitome.sources.hub import fetch_folder
+from pitome.sources.images import read_image
+from pitome.tasks.data import Unreadable
+from pitome.tasks.retrieval.pairs import Pairs, checksum
+from pitome.tasks.retrieval.sets import SETS, CaptionSet
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_OURS = {"validation": "val"}  # our name of a split -> Karpathy's, where they differ
+_LARGEST = 200_000_000  # bytes of one image file
+_LONGEST = 1 << 30  # characters of one CSV field
+
+Rows = list[tuple[str, list[str]]]
+"""File name of an image (no folders), its captions in order."""
+
+
+def file_pairs(
+    name: str, split: str, *, source: str, root: str | None, repository: str, revision: str
+) -> Pairs:
+    """The `test`, `validation` or `train` split of a set of photographs.
+
+    source: local (data.root), hub (the test split alone), or auto: data.root if given, else the hub.
+    Raises DataError, one line, for what is missing or damaged; images are looked at when read.
+    """
+    data, given = SETS[name], check_source(source, root)
+    own = f"{data.karpathy} or {data.lists['test']}"
+    otherwise = (
+        f"give a folder with {own} and the images with data.root=FOLDER, or use data=scenes, which "
+        "needs no hub"
+    )
+    if source == "package":
+        raise DataError(f"{name} is in no package; use source=hub, or {otherwise}")
+    if given is None and split != "test":
+        raise DataError(f"the hub's copy of {name} holds the test split alone: {otherwise}")
+    if given is None:
+        for pattern in (data.table, data.archive):
+            given = fetch_folder(
+                repository, pattern, kind="dataset", revision=revision, error=DataError, otherwise=otherwise
+            )
+    assert given is not None
+    rows = read_annotations(given, data, split)
+    if not rows:
+        raise DataError(f"the {split} split of {name} in {given} holds no image; {otherwise}")
+    images = ImageFiles(given)
+    names, captions = [row[0] for row in rows], [row[1] for row in rows]
+    lines = [text for row, own in zip(names, captions, strict=True) for text in (row, *own)]
+    hub = root is None
+    return Pairs(
+        source="hub" if hub else "local",
+        revision=given.name if hub else checksum([*lines, *(images.size(name) for name in names)]),
+        names=names,
+        captions=captions,
+        read=lambda index: images.read(names[index]),
+        stamp="" if hub else checksum(images.stamp(name) for name in names),
+    )
+
+
+def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
+    """Images and captions of a split, from the first of the known files that is in `folder` or a
+    folder in it. Raises DataError if there is none, or for a damaged one."""
+    part = _OURS.get(split, split)
+    wanted = data.train if split == "train" else (part,)
+    readers: dict[str, Callable[[Path], Rows]] = {
+        data.karpathy: lambda path: karpathy_rows(path, wanted),
+        data.lists[part]: list_rows,
+    }
+    if split == "test":
+        readers[data.table] = table_rows
+    for name, reader in readers.items():
+        for path in (folder / name, *sorted(folder.glob(f"*/{name}"))):
+            if path.is_file():
+                return reader(path)
+    raise DataError(
+        f"{folder} holds none of {', '.join(readers)}, which say what the images of the {split} split show; "
+        "put one of them there"
+    )
+
+
+def karpathy_rows(path: Path, splits: Iterable[str]) -> Rows:
+    """Karpathy's form: {"images": [{"filename", "split", "sentences": [{"raw"}]}]}."""
+    found = _json(path)
+    entries = found.get("images") if isinstance(found, dict) else None
+    if not isinstance(entries, list):
+        raise _damaged(path, 'expected an object with the list "images"')
+    rows: Rows = []
+    for number, entry in enumerate(entries):
+        try:
+            if entry["split"] in splits:
+                rows.append(_row(path, number, entry["filename"], [s["raw"] for s in entry["sentences"]]))
+        except (TypeError, KeyError) as problem:
+            raise _damaged(path, f"image {number} lacks {problem}, or has another form") from None
+    return rows
+
+
+def list_rows(path: Path) -> Rows:
+    """BLIP's form: [{"image", "caption"}], with all captions of an image or one at a time."""
+    entries = _json(path)
+    if not isinstance(entries, list):
+        raise _damaged(path, "expected a list of objects with image and caption")
+    captions: dict[str, list[str]] = {}
+    for number, entry in enumerate(entries):
+        try:
+            given = entry["caption"]
+            name, own = _row(path, number, entry["image"], [given] if isinstance(given, str) else given)
+        except (TypeError, KeyError) as problem:
+            raise _damaged(path, f"entry {number} lacks {problem}, or has another form") from None
+        captions.setdefault(name, []).extend(own)
+    return list(captions.items())
+
+
+def table_rows(path: Path) -> Rows:
+    """The hub's form: CSV with the columns filename and raw, a JSON list of captions."""
+    csv.field_size_limit(_LONGEST)
+    rows: Rows = []
+    try:
+        for number, entry in enumerate(csv.DictReader(io.StringIO(_text(path)))):
+            rows.append(_row(path, number, entry["filename"], json.loads(entry["raw"])))
+    except (TypeError, KeyError, ValueError, csv.Error) as problem:
+        raise _damaged(path, f"expected a table with filename and raw; {problem}") from None
+    return rows
+
+
+def _row(path: Path, number: int, name: Any, captions: Any) -> tuple[str, list[str]]:
+    if not isinstance(name, str) or not name:
+        raise _damaged(path, f"the image of entry {number} has no file name")
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+        raise _damaged(path, f"the captions of {name} are not texts")
+    return name.replace("\\", "/").rpartition("/")[2], captions
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except (ValueError, RecursionError) as problem:
+        raise _damaged(path, f"not valid JSON: {problem}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise DataError(
+            f"{path} is not UTF-8 (byte {problem.start}); convert it, e.g. with iconv -f latin1 -t utf-8"
+        ) from None
+    except OSError as problem:
+        raise _damaged(path, problem.strerror or str(problem)) from None
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} cannot be read ({' '.join(reason.split())}); repair it or fetch it again")
+
+
+@dataclass(frozen=True)
+class _Member:
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+
+class ImageFiles:
+    """The images in a folder, in all folders in it and in its zip files, by file name."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises DataError for a damaged zip file."""
+        self._places: dict[str, Path | _Member] = {}
+        for folder, folders, files in os.walk(root, followlinks=True):
+            folders.sort()
+            for name in sorted(files):
+                path = Path(folder) / name
+                if path.suffix.lower() in _SUFFIXES:
+                    self._places.setdefault(name, path)
+                elif path.suffix.lower() == ".zip":
+                    self._open(path)
+
+    def _open(self, path: Path) -> None:
+        try:
+            archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as problem:
+            raise _damaged(path, str(problem)) from None
+        for info in archive.infolist():
+            name = info.filename.rpartition("/")[2]
+            hidden = name.startswith("._") or "__MACOSX" in info.filename
+            if name.lower().endswith(_SUFFIXES) and not hidden:
+                self._places.setdefault(name, _Member(archive, info))
+
+    def read(self, name: str) -> Image.Image:
+        """An image in mode RGB. Raises Unreadable."""
+        place = self._places.get(name)
+        if place is None:
+            raise Unreadable(f"{name}: no such file")
+        if int(self.size(name)) > _LARGEST:
+            raise Unreadable(f"{name}: the file is larger than {_LARGEST / 1e6:.0f} MB")
+        try:
+            content = place.read_bytes() if isinstance(place, Path) else place.archive.read(place.info)
+            return read_image(name, file=io.BytesIO(content)).image
+        except DataError as problem:
+            raise Unreadable(str(problem).removeprefix("image=").rpartition(";")[0]) from None
+        except (OSError, zipfile.BadZipFile, RuntimeError, ValueError) as problem:
+            raise Unreadable(f"{name}: {problem}") from None
+
+    def size(self, name: str) -> str:
+        """Bytes of an image's file; empty where there is none."""
+        place = self._places.get(name)
+        if place is None:
+            return ""
+        return str(place.stat().st_size if isinstance(place, Path) else place.info.file_size)
+
+    def stamp(self, name: str) -> str:
+        """Changes whenever the file does."""
+        place = self._places.get(name)
+        if place is None:
+            return ""
+        return str(place.stat().st_mtime_ns if isinstance(place, Path) else place.info.CRC)

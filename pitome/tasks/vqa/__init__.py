@@ -1,0 +1,1 @@
+"""task=vqa: questions about images."""

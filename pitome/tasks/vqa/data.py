@@ -1,0 +1,143 @@
+"""Visual question answering: questions, their images, and how they are asked and scored.
+
+A sample that cannot be asked (no image, an image that cannot be read, an empty question, no answer) stays
+among the questions: it is scored wrong, so that every run has the same denominator, and is counted and
+named in `DataInfo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pitome.tasks.data import DataInfo, Unreadable, permuted_selection
+from pitome.tasks.vqa.benchmarks import Benchmark, benchmark_of, check_options
+from pitome.tasks.vqa.easy_vqa import easy_vqa_questions
+from pitome.tasks.vqa.files import file_questions
+from pitome.tasks.vqa.questions import Question, Questions
+
+__all__ = ["Question", "VqaData", "build_vqa"]
+
+
+class VqaInfo(DataInfo):
+    """`skipped`: samples that could not be asked; they are scored, as wrong."""
+
+    @property
+    def n_samples(self) -> int:
+        return self.n_selected
+
+
+class VqaData:
+    """The questions of one split, those that `limit` left.
+
+    info: where they came from and which of them cannot be asked: those with a defect at once, those whose
+    image cannot be read once `image` has been called; benchmark: prompt, score and metrics.
+    """
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        found: Questions,
+        info: DataInfo,
+        rows: Sequence[int],
+        *,
+        ocr: bool = False,
+    ) -> None:
+        """rows: of `found`, in order; ocr: the questions come with OCR tokens."""
+        self.benchmark, self.info = benchmark, info
+        self.questions: Sequence[Question] = [found.questions[row] for row in rows]
+        self._found, self._ocr = found, ocr
+        self._reasons: dict[str, str] = {}
+        self._rows = {question.id: row for question, row in zip(self.questions, rows, strict=True)}
+        for question in self.questions:
+            if question.defect:
+                self.skip(question, question.defect)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the answers are public; if not, `benchmark.submission` is what a run can give."""
+        return self.info.split not in self.benchmark.hidden
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What prompts and scores depend on, for the identity of a run."""
+        own = {"benchmark": f"{self.benchmark.name} {self.benchmark.version}"}
+        return own | ({"ocr": True} if self._ocr else {})
+
+    def image(self, question: Question) -> Image.Image | None:
+        """The image of a question in mode RGB; None if it cannot be asked, which `info` then names."""
+        if not question.defect:
+            try:
+                return self._found.read(question)
+            except Unreadable as problem:
+                self.skip(question, str(problem))
+        return None
+
+    def skip(self, question: Question, reason: str) -> None:
+        """Count and name a question that cannot be asked, e.g. after a restart that reads no image again."""
+        self._reasons[question.id] = reason
+        self.info.skipped[self._rows[question.id]] = f"question {question.id}: {reason}"
+
+    def reason(self, question: Question) -> str | None:
+        """Why a question cannot be asked, as far as it is known; None if it can."""
+        return self._reasons.get(question.id)
+
+
+def build_vqa(
+    config: Mapping[str, Any], *, source: str = "auto", limit: int | None = None, split: str | None = None
+) -> VqaData:
+    """The questions of a file of conf/data (name, root, repository, revision, split, ocr), read now.
+
+    limit: so many questions, drawn by a permutation seeded with the name, of MME images with all their
+    questions; split: instead of the configuration's. Raises UsageError for an unknown name or split and
+    DataError, one line, for data that is missing or damaged.
+    """
+    name, ocr = config["name"], bool(config.get("ocr"))
+    part = check_options(name, split or config["split"], ocr)
+    benchmark = benchmark_of(name)
+    if name == "easy_vqa":
+        found = easy_vqa_questions(part, source=source, root=config["root"])
+    else:
+        found = file_questions(
+            name,
+            part,
+            ocr=ocr,
+            source=source,
+            root=config["root"],
+            repository=config["repository"],
+            revision=config["revision"],
+        )
+    rows = select(name, found.questions, limit, together=benchmark.pairs)
+    limited = len(rows) < len(found.questions)
+    info = VqaInfo(
+        name=name,
+        revision=found.revision,
+        split=part,
+        source=found.source,
+        classes=0,
+        n_selected=len(rows),
+        limit=len(rows) if limited else None,
+        selection="the first of a permutation seeded with the name" if limited else "all",
+    )
+    return VqaData(benchmark, found, info, rows, ocr=ocr)
+
+
+def select(name: str, questions: Sequence[Question], limit: int | None, *, together: bool) -> list[int]:
+    """Rows of `limit` questions, ascending; all if None.
+
+    together: of images drawn whole, as many as have no more than `limit` questions, one at least.
+    """
+    total = len(questions)
+    if limit is None or limit >= total:
+        return list(range(total))
+    if not together:
+        return [int(row) for row in permuted_selection(name, total, limit)]
+    rows: dict[str, list[int]] = {}
+    for row, question in enumerate(questions):
+        rows.setdefault(question.image, []).append(row)
+    groups = list(rows.values())
+    images = max(int(np.searchsorted(np.cumsum([len(g) for g in groups]), limit, side="right")), 1)
+    return sorted(row for index in permuted_selection(name, len(groups), images) for row in groups[index])

@@ -1,0 +1,79 @@
+"""Images of questions: from files, and from a column of parquet files, one group of rows at a time."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from PIL import Image
+
+from pitome.errors import DataError
+from pitome.sources.images import read_image
+from pitome.tasks.data import Unreadable
+
+
+def read_file(folder: Path, name: str) -> Image.Image:
+    """An image of a folder, in mode RGB. Raises Unreadable with a reason that names no folder."""
+    try:
+        return read_image(folder / name).image
+    except DataError as problem:
+        raise Unreadable(_reason(problem).replace(f"{folder}/", "")) from None
+
+
+class ParquetImages:
+    """A column `image` (struct with `bytes`) of parquet files; images are read when asked for, and the
+    group of rows that was read last is kept."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Raises DataError for files that cannot be read or have no such column."""
+        import pyarrow.parquet
+
+        self._groups: list[tuple[Path, int]] = []
+        sizes = []
+        for file in files:
+            metadata = parquet(file, lambda path: pyarrow.parquet.read_metadata(path))
+            if "image" not in metadata.schema.to_arrow_schema().names:
+                raise DataError(f"{file} has no column image; fetch it again")
+            for group in range(metadata.num_row_groups):
+                self._groups.append((file, group))
+                sizes.append(metadata.row_group(group).num_rows)
+        self._starts = [0, *accumulate(sizes)]
+        self._read: tuple[int, list[object]] = (-1, [])
+
+    def read(self, row: int, name: str) -> Image.Image:
+        """The image of a row, counted over all files, in mode RGB. Raises Unreadable."""
+        import pyarrow.parquet
+
+        group = bisect_right(self._starts, row) - 1
+        if self._read[0] != group:
+            file, number = self._groups[group]
+            table = parquet(
+                file, lambda path: pyarrow.parquet.ParquetFile(path).read_row_group(number, ["image"])
+            )
+            self._read = group, table["image"].to_pylist()
+        cell = self._read[1][row - self._starts[group]]
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not content:
+            raise Unreadable(f"{name}: no image")
+        try:
+            return read_image(name, file=io.BytesIO(content)).image
+        except DataError as problem:
+            raise Unreadable(_reason(problem)) from None
+
+
+def parquet(path: Path, read):  # type: ignore[no-untyped-def]
+    """`read(path)` of pyarrow. Raises DataError, one line, where it cannot."""
+    import pyarrow
+
+    try:
+        return read(path)
+    except (OSError, pyarrow.ArrowException) as problem:
+        reason = " ".join(str(problem).split())
+        raise DataError(f"{path} cannot be read ({reason}); fetch it again") from None
+
+
+def _reason(problem: DataError) -> str:
+    return str(problem).removeprefix("image=").rpartition(";")[0]

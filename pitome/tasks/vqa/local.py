@@ -1,0 +1,240 @@
+"""The paper's six sets as their authors publish them: annotation files and folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pitome.errors import DataError
+from pitome.sources.json_files import damaged, field_of, id_of, read_json, text_of, texts_of
+from pitome.tasks.retrieval.files import ImageFiles
+from pitome.tasks.vqa.benchmarks import COGNITION, PERCEPTION
+from pitome.tasks.vqa.images import read_file
+from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
+
+Local = tuple[list[Question], Callable[[Question], Image.Image], Callable[[Question], str]]
+"""Questions; what reads the image of one; the size of its file in bytes, empty where there is none."""
+
+_IMAGES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the questions of a split are: the folder, and the names of files that have to be in it, or in
+    a folder in it."""
+
+    folder: Path
+    split: str
+    ocr: bool
+
+    def find(self, name: str) -> Path:
+        """Raises DataError where there is no such file."""
+        for path in (self.folder / name, *sorted(self.folder.glob(f"*/{name}"))):
+            if path.is_file():
+                return path
+        raise DataError(
+            f"{self.folder} holds no {name}, the annotations of the split {self.split}; put it there"
+        )
+
+
+def local_questions(name: str, split: str, folder: Path, *, ocr: bool) -> Local:
+    """The questions of a split from the set's own annotation files in `folder`.
+
+    ocr: with the OCR tokens of TextVQA. Raises DataError, one line, for files that are missing, are
+    damaged or lack a field, and for two questions with one id.
+    """
+    questions = _READERS[name](Files(folder, split, ocr))
+    if not questions:
+        raise DataError(f"{folder} holds no questions of the split {split} of {name}; give another folder")
+    check_ids(questions, str(folder))
+    if name in ("scienceqa", "mme"):  # the same file names in many folders
+        return (
+            questions,
+            lambda question: read_file(folder, question.image),
+            lambda question: _size(folder / question.image),
+        )
+    images = ImageFiles(folder)
+    return (
+        questions,
+        lambda question: images.read(question.image),
+        lambda question: images.size(question.image),
+    )
+
+
+def _vqav2(files: Files) -> list[Question]:
+    """Two files: questions, and, of the validation split, annotations."""
+    kind, part = ("val2014", "val2014") if files.split == "val" else ("test-dev2015", "test2015")
+    path = files.find(f"v2_OpenEnded_mscoco_{kind}_questions.json")
+    answers: dict[str, list[str]] = {}
+    scored = files.split == "val"
+    if scored:
+        own = files.find(f"v2_mscoco_{kind}_annotations.json")
+        for number, entry in enumerate(_list(own, "annotations")):
+            id = id_of(own, number, field_of(own, number, entry, "question_id"))
+            answers[id] = texts_of(own, number, "answers", field_of(own, number, entry, "answers"))
+    questions = []
+    for number, entry in enumerate(_list(path, "questions")):
+        id = id_of(path, number, field_of(path, number, entry, "question_id"))
+        image = field_of(path, number, entry, "image_id")
+        if isinstance(image, bool) or not isinstance(image, int | None):
+            raise damaged(path, f"the image of entry {number} is {image!r}, not a number")
+        name = "" if image is None else f"COCO_{part}_{image:012d}.jpg"
+        text = text_of(path, number, "question", field_of(path, number, entry, "question"))
+        questions.append(make_question(id, name, text, answers.get(id, []), scored=scored))
+    return questions
+
+
+def _gqa(files: Files) -> list[Question]:
+    """An object: id -> imageId, question, answer."""
+    path = files.find("testdev_balanced_questions.json")
+    questions = []
+    for id, entry in _entries(path):
+        name, text, answer = (
+            text_of(path, id, key, field_of(path, id, entry, key))
+            for key in ("imageId", "question", "answer")
+        )
+        questions.append(make_question(id, f"{name}.jpg" if name else "", text, [answer]))
+    return questions
+
+
+def _vizwiz(files: Files) -> list[Question]:
+    """A list of image, question, and, but for the test split, answers."""
+    path = files.find(f"{files.split}.json")
+    scored = files.split == "val"
+    questions = []
+    for number, entry in enumerate(_list(path)):
+        image = text_of(path, number, "image", field_of(path, number, entry, "image"))
+        text = text_of(path, number, "question", field_of(path, number, entry, "question"))
+        given = field_of(path, number, entry, "answers") if scored else []
+        answers = texts_of(path, number, "answers", given)
+        id = Path(image).stem or number
+        questions.append(make_question(id, image, text, answers, scored=scored))
+    return questions
+
+
+def _scienceqa(files: Files) -> list[Question]:
+    """An object: number -> question, choices, answer (index), hint, image (or null), split. Those with an
+    image; its file is <split>/<number>/image.png, perhaps in a folder `images`."""
+    path = files.find("problems.json")
+    base = "images/" if (files.folder / "images" / files.split).is_dir() else ""
+    questions = []
+    for id, entry in _entries(path):
+        values = {
+            key: field_of(path, id, entry, key)
+            for key in ("question", "choices", "answer", "hint", "image", "split")
+        }
+        if values["split"] != files.split or values["image"] is None:
+            continue
+        choices = texts_of(path, id, "choices", values["choices"])
+        answers, defect = choices_answer(choices, values["answer"])
+        image = text_of(path, id, "image", values["image"])
+        questions.append(
+            make_question(
+                id,
+                f"{base}{files.split}/{id}/{image}" if image else "",
+                text_of(path, id, "question", values["question"]),
+                answers,
+                {"choices": tuple(choices), "hint": text_of(path, id, "hint", values["hint"] or "")},
+                defect=defect,
+            )
+        )
+    return questions
+
+
+def _textvqa(files: Files) -> list[Question]:
+    """Questions and answers in one file, OCR tokens (Rosetta, as LLaVA-1.5 was evaluated) in another."""
+    path = files.find("TextVQA_0.5.1_val.json")
+    tokens: dict[str, tuple[str, ...]] = {}
+    if files.ocr:
+        own = files.find("TextVQA_Rosetta_OCR_v0.2_val.json")
+        for number, entry in enumerate(_list(own, "data")):
+            image = id_of(own, number, field_of(own, number, entry, "image_id"))
+            found = texts_of(own, number, "OCR tokens", field_of(own, number, entry, "ocr_tokens"))
+            tokens[image] = tuple(found)
+    questions = []
+    for number, entry in enumerate(_list(path, "data")):
+        id = id_of(path, number, field_of(path, number, entry, "question_id"))
+        image = text_of(path, number, "image_id", field_of(path, number, entry, "image_id"))
+        text = text_of(path, number, "question", field_of(path, number, entry, "question"))
+        answers = texts_of(path, number, "answers", field_of(path, number, entry, "answers"))
+        extra = {"ocr_tokens": tokens.get(image, ())}
+        questions.append(make_question(id, f"{image}.jpg" if image else "", text, answers, extra))
+    return questions
+
+
+def _mme(files: Files) -> list[Question]:
+    """A folder per category, in which <image>.txt holds two lines: question, tab, answer. Images beside
+    the texts, or both in folders `images` and `questions_answers_YN`."""
+    root = files.folder
+    inner = root / "MME_Benchmark_release_version"
+    root = inner if inner.is_dir() else root
+    questions = []
+    for category in (*PERCEPTION, *COGNITION):
+        folder = root / category
+        texts, images = folder / "questions_answers_YN", folder / "images"
+        if not texts.is_dir():
+            texts = images = folder
+        known = {path.stem: path for path in images.glob("*") if path.suffix.lower() in _IMAGES}
+        for path in sorted(texts.glob("*.txt")):
+            image = known.get(path.stem)
+            name = "" if image is None else image.relative_to(files.folder).as_posix()
+            for number, (text, answer) in enumerate(_lines(path)):
+                id = f"{category}/{path.stem} {number}"
+                questions.append(make_question(id, name, text, [answer], {"category": category}))
+    if not questions:
+        raise DataError(
+            f"{files.folder} holds no <category>/<image>.txt with the questions of MME ({PERCEPTION[0]}, "
+            f"{PERCEPTION[1]}, ...); give its folder MME_Benchmark_release_version"
+        )
+    return questions
+
+
+_READERS: dict[str, Callable[[Files], list[Question]]] = {
+    "vqav2": _vqav2,
+    "gqa": _gqa,
+    "vizwiz": _vizwiz,
+    "scienceqa": _scienceqa,
+    "textvqa": _textvqa,
+    "mme": _mme,
+}
+
+
+def _list(path: Path, key: str | None = None) -> list[Any]:
+    """The entries of a file: a list, or the list `key` of an object."""
+    found = read_json(path)
+    if key is not None:
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, list):
+        raise damaged(path, "expected a list" if key is None else f'expected an object with the list "{key}"')
+    return found
+
+
+def _entries(path: Path) -> list[tuple[str, Any]]:
+    """The entries of a file that is one object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise damaged(path, "expected an object of questions by their ids")
+    return list(found.items())
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """Question and answer of every line of a file of MME."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise damaged(path, str(problem)) from None
+    pairs = []
+    for number, line in enumerate(line for line in lines if line.strip()):
+        text, tab, answer = line.rpartition("\t")
+        if not tab or answer.strip().lower() not in ("yes", "no"):
+            raise damaged(path, f"line {number + 1} is not a question, a tab, and yes or no")
+        pairs.append((text, answer.strip()))
+    return pairs
+
+
+def _size(path: Path) -> str:
+    return str(path.stat().st_size) if path.is_file() else ""

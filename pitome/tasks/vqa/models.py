@@ -1,0 +1,409 @@
+"""LLaVA-1.5 from transformers: images and questions to answers."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pitome.adapters.patch import patched
+from pitome.errors import CheckpointError, UsageError
+from pitome.merge.costs import closed_form
+from pitome.sources.checkpoints import load_checkpoint, load_into, sha256_of
+from pitome.sources.hub import fetch_folder
+from pitome.sources.llava_family import check_arch
+from pitome.sources.weights import Weights
+from pitome.sources.weights_folder import find_model
+from pitome.tasks.classification.models import Built
+from pitome.tasks.data import Preprocess
+from pitome.tasks.resize import fit_tower
+from pitome.tasks.text.models import load_tokenizer
+from pitome.tasks.vqa.tokenizers import IMAGE, byte_tokenizer, word_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ELSE = "give a folder with weights=PATH, or use weights=random"
+_FILES = ("*.json", "*.safetensors")
+_PATCHES = "embeddings.patch_embedding.weight"
+_POSITIONS = "embeddings.position_embedding.weight"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """text: without special tokens; tokens: generated, the end counted; prompt_tokens: with those of the
+    images."""
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+
+
+class Llava(nn.Module):
+    """transformers' `LlavaForConditionalGeneration` with its tokenizer and prompt.
+
+    `template` holds `{question}` and `<image>`. What `pitome.patch` takes: the image tower merges, and
+    every prompt gets as many placeholders as the tower hands on. Where tokens are merged in a layer
+    behind the one whose features are taken (`vision_feature_layer`), this changes nothing but the cost.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer: Any = tokenizer
+        self.template = template
+        self.dispatched = hasattr(model, "hf_device_map")
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Llava:
+        # accelerate has put the parts of a dispatched model where they belong.
+        return self if self.dispatched else super()._apply(fn, recurse)
+
+    @property
+    def image_tower(self) -> nn.Module:
+        """Images [B, C, H, W] -> transformers' output with the hidden states."""
+        return self.model.model.vision_tower
+
+    @property
+    def projector(self) -> nn.Module:
+        """Features [B, N, C] of the tower -> [B, N, D] as the language model reads them."""
+        return self.model.model.multi_modal_projector
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The decoder without its head."""
+        return self.model.model.language_model
+
+    @property
+    def context(self) -> int:
+        """Tokens a prompt and its answer may have together."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    @property
+    def image_rows(self) -> int:
+        """Placeholders of one image: the tokens that the tower hands on, by the schedule if it merges."""
+        from pitome.adapters.transformers.llava import handed_on
+
+        handle = patched(self.image_tower)
+        if handle is None:
+            return self.unmerged_rows
+        state = handle.state
+        form = closed_form(handle.architecture(), state.schedule, state.method, state.options, state.active)
+        return handed_on(self.model.config, form.tokens)
+
+    @property
+    def unmerged_rows(self) -> int:
+        """Placeholders of one image where nothing merges."""
+        from pitome.adapters.transformers.llava import handed_on
+
+        tower: Any = self.image_tower
+        tokens = tower.embeddings.position_embedding.num_embeddings
+        return handed_on(self.model.config, [tokens] * (tower.config.num_hidden_layers + 1))
+
+    def prompt(self, question: str) -> str:
+        """The prompt of a question about one image."""
+        return self.template.replace("{question}", question.replace(IMAGE, " ").strip())
+
+    def encode(self, prompt: str, images: int = 1) -> list[int]:
+        """Token ids of a prompt, every <image> as many times as an image has rows.
+
+        Raises UsageError where the prompt does not show `images` images.
+        """
+        marker, ids = self.model.config.image_token_id, self.tokenizer(prompt)["input_ids"]
+        if ids.count(marker) != images:
+            raise UsageError(f"the prompt holds {ids.count(marker)} times {IMAGE} for {images} images")
+        rows = self.image_rows
+        return [out for id in ids for out in ([marker] * rows if id == marker else [id])]
+
+    def unknown(self, prompts: Sequence[str]) -> list[str]:
+        """The words of `prompts` that the tokenizer has no id for, sorted."""
+        words = sorted({word for prompt in prompts for word in prompt.replace(IMAGE, " ").split()})
+        ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
+        return [w for w, own in zip(words, ids, strict=True) if self.tokenizer.unk_token_id in own]
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Images [I, C, H, W] -> for each, [N, D] as the language model reads it."""
+        images = images.to(next(self.image_tower.parameters()).dtype)
+        return list(self.model.get_image_features(pixel_values=images, return_dict=True).pooler_output)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        images: Tensor,
+        shown: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        min_new_tokens: int | None = None,
+        keep_positions: bool = False,
+    ) -> list[Answer]:
+        """Answers by greedy decoding with a cache of keys and values, of `max_new_tokens` tokens at most.
+
+        images [I, C, H, W]: each goes through the tower once; shown: for every prompt the images it
+        shows, in their order. keep_positions: a merged token keeps the position of the first patch it
+        holds, and the text behind an image the position it has without merging (the patch needs
+        trace=True); else positions are consecutive. Raises UsageError for a prompt that does not show
+        its images or leaves no room for the answer, and where the tower hands on another number of
+        tokens than the schedule says.
+        """
+        ids = [self.encode(prompt, len(own)) for prompt, own in zip(prompts, shown, strict=True)]
+        longest = max(len(own) for own in ids)
+        if longest + max_new_tokens > self.context:
+            raise UsageError(
+                f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the context of "
+                f"{self.context} tokens"
+            )
+        order = [image for own in shown for image in own]
+        device = self.model.get_input_embeddings().weight.device
+        given: dict[str, Any] = {}
+        if order and takes_features(self.model):
+            rows = self.features(images)
+            check_rows(self.image_rows, rows)
+            given["mm_encoder_outputs"] = ready([rows[image] for image in order])
+        elif order:
+            given["pixel_values"] = images[order].to(next(self.image_tower.parameters()).dtype)
+        if keep_positions and order:
+            if "pixel_values" in given:
+                self.features(images)
+            found = self._places(len(images))
+            positions = self._positions(ids, [found[image] for image in order])
+            given["position_ids"] = pad_left(positions, 0).to(device)
+        mask = pad_left([[1] * len(own) for own in ids], 0).to(device)
+        filled = pad_left(ids, self._pad).to(device)
+        out = self.model.generate(
+            input_ids=filled,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self._pad,
+            eos_token_id=self.tokenizer.eos_token_id,
+            **given,
+        )
+        made = [self._cut(row) for row in out[:, filled.shape[1] :].tolist()]
+        texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        counts = [len(own) for own in ids]
+        return [Answer(text.strip(), len(new), n) for text, new, n in zip(texts, made, counts, strict=True)]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+    @property
+    def _pad(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    def _cut(self, row: list[int]) -> list[int]:
+        """Generated ids up to the first end."""
+        end = self.tokenizer.eos_token_id
+        return row[: row.index(end) + 1] if end in row else row
+
+    def _places(self, images: int) -> Tensor:
+        """Of every token the tower handed on in its last forward, the first patch it holds: [I, N]."""
+        from pitome.adapters.transformers.llava import feature_entry
+
+        config = self.model.config
+        skip = int(config.vision_feature_select_strategy == "default")
+        handle = patched(self.image_tower)
+        if handle is None:
+            return torch.arange(self.image_rows).expand(images, -1)
+        membership = handle.state.membership[feature_entry(config)]
+        if membership is None:
+            raise UsageError("positions can be kept of a model patched with trace=True only")
+        return membership[:, skip:, skip:].gt(0).to(torch.int8).argmax(dim=-1)
+
+    def _positions(self, ids: Sequence[Sequence[int]], places: Sequence[Tensor]) -> list[list[int]]:
+        whole, marker = self.unmerged_rows, self.model.config.image_token_id
+        images, out = iter(places), []
+        for row in ids:
+            positions: list[int] = []
+            at = next_position = 0
+            while at < len(row):
+                if row[at] != marker:
+                    positions.append(next_position)
+                    at, next_position = at + 1, next_position + 1
+                    continue
+                own = next(images).tolist()
+                positions += [next_position + place for place in own]
+                at, next_position = at + len(own), next_position + whole
+            out.append(positions)
+        return out
+
+
+def takes_features(model: nn.Module) -> bool:
+    """Whether a prompt's image features can be given ready-made (transformers >= 5.18)."""
+    return "mm_encoder_outputs" in inspect.signature(type(model).forward).parameters
+
+
+def ready(rows: list[Tensor]) -> dict[str, Any]:
+    """Rows [N, C] of images in the order of their placeholders, as `mm_encoder_outputs`."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return {"image": BaseModelOutputWithPooling(pooler_output=rows)}  # type: ignore[arg-type]
+
+
+def check_rows(expected: int, rows: Sequence[Tensor]) -> None:
+    """Raise UsageError where an image has another number of rows than its placeholders."""
+    found = {len(own) for own in rows} - {expected}
+    if found:
+        raise UsageError(
+            f"the image tower hands on {found.pop()} tokens where the schedule says {expected}; "
+            "patch the model with pitome.patch and change nothing else in its tower"
+        )
+
+
+def pad_left(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of different lengths as one tensor [B, N], `value` in front of the shorter ones."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[value] * (longest - len(row)) + list(row) for row in rows])
+
+
+def build(
+    config: Mapping[str, Any],
+    weights: str = "pretrained",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device_map: str | None = None,
+) -> Built:
+    """Build the model of a LLaVA file of conf/model, a `Llava` in eval mode.
+
+    config: name, arch (`llava`), args (see `build_model`), preprocess, checkpoint; weights: pretrained,
+    random (drawn from torch's global generator), a folder with transformers' files, or a file with the
+    weights; dtype: of the weights; device_map: `auto` spreads a folder's model over the devices there
+    are (accelerate). Raises CheckpointError when weights or words are missing, damaged, unsafe or of
+    other shapes or settings, UsageError for an `arch` that cannot be built.
+    """
+    check_arch(config["arch"])
+    found, digest = find_model(config["name"], config["checkpoint"], weights), None
+    folder = None
+    if found.source == "hub":
+        folder = _fetch(found)
+        found = Weights("hub", found.name, folder, folder.name)
+    elif found.path is not None and found.path.is_dir():
+        folder = found.path
+    if folder is not None:
+        model, tokenizer = _from_folder(config, folder, dtype, device_map)
+        digest = _digest(folder)
+    else:
+        if device_map is not None:
+            raise UsageError("device_map=auto is for models of the hub or of a folder with weights=PATH")
+        own = build_model(config, dtype=dtype)
+        model, tokenizer = own.model, own.tokenizer
+        if found.path is not None:
+            checkpoint = load_checkpoint(found.path)
+            load_into(model, checkpoint)
+            digest = checkpoint.sha256
+    whole = Llava(model, tokenizer, config["args"]["prompt"])
+    whole.requires_grad_(False).eval()
+    given = config["preprocess"]
+    preprocess = Preprocess(**{**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])})
+    return Built(whole, preprocess, found, digest)
+
+
+def build_model(
+    config: Mapping[str, Any], *, patch_size: int | None = None, dtype: torch.dtype = torch.float32
+) -> Llava:
+    """The model of a configuration with random weights, in training mode; `patch_size` instead of its
+    own, for training that starts with fewer tokens.
+
+    args: settings of `LlavaConfig`; prompt, its template; words, if it reads a list of words: else a
+    model without files reads bytes. Raises UsageError for too small a vocabulary.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    check_arch(config["arch"])
+    words = config["args"].get("words")
+    tokenizer: Any = byte_tokenizer() if words is None else word_tokenizer(words)
+    own = _settings(config, patch_size)
+    own.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    if len(tokenizer) > own.text_config.vocab_size:
+        raise UsageError(
+            f"model={config['name']}: text_config.vocab_size={own.text_config.vocab_size} is too small for "
+            f"its words; give {len(tokenizer)}"
+        )
+    model = AutoModelForImageTextToText.from_config(own, dtype=dtype).train()
+    return Llava(model, tokenizer, config["args"]["prompt"])
+
+
+def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights of a model with other patches, for `model`; see `pitome.tasks.resize.fit_tower`."""
+    return fit_tower(state, model, patches=_PATCHES, positions=_POSITIONS)
+
+
+def _settings(config: Mapping[str, Any], patch_size: int | None = None) -> Any:
+    """The `LlavaConfig` of a file of conf/model."""
+    from transformers import LlavaConfig
+
+    args = {key: value for key, value in config["args"].items() if key not in ("prompt", "words")}
+    if patch_size is not None:
+        args["vision_config"] = {**args["vision_config"], "patch_size": patch_size}
+    vision = {"model_type": "clip_vision_model", **args["vision_config"]}
+    return LlavaConfig(**{**args, "vision_config": vision})
+
+
+def _from_folder(
+    config: Mapping[str, Any], folder: Path, dtype: torch.dtype, device_map: str | None
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a folder with transformers' files, without network and without its code."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    _check_settings(config, folder, LlavaConfig.from_pretrained(folder, local_files_only=True))
+    try:
+        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            device_map=device_map,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as problem:
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise CheckpointError(f"{folder} cannot be loaded: {reason}") from None
+    model, report = loaded
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise CheckpointError(f"{folder} does not fit this model: {lacking[0]} is not in its files")
+    return model, load_tokenizer(folder)
+
+
+def _check_settings(config: Mapping[str, Any], folder: Path, found: Any) -> None:
+    """Raise CheckpointError where the folder's settings are not those of conf/model."""
+    own, theirs = _settings(config).to_dict(), found.to_dict()
+    for part in ("vision_config", "text_config", None):
+        names = (
+            config["args"].get(part, {})
+            if part
+            else ("vision_feature_layer", "vision_feature_select_strategy")
+        )
+        for name in names:
+            mine, other = (side[part].get(name) if part else side.get(name) for side in (own, theirs))
+            if mine != other:
+                where = f"{part}.{name}" if part else name
+                raise CheckpointError(
+                    f"model={config['name']} has {where}={mine} and {folder.name} {other}; "
+                    "choose the model it was made for"
+                )
+
+
+def _fetch(weights: Weights) -> Path:
+    assert weights.revision is not None
+    for pattern in _FILES:
+        folder = fetch_folder(
+            weights.name, pattern, revision=weights.revision, error=CheckpointError, otherwise=_ELSE
+        )
+    return folder
+
+
+@functools.lru_cache(maxsize=4)
+def _digest(folder: Path) -> str:
+    """One checksum of all weights in a folder; read once for all runs of a sweep."""
+    files = sorted(folder.glob("*.safetensors"))
+    return hashlib.sha256(" ".join(sha256_of(file) for file in files).encode()).hexdigest()

@@ -1,0 +1,217 @@
+"""task=vqa: questions about images, answered by generating text and scored as their benchmark says."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import statistics
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning
+import numpy as np
+import torch
+
+from pitome.adapters.patch import Patched
+from pitome.config import Amount, Config
+from pitome.errors import DataError
+from pitome.measure.copies import meta_twin
+from pitome.measure.flops import count_flops
+from pitome.records.files import write_atomically
+from pitome.records.schema import AnsweringCost, Cost, Headline, Throughput
+from pitome.tasks import measuring
+from pitome.tasks.base import Evaluation, Layers, Task
+from pitome.tasks.data import DataInfo
+from pitome.tasks.retrieval.data import prepare
+from pitome.tasks.subject import Subject, tower
+from pitome.tasks.vqa.costs import Answering, answering
+from pitome.tasks.vqa.data import build_vqa
+from pitome.tasks.vqa.log import SampleLog
+from pitome.tasks.vqa.models import Llava, build
+from pitome.tasks.vqa.module import Batches, VqaTest, loader, outcomes
+from pitome.tasks.vqa.timing import measure_throughput
+from pitome.tasks.vqa.training import train_vqa
+
+_DTYPES = {"64": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}
+KEEP = "keep"
+
+
+class VisualQuestions(Task):
+    """A LLaVA model and questions about images; its image tower merges.
+
+    `macs` are of the tower for one image; the rest of a question, at the median length of its text,
+    stands apart, and all of it in the total.
+    """
+
+    headline: ClassVar[Headline] = Headline(name="accuracy", outcome="score")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        built = build(
+            dataclasses.asdict(config.model),
+            config.weights or "pretrained",
+            dtype=_DTYPES.get(str(config.precision), torch.float32),
+            device_map=config.task.device_map,
+        )
+        assert isinstance(built.model, Llava)
+        self.weights, self.sha256, self.preprocess = built.weights, built.sha256, built.preprocess
+        self.model: Llava = built.model
+        self.data = build_vqa(dataclasses.asdict(config.data), source=config.source, limit=config.limit)
+        self._check_words()
+        self.architecture = measuring.architecture_of(self.model)
+        self.family = self.architecture.family
+        self.keep_positions = config.task.positions == KEEP
+        self.shape = (1, self.preprocess.channels, self.preprocess.size, self.preprocess.size)
+        self.answer_tokens = 1  # of the answers that were given, the mean
+        self.unmerged_macs = 0
+        if config.measure != "none":
+            self.unmerged_macs = count_flops(meta_twin(self.tower), self._image()).macs
+
+    @property
+    def tower(self) -> Any:
+        """The image tower: images [B, C, H, W] -> hidden states."""
+        return self.model.image_tower
+
+    @staticmethod
+    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+        return train_vqa(config, amount, device)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Also the batch size: padding in front of a prompt rounds differently."""
+        own = {"batch_size": int(self.config.batch_size), **self.data.settings}
+        return own | ({"positions": KEEP} if self.keep_positions else {})
+
+    @property
+    def info(self) -> DataInfo:
+        return self.data.info
+
+    def layers(self, patched: Patched | None) -> Layers:
+        if patched is not None and self.keep_positions:
+            patched.state.trace = True
+        tokens = measuring.tokens_per_layer(self.architecture, patched)
+        removed = [before - after for before, after in itertools.pairwise(tokens)]
+        return Layers([float(n) for n in tokens], removed if patched is not None else None)
+
+    def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
+        """Goes on behind the whole batches that a killed run has left in `partial`."""
+        questions, size = self.data.questions, int(self.config.batch_size)
+        log = SampleLog(self.partial)
+        known = log.read([question.id for question in questions], size)
+        for row, question in zip(known, questions, strict=False):
+            if row.skipped:
+                self.data.skip(question, row.skipped)
+        module = VqaTest(self.model, self.data, log, keep_positions=self.keep_positions)
+        if len(known) < len(questions):
+            batches = Batches(self.data, self.model, self.preprocess, size)
+            trainer.test(module, loader(batches, len(known) // size), verbose=False)
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+        rows = [*known, *module.rows]
+        if len(self.info.skipped) == len(rows):
+            raise DataError(
+                f"none of the {len(rows)} questions of {self.info.name} can be asked: {rows[0].skipped}"
+            )
+        self.answer_tokens = round(statistics.mean(row.tokens for row in rows if not row.skipped))
+        metrics: dict[str, float | None] = {"accuracy": None}
+        if self.data.scored:
+            metrics |= self.data.benchmark.metrics(questions, [row.score for row in rows])
+        else:
+            self._submit([row.prediction for row in rows])
+        return Evaluation(metrics, outcomes(rows, scored=self.data.scored))
+
+    def cost(self, patched: Patched | None) -> Cost:
+        tower = measuring.measure_cost(
+            meta_twin(self.tower), self.architecture, patched, self.unmerged_macs, self._image()
+        )
+        merged, plain = self._answering(self.model.image_rows), self._answering(self.model.unmerged_rows)
+        return dataclasses.replace(
+            tower,
+            total_macs=tower.macs + merged.projector + merged.prefill,
+            unmerged_total_macs=tower.unmerged_macs + plain.projector + plain.prefill,
+            answering=AnsweringCost(
+                image_tokens=merged.rows,
+                unmerged_image_tokens=plain.rows,
+                prompt_tokens=merged.prompt,
+                unmerged_prompt_tokens=plain.prompt,
+                projector_macs=merged.projector,
+                unmerged_projector_macs=plain.projector,
+                prefill_macs=merged.prefill,
+                prefill_macs_closed_form=merged.prefill_closed,
+                unmerged_prefill_macs=plain.prefill,
+                decode_macs=merged.decode,
+                decode_macs_closed_form=merged.decode_closed,
+                unmerged_decode_macs=plain.decode,
+            ),
+        )
+
+    def subject(self, count: int) -> Subject | None:
+        shown: dict[str, tuple[np.ndarray, str]] = {}
+        for question in self.data.questions:
+            if len(shown) == count:
+                break
+            if question.image not in shown and (image := self.data.image(question)) is not None:
+                shown[question.image] = prepare(image, self.preprocess), f"{question.id}: {question.text}"
+        if not shown:
+            return None
+        names = [said.partition(":")[0] for _, said in shown.values()]
+        return tower(
+            self.model,
+            self.tower,
+            np.stack([pixels for pixels, _ in shown.values()]),
+            [f"question {name}" for name in names],
+            self.preprocess,
+            self.weights,
+            self.sha256,
+            [said for _, said in shown.values()],
+        )
+
+    def throughput(self, patched: Patched | None) -> Throughput | None:
+        if patched is None:
+            return None
+        asking = self._whole_batch()
+        return measure_throughput(
+            self.model, asking.prompts, asking.images, asking.shown, self.answer_tokens, self.config.precision
+        )
+
+    @functools.cached_property
+    def _text_tokens(self) -> int:
+        """Tokens of a prompt without those of its image, the median."""
+        rows = self.model.image_rows
+        prompts = [self.model.prompt(self.data.benchmark.prompt(q)) for q in self.data.questions]
+        lengths = {prompt: len(self.model.encode(prompt)) - rows for prompt in set(prompts)}
+        return statistics.median_low([lengths[prompt] for prompt in prompts])
+
+    def _answering(self, rows: int) -> Answering:
+        return answering(self.model.model, rows, self._text_tokens)
+
+    def _image(self) -> torch.Tensor:
+        return torch.zeros(self.shape, device="meta")
+
+    def _whole_batch(self) -> Any:
+        """The first batch with a question that can be asked."""
+        batches = Batches(self.data, self.model, self.preprocess, int(self.config.batch_size))
+        return next(batch for batch in map(batches.__getitem__, range(len(batches))) if batch.prompts)
+
+    def _check_words(self) -> None:
+        """Raise DataError for questions that a model of a list of words cannot read."""
+        unknown = self.model.unknown([self.data.benchmark.prompt(q) for q in self.data.questions])
+        if unknown:
+            some = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+            raise DataError(
+                f"model={self.config.model.name} reads a list of words, and not {some}; "
+                "use data=easy_vqa, or another model"
+            )
+
+    def _submit(self, predictions: list[str]) -> None:
+        """The file that the set's own server scores, beside the records."""
+        if self.partial is None:
+            return
+        content = self.data.benchmark.submission(self.data.questions, predictions)
+        path = self.partial.with_suffix(".submission.json")
+        write_atomically(path, json.dumps(content).encode())
+
+
+TASK = VisualQuestions

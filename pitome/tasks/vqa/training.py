@@ -1,0 +1,178 @@
+"""Training of LLaVA models on questions and answers, in stages."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pitome.config import Amount, Config
+from pitome.errors import DataError, UsageError
+from pitome.tasks.classification.module import Recipe
+from pitome.tasks.optimizers import adamw_cosine
+from pitome.tasks.training import key_of, train_stages
+from pitome.tasks.vqa.data import build_vqa
+from pitome.tasks.vqa.models import Llava, build, build_model, fit_state, ready
+from pitome.tasks.vqa.questions import Question
+from pitome.tasks.vqa.training_data import IGNORED, Packed, PackedBatches, Turn, VqaTrainingData
+
+_VALIDATION_BATCH = 50
+
+
+class VqaTraining(lightning.LightningModule):
+    """Trains all of a LLaVA model to predict the tokens of answers; measures how many answers of the
+    validation split it gets right to the last token.
+
+    A tower that starts from random weights learns next to nothing from answers alone within a few
+    thousand steps. So the mean of an image's rows, through the language model's own head, has to say what
+    is seen in it: the first words of its answers but yes and no.
+    """
+
+    def __init__(self, model: Llava, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.recipe = model, recipe
+        self._right: list[Tensor] = []
+
+    def training_step(self, batch: Packed, index: int) -> Tensor:
+        rows = torch.stack(self.model.features(batch.images))
+        logits, targets = packed_logits(self.model, batch, rows)
+        loss = functional.cross_entropy(logits.float(), targets)
+        seen = seen_loss(self.model, rows, batch.words)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.ids))
+        self.log("seen_loss", seen, prog_bar=True, batch_size=len(batch.ids))
+        return loss + seen
+
+    def on_validation_epoch_start(self) -> None:
+        self._right = []
+
+    def validation_step(self, batch: Packed, index: int) -> None:
+        rows = torch.stack(self.model.features(batch.images))
+        logits, targets = packed_logits(self.model, batch, rows)
+        wrong = (logits.argmax(-1) != targets).long()
+        last = targets == self.model.tokenizer.eos_token_id
+        turn = last.long().cumsum(0) - last.long()  # an answer ends with its end token
+        self._right.append(torch.zeros(int(last.sum())).index_add_(0, turn.cpu(), wrong.cpu().float()) == 0)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_accuracy", float(torch.cat(self._right).double().mean()), prog_bar=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw_cosine(self.model, self.recipe, steps, betas=(0.9, 0.98))
+
+
+def packed_logits(model: Llava, batch: Packed, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [T, words] at the places in front of the T answer tokens of a batch, and these tokens [T].
+    rows [B, R, C]: of the images, as the language model reads them."""
+    inner, size = model.model, len(batch.ids)
+    mask = torch.zeros(batch.allowed.shape, device=batch.ids.device)
+    mask = mask.masked_fill(~batch.allowed, torch.finfo(mask.dtype).min)
+    states = inner.model(
+        input_ids=batch.ids,
+        mm_encoder_outputs=ready(list(rows)),
+        attention_mask=mask.expand(size, 1, -1, -1),
+        position_ids=batch.positions.expand(size, -1),
+        use_cache=False,
+    ).last_hidden_state
+    asked = batch.targets[:, 1:] != IGNORED
+    return inner.lm_head(states[:, :-1][asked]), batch.targets[:, 1:][asked]
+
+
+def seen_loss(model: Llava, rows: Tensor, words: Tensor) -> Tensor:
+    """Cross entropy of the words [B, W] seen in images, from the mean of their rows [B, R, C]."""
+    inner = model.model
+    logits = inner.lm_head(inner.model.language_model.norm(rows.mean(dim=1))).float()
+    known = words != IGNORED
+    image = torch.arange(len(words), device=words.device)[:, None].expand_as(words)[known]
+    return functional.cross_entropy(logits[image], words[known])
+
+
+def turn_of(model: Llava, prompt: str, answer: str) -> Turn:
+    """Ids of what follows the image in a prompt, and of an answer with its end."""
+    ids, marker = model.tokenizer(prompt)["input_ids"], model.model.config.image_token_id
+    spoken = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return ids[ids.index(marker) + 1 :], [*spoken, model.tokenizer.eos_token_id]
+
+
+def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    """Train what `config` describes; return the configuration that tests the result, and the folder.
+
+    It starts from random weights, or from weights=PATH or pretrained. The folder is
+    results/train/<model>_<data>-<key>, its key a hash of all that the weights depend on: the same
+    command goes on where it was cut off. The test split is not looked at. Raises UsageError for models
+    and data that are tested as published, DataError for words that the model does not read.
+    """
+    model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
+    if not config.model.args.get("words") or config.data.name != "easy_vqa":
+        raise UsageError(
+            f"model={config.model.name} data={config.data.name} is tested as published; training is for "
+            "model=llava_easyvqa data=easy_vqa, so use mode=test"
+        )
+    name = f"{config.model.name}_{config.data.name}"
+    folder = Path(config.results).parent / "train" / f"{name}-{key_of(config, amount)}"
+    start = build(model_config, config.weights or "random")
+    splits = {
+        split: build_vqa(data_config, source=config.source, split=split) for split in ("train", "validation")
+    }
+    benchmark = splits["train"].benchmark
+    images = {question.image for question in splits["validation"].questions}
+
+    def prompt(question: Question) -> str:
+        reader: Any = start.model
+        return reader.prompt(benchmark.prompt(question))
+
+    texts = {text for data in splits.values() for q in data.questions for text in (prompt(q), q.answers[0])}
+    if unknown := start.model.unknown(sorted(texts)):  # type: ignore[operator]
+        raise DataError(
+            f"model={config.model.name} does not read {', '.join(unknown[:10])}; add them to its words"
+        )
+
+    def make(patch_size: int | None) -> nn.Module:
+        model = build_model(model_config, patch_size=patch_size)
+        if config.weights not in (None, "random"):
+            model.load_state_dict(fit_state(start.model.state_dict(), model))
+        return model.train()
+
+    def data(batch_size: int, number: int) -> VqaTrainingData:
+        patch_size = config.trainer.stages[number].patch_size
+        shaped = build_model(model_config, patch_size=patch_size)
+        ids = shaped.encode(shaped.prompt(""))
+        prefix = ids[: len(ids) - ids[::-1].index(shaped.model.config.image_token_id)]
+
+        def batches(split: str, size: int, questions: int, *, training: bool) -> PackedBatches:
+            return PackedBatches(
+                splits[split],
+                start.preprocess,
+                prefix,
+                lambda question: turn_of(shaped, prompt(question), question.answers[0]),
+                batch_size=size,
+                questions=questions,
+                flip=training and config.trainer.flip,
+                seed=1000 * config.seed + number if training else 0,
+            )
+
+        return VqaTrainingData(
+            batches("train", batch_size, config.trainer.questions, training=True),
+            batches(
+                "validation", min(_VALIDATION_BATCH, len(images)), config.trainer.questions, training=False
+            ),
+            config.trainer.workers,
+        )
+
+    path = train_stages(
+        config,
+        amount,
+        device,
+        folder,
+        make,
+        data,
+        lambda model, recipe: VqaTraining(model, recipe),  # type: ignore[arg-type]
+        fit_state,
+    )
+    return dataclasses.replace(config, weights=str(path)), folder

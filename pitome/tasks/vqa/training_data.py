@@ -1,0 +1,159 @@
+"""Questions and answers packed for training: all questions of an image in one sequence behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pitome.errors import DataError
+from pitome.tasks.data import Preprocess
+from pitome.tasks.retrieval.data import Steps, normalise, prepare
+from pitome.tasks.vqa.data import VqaData
+from pitome.tasks.vqa.questions import Question
+
+Turn = tuple[list[int], list[int]]  # ids of what follows the image, ids of the answer with its end
+
+IGNORED = -100  # no target
+_PAD = 0
+_UNSEEN = ("yes", "no")  # answers that name nothing in the image
+
+
+class Packed(NamedTuple):
+    """images [B, C, H, W]; ids, targets [B, N]: a target is the token itself where it is to be predicted,
+    else IGNORED; positions [N]; allowed [N, N]: which tokens (columns) a token (row) attends to; words
+    [B, W]: ids of what is to be seen in each image, then IGNORED."""
+
+    images: Tensor
+    ids: Tensor
+    targets: Tensor
+    positions: Tensor
+    allowed: Tensor
+    words: Tensor
+
+
+def pack(
+    images: Tensor,
+    prefix: Sequence[int],
+    turns: Sequence[Sequence[Turn]],
+    words: Sequence[Sequence[int]],
+) -> Packed:
+    """Sequences of a prefix, the same for all, and then the turns of each image, equally many.
+
+    Every turn sees the prefix and itself, at the positions right behind the prefix: as if it stood there
+    alone, so that the prefix, which holds the image, is computed once for all of them.
+    """
+    width = max(len(ask) + len(answer) for own in turns for ask, answer in own)
+    count, start = len(turns[0]), len(prefix)
+    length = start + count * width
+    ids = torch.full((len(turns), length), _PAD)
+    targets = torch.full_like(ids, IGNORED)
+    ids[:, :start] = torch.tensor(prefix)
+    for row, own in enumerate(turns):
+        for number, (ask, answer) in enumerate(own):
+            at = start + number * width
+            ids[row, at : at + len(ask) + len(answer)] = torch.tensor(ask + answer)
+            targets[row, at + len(ask) : at + len(ask) + len(answer)] = torch.tensor(answer)
+    turn = torch.cat(
+        [torch.zeros(start, dtype=torch.long), torch.arange(1, count + 1).repeat_interleave(width)]
+    )
+    positions = torch.cat([torch.arange(start), torch.arange(start, start + width).repeat(count)])
+    same = (turn[None, :] == 0) | (turn[None, :] == turn[:, None])
+    seen = torch.full((len(words), max(map(len, words))), IGNORED)
+    for row, some in enumerate(words):
+        seen[row, : len(some)] = torch.tensor(some, dtype=torch.long)
+    allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
+    return Packed(images, ids, targets, positions, allowed, seen)
+
+
+class PackedBatches(Dataset):
+    """Item n: the n-th batch of `data`, some questions of each of `batch_size` images; their order, the
+    questions and which images are mirrored follow from the seed.
+
+    prefix: ids of a prompt up to its image; turn: what follows of a question, and its answer.
+    """
+
+    def __init__(
+        self,
+        data: VqaData,
+        preprocess: Preprocess,
+        prefix: Sequence[int],
+        turn: Callable[[Question], Turn],
+        *,
+        batch_size: int,
+        questions: int,
+        flip: bool,
+        seed: int,
+    ) -> None:
+        self.preprocess, self.prefix, self.turn = preprocess, prefix, turn
+        self.batch_size, self.questions, self.flip, self.seed = batch_size, questions, flip, seed
+        self.groups: list[list[Question]] = []
+        self.pixels: list[np.ndarray] = []
+        own: dict[str, list[Question]] = {}
+        for question in data.questions:
+            own.setdefault(question.image, []).append(question)
+        for group in own.values():
+            image = data.image(group[0])
+            if image is not None:  # training goes on without those that cannot be read
+                self.groups.append(group)
+                self.pixels.append(prepare(image, preprocess))
+        if len(self.groups) < batch_size:
+            raise DataError(
+                f"{len(self.groups)} images are too few for batches of {batch_size}; give more data"
+            )
+
+    def __len__(self) -> int:
+        return len(self.groups) // self.batch_size
+
+    def __getitem__(self, number: int) -> Packed:
+        epoch, step = divmod(number, len(self))
+        order = np.random.RandomState([self.seed, epoch]).permutation(len(self.groups))
+        random = np.random.RandomState([self.seed, epoch, step])
+        images, turns, words = [], [], []
+        for index in order[step * self.batch_size : (step + 1) * self.batch_size]:
+            pixels, group = self.pixels[index], self.groups[index]
+            images.append(pixels[:, :, ::-1] if self.flip and random.randint(2) else pixels)
+            few = len(group) < self.questions
+            chosen = random.choice(len(group), self.questions, replace=few)
+            turns.append([self.turn(group[at]) for at in chosen])
+            said = [question for question in group if question.answers[0] not in _UNSEEN]
+            words.append(sorted({self.turn(question)[1][0] for question in said}))
+        return pack(normalise(np.stack(images), self.preprocess), self.prefix, turns, words)
+
+
+class VqaTrainingData(lightning.LightningDataModule):
+    """Packed batches of the `train` questions and of those held out for validation."""
+
+    def __init__(self, train: PackedBatches, validation: PackedBatches, workers: int = 0) -> None:
+        super().__init__()
+        self.train, self.validation, self.workers = train, validation, workers
+        self._resumed = 0
+
+    def _steps(self) -> int:
+        # After a restart Lightning asks for batches before it counts on, hence the number of its checkpoint.
+        return max(self.trainer.global_step if self.trainer else 0, self._resumed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoints: the training batches seen."""
+        return {"steps": self._steps()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resumed = int(state_dict["steps"])
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(
+            self.train,
+            batch_size=None,
+            sampler=Steps(len(self.train), self._steps),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        # The same questions after every epoch.
+        return DataLoader(self.validation, batch_size=None, sampler=range(len(self.validation)))

@@ -1,0 +1,187 @@
+"""The tables of a record, in Markdown."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scripts.bench import targets
+from scripts.bench.groups import RATIO
+from scripts.bench.record import cells as every_cell
+from scripts.bench.record import short
+from scripts.bench.results import Result, exponent, interval, results
+
+HEAD = """<!-- Written by scripts/bench.py; change that, not this. -->
+# Speed
+
+Both sides in one process, taken in turn; medians of the rounds' ratios with 95 % intervals from order
+statistics. **Promise**: FLOPs unmerged / merged. **Saved**: share of the promised time that is saved,
+(1 - 1/speed-up) / (1 - 1/promise); 100 % is the limit that FLOPs set. Clock `cpu`: CPU time of the process on
+one thread; `wall`: wall time on all threads. Weights and inputs are random.
+"""
+
+
+def markdown(conditions: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """The whole page of a record."""
+    named = "; ".join(f"{name} {value}" for name, value in {**conditions, **_of_cells(parts)}.items())
+    text = [HEAD, f"Conditions: {named}.\n"]
+    timed = results(parts.get("speed", {}))
+    sections = (
+        ("Targets", targets_table(conditions, parts)),
+        ("Speed", _speed(timed)),
+        ("Per layer", _layers(parts.get("layers", {}))),
+        ("Scaling", _scaling(timed, targets.clock_of(conditions))),
+        ("Export", _export(parts.get("export", {}))),
+        ("LLaVA: tower, prefill, decoding", _rows(parts.get("llava", {}))),
+        ("The authors' implementation", _rows(parts.get("reference", {}))),
+        ("Start and sweep", _rows({**parts.get("startup", {}), **parts.get("sweep", {})})),
+        ("Revisions", _revisions(parts)),
+    )
+    text += [f"## {title}\n\n{body}\n" for title, body in sections if body]
+    return "\n".join(text)
+
+
+def revisions(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """What measured the cells: the one revision, or that there are several."""
+    found = list(dict.fromkeys(short(cell.get("measured", {})) for _, _, cell in every_cell(parts)))
+    return found[0] if len(found) == 1 else f"{len(found)} revisions"
+
+
+def _of_cells(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The conditions that cells keep of their own, in one line."""
+    measured = [cell.get("measured", {}) for _, _, cell in every_cell(parts)]
+    found: dict[str, str] = {}
+    for name in ("git_revision", "git_dirty"):
+        values = list(dict.fromkeys(str(one.get(name)) for one in measured))
+        found |= {name: values[0] if len(values) == 1 else " and ".join(values) + ", see Revisions"}
+    loads = sorted(one["load"] for one in measured if one.get("load") is not None)
+    found |= {"load": f"{loads[0]} to {loads[-1]}"} if loads else {}
+    return found if measured else {}
+
+
+def _revisions(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which cells were measured at which revision; empty where it is the same for all."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for part, key, cell in every_cell(parts):
+        measured = cell.get("measured", {})
+        at = (str(measured.get("git_revision")), str(measured.get("git_dirty")), part)
+        found.setdefault(at, []).append(key)
+    if len({at[:2] for at in found}) < 2:
+        return ""
+    rows = [[*at, "; ".join(keys)] for at, keys in sorted(found.items())]
+    return table(["git_revision", "git_dirty", "Part", "Cells"], rows)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def times(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def targets_table(conditions: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Every target with what was found and its verdict."""
+    timed = results(parts.get("speed", {}))
+    found = targets.judge(parts, timed) if conditions["device"] == "cpu" else targets.judge_gpu(parts, timed)
+    rows = [[target.name, target.wanted, target.found, target.verdict] for target in found]
+    return table(["Target", "Wanted", "Found", "Verdict"], rows)
+
+
+def _speed(timed: Sequence[Result]) -> str:
+    rows = [
+        [
+            one.group["model"],
+            str(one.group["size"]),
+            str(one.group["batch"]),
+            f"{one.group['ratio']}{'' if one.group['layers'] is None else ' ' + one.group['layers']}",
+            one.group["mode"],
+            one.group["clock"],
+            one.method,
+            f"{one.promise:.3f}",
+            interval(one.speedup, times),
+            "" if one.saved is None else interval(one.saved, percent),
+            f"{1e3 * one.seconds:.1f} / {1e3 * one.seconds_unmerged:.1f}",
+            "" if one.memory is None else f"{one.memory[0] / 1e6:.0f} / {one.memory[1] / 1e6:.0f}",
+            str(one.rounds) if one.complete else f"{one.rounds} of {one.group['pairs']}",
+        ]
+        for one in timed
+    ]
+    head = ["Model", "Size", "Batch", "Ratio", "Mode", "Clock", "Method", "Promise", "Speed-up", "Saved"]
+    return table([*head, "ms merged / unmerged", "MB merged / unmerged", "Pairs"], rows)
+
+
+def _layers(cells: Mapping[str, Any]) -> str:
+    rows = []
+    for cell in cells.values():
+        method = cell["method"]
+        if (ratio := cell.get("ratio", RATIO)) not in (1.0, RATIO):
+            method += f", ratio {ratio}"
+        parts = ("attention", "plan", "merge", "mlp")
+        whole = sum(layer[part] for layer in cell["layers"] for part in parts)
+        for number, layer in enumerate(cell["layers"]):
+            own = sum(layer[part] for part in parts)
+            rows.append(
+                [cell["model"], str(cell["size"]), method, str(number), str(layer["tokens"])]
+                + [f"{1e3 * layer[part]:.2f} ({percent(layer[part] / own)})" for part in parts]
+            )
+        shares = [percent(sum(layer[part] for layer in cell["layers"]) / whole) for part in parts]
+        rows.append([cell["model"], str(cell["size"]), method, "all", "", *shares])
+    return table(
+        ["Model", "Size", "Method", "Layer", "Tokens", "Attention, ms", "Plan", "Merge", "MLP"], rows
+    )
+
+
+def _scaling(timed: Sequence[Result], clock: str) -> str:
+    """Seconds and memory against the number of tokens and the batch, with the fitted exponents."""
+    lines = []
+    ratios = sorted({one.group["ratio"] for one in timed}, reverse=True)
+    for ratio, (against, fixed) in itertools.product(ratios, (("size", "batch"), ("batch", "size"))):
+        points = targets.series(timed, against, fixed, clock, ratio)
+        if len(points) < 3:
+            continue
+        x = [p.group[against] ** 2 if against == "size" else p.group[against] for p in points]
+        what = "tokens (pixels squared)" if against == "size" else "batch"
+        merged, plain = (
+            exponent(x, [getattr(p, s) for p in points]) for s in ("seconds", "seconds_unmerged")
+        )
+        clocked = "CPU" if clock == "cpu" else "Wall"
+        lines.append(
+            f"{clocked} time of {points[0].group['model']} grows as {what} to the power "
+            f"{merged:.2f} with {points[0].method} at ratio {ratio}, {plain:.2f} unmerged ({against} "
+            f"{points[0].group[against]} to {points[-1].group[against]}, {fixed} {points[0].group[fixed]})."
+        )
+        held = [p for p in points if p.memory is not None and min(p.memory) > 0]
+        if len(held) == len(points):
+            own, other = (exponent(x, [p.memory[i] for p in held if p.memory]) for i in (0, 1))
+            lines.append(f"Its memory beside the weights: {own:.2f} and {other:.2f}.")
+    return "\n".join(lines)
+
+
+def _export(cells: Mapping[str, Any]) -> str:
+    rows = [[key, f"{cell['torch_export']:.1e}", f"{cell['onnxruntime']:.1e}"] for key, cell in cells.items()]
+    return table(["Model and method", "torch.export: largest difference", "onnxruntime"], rows)
+
+
+def _rows(cells: Mapping[str, Any]) -> str:
+    """Cells that are one flat row each, by the names of their fields, without lists and `measured`."""
+    lines = []
+    for key, cell in cells.items():
+        shown = [
+            f"{name} {_shown(value)}" for name, value in cell.items() if not isinstance(value, list | dict)
+        ]
+        lines.append(f"- {key}: {', '.join(shown)}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; empty without rows."""
+    if not rows:
+        return ""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

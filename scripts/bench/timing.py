@@ -1,0 +1,113 @@
+"""Variants of one model, timed in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+import pitome
+from scripts.bench.groups import Group
+from scripts.bench.memory import forward_memory
+from scripts.bench.record import Record
+from scripts.bench.subjects import Subject, build
+
+UNMERGED = "none"
+PART = "speed"
+
+
+def time_group(group: Group, record: Record, deadline: float, device: str, dtype: torch.dtype) -> bool:
+    """Time the variants of `group` until it has its pairs or `deadline` (time.monotonic) has passed.
+
+    A round runs every variant once, each next round in the opposite order; what a round took is saved
+    at once. Returns whether the group is complete.
+    """
+    cell = record.find(PART, group.key) or {"rounds": []}
+    cell["group"] = dict(vars(group))  # more pairs may be asked for than before
+    if len(cell["rounds"]) >= group.pairs:
+        return True
+    if time.monotonic() > deadline:
+        return False
+    with threads(1 if group.clock == "cpu" else all_threads()), torch.no_grad():
+        subject = build(group.model, group.batch, group.size, device, dtype)
+        calls = variants(group, subject, cell)
+        for call in calls.values():
+            for _ in range(1 if group.mode == "eager" else 2):
+                call()
+        clock = time.process_time if group.clock == "cpu" else time.perf_counter
+        while len(cell["rounds"]) < group.pairs and time.monotonic() < deadline:
+            names = list(calls) if len(cell["rounds"]) % 2 == 0 else list(calls)[::-1]
+            taken = {name: seconds(calls[name], clock, device) for name in names}
+            cell["rounds"].append({name: taken[name] for name in calls})
+            record.keep(PART, group.key, cell, complete=len(cell["rounds"]) >= group.pairs)
+    if group.mode == "compile":
+        torch.compiler.reset()
+    return len(cell["rounds"]) >= group.pairs
+
+
+def variants(group: Group, subject: Subject, cell: dict[str, Any]) -> dict[str, Callable[[], object]]:
+    """Name -> one forward of the unmerged model and of every method's; notes in `cell` what each costs:
+    `macs`, `tokens` and, in eager mode, `memory` (bytes that a forward takes beside the weights)."""
+    calls: dict[str, Callable[[], object]] = {}
+    cell["macs"], cell["tokens"] = {}, {}
+    memory = cell.setdefault("memory", {})
+    for name in (UNMERGED, *group.methods):
+        model = share(subject.model)
+        if name != UNMERGED:
+            handle = pitome.patch(model, name, ratio=group.ratio, layers=group.layers)
+            cost = pitome.flops(model, subject.size)
+            cell["macs"] |= {name: cost.macs, UNMERGED: cost.unmerged_macs}
+        calls[name] = call = runner(model, subject.inputs, group.mode)
+        if group.mode == "eager" and name not in memory:
+            call()
+            memory[name] = forward_memory(call, subject.inputs.device)
+        if name != UNMERGED and group.mode == "eager":
+            cell["tokens"][name] = handle.tokens
+    return calls
+
+
+def runner(model: nn.Module, inputs: torch.Tensor, mode: str) -> Callable[[], object]:
+    """One forward of `model`, as `mode` runs it."""
+    if mode == "onnx":
+        from scripts.bench.export import onnx_runner
+
+        return onnx_runner(model, inputs)
+    graphs = "reduce-overhead" if inputs.is_cuda else None  # CUDA graphs
+    call = torch.compile(model, dynamic=False, mode=graphs) if mode == "compile" else model
+    return lambda: call(inputs)
+
+
+def share(model: nn.Module) -> nn.Module:
+    """A copy of `model` with the same weights in memory."""
+    return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+
+
+def seconds(call: Callable[[], object], clock: Callable[[], float], device: str) -> float:
+    """Seconds of one call by `clock`; on CUDA until the work is done."""
+    start = clock()
+    call()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return clock() - start
+
+
+def all_threads() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """torch on `number` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

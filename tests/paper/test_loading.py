@@ -1,0 +1,406 @@
+"""experiments/*.yaml: all of them load; a mistake is one line that names it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pitome.config import CONF
+from pitome.errors import PitomeError, UsageError
+from pitome.paper import costs, loading, values
+from pitome.paper.metrics import METRICS
+from pitome.paper.schema import PICTURES, RUNS
+from pitome.records.identity import canonical
+from pitome.report import offline
+from tests.conftest import ITEM
+
+ROOT = CONF.parent
+ITEMS = [
+    *(f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 10)),
+    *(f"figure{n}" for n in (1, 3, 4, 5, 6, 7, 9, 10, 11, 12)),
+    "theorem",
+]
+
+
+def test_every_item_of_the_paper_has_a_file() -> None:
+    assert loading.names() == ITEMS
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_a_file_opens_with_its_command_its_needs_and_what_to_expect(name: str) -> None:
+    lines = (loading.FOLDER / f"{name}.yaml").read_text().splitlines()
+    assert lines[0].startswith("# ") and lines[1].startswith("# python run.py ")
+    assert f"experiment={name}" in lines[1]
+    assert lines[2].startswith("# Needs ") and lines[3].startswith("# Expect ")
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_an_item_has_values_with_sources_and_an_offline_twin(name: str) -> None:
+    experiment = loading.load(name)
+    # in a list without quotes `(1,000 images)` would be two entries
+    assert all(one.count("(") == one.count(")") for one in experiment.needs.data)
+    found = values.values(experiment)
+    assert found or experiment.kind == PICTURES
+    assert all(v.source or v.logged_source for v in found)
+    if experiment.kind == RUNS:
+        twins = values.offline_points(experiment)
+        assert twins and {p["model"] for p in twins} <= {
+            "vit_fmnist",
+            "minilm",
+            "clip_scenes",
+            "llava_easyvqa",
+        }
+        assert experiment.offline and set(experiment.offline.metrics) <= set(METRICS)
+
+
+def test_every_cost_that_is_printed_is_computed_or_of_a_method_that_is_not_here() -> None:
+    for name in ITEMS:
+        for value in values.values(loading.load(name)):
+            if METRICS[value.metric].computed and not value.quoted and loading.missing(value.point) is None:
+                assert costs.find(value.point, value.metric) is not None, (name, value.point)
+
+
+def test_what_one_log_says_of_a_run_is_the_same_in_every_item() -> None:
+    seen: dict[str, set[float]] = {}
+    for name in ITEMS:
+        for value in values.values(loading.load(name)):
+            if value.logged is not None and not value.blocked:
+                again = value.variant.endswith("second run")
+                run = [canonical(value.point), value.metric, value.logged_source, again]
+                seen.setdefault(json.dumps(run, sort_keys=True), set()).add(value.logged)
+    assert {key: numbers for key, numbers in seen.items() if len(numbers) > 1} == {}
+
+
+ADDED: dict[str, tuple[str, str, dict[str, Any], float | None, float | None]] = {
+    "trained, unmerged": (
+        "table5",
+        "top1",
+        {"model": "deit_s", "merge": "none", "mode": "train"},
+        79.8,
+        79.81,
+    ),
+    "unmerged": ("table5", "top1", {"model": "mae_h", "merge": "none"}, 86.9, 86.93),
+    "ALBEF": ("table1", "reranked_rsum", {"model": "albef", "data": "flickr30k"}, 575.0, 576.44),
+    "BLIP, second row": (
+        "table1",
+        "gmacs",
+        {"model": "blip_base", "data": "coco", "ratio": 0.95},
+        38.85,
+        None,
+    ),
+    "BERT, first row": ("table6", "train_x", {"data": "imdb", "merge": "pitome_repo"}, 1.8, None),
+    "fixed number": ("figure10", "gmacs", {"model": "mae_h", "r": 5}, None, 112.6),
+    "later log": ("figure3", "reranked_rsum", {"merge": "tome_repo", "ratio": 0.875}, None, 511.3),
+    "LLaVA, ToMe": ("table3", "accuracy", {"merge": "tome_repo", "data": "gqa", "ratio": 0.9}, 59.5, 59.3),
+}
+
+
+@pytest.mark.parametrize("case", ADDED)
+def test_values_as_they_are_printed_and_logged(case: str) -> None:
+    name, metric, part, printed, logged = ADDED[case]
+    found = [
+        (value.printed, value.logged)
+        for value in values.values(loading.load(name))
+        if value.metric == metric and not value.quoted and part.items() <= value.point.items()
+    ]
+    assert (printed, logged) in found
+
+
+MISTAKES = {
+    "an unknown field": (("title:", "titel:"), "unknown field titel"),
+    "a value that is no number": (("77.7", "77.7 %"), "'77.7 %', expected a number"),
+    "a column too few": (("[79.8, 4.6]", "[79.8]"), "has 1 numbers for 2 columns"),
+    "an unknown metric": (("metric: [top1, gmacs]", "metric: [top, gmacs]"), "top is no metric"),
+    "an unknown method": (("tome_repo: 77.7", "tomee_repo: 77.7"), "unknown merge=tomee_repo; did you mean"),
+    "an unknown model": (("model: deit_s", "model: deit_ss"), "unknown model=deit_ss"),
+    "a key twice": (("title: An item", "title: An item\ntitle: Another"), "the key title stands twice"),
+    "a direction": (("better: higher", "better: up"), "better is up, expected higher or lower"),
+    "no tolerance": (("tolerance: 0.3", "why: ''"), "no tolerance and no `why`"),
+    "a tolerance of nothing": (
+        ("tolerance: 0.3", "tolerance: 0"),
+        "metrics.top1.tolerance is 0, expected a number above 0",
+    ),
+    "a negative tolerance": (("tolerance: 0.3", "tolerance: -1"), "metrics.top1.tolerance is -1, expected"),
+    "no limit to a tolerance": (
+        ("tolerance: 0.3", "tolerance: .inf"),
+        "metrics.top1.tolerance is inf, expected",
+    ),
+    "a share that is no number": (("relative: 0.02", "relative: .nan"), "metrics.gmacs.relative is nan"),
+    "an unknown metric that is judged": (
+        ("gmacs: {better", "gmac: {better"),
+        "metrics: gmac is no metric; did you mean gmacs",
+    ),
+    "a need below nothing": (("gpu_hours: 1", "gpu_hours: -1"), "needs.gpu_hours is -1, expected"),
+    "a misspelt column key": (
+        ("at: {ratio: 0.925}\n    metric: top1", "along: {raito: [0.9]}\n    metric: top1"),
+        "values[1].along: raito is no key of a run; did you mean ratio",
+    ),
+    "a misspelt override": (
+        ("at: {ratio:", "at: {raito:"),
+        "values[1].at: raito is no key of a run; did you",
+    ),
+    "a misspelt nested override": (
+        ("at: {ratio:", "at: {model.chekpoint: x, ratio:"),
+        "values[1].at: model.chekpoint is no key of a run",
+    ),
+    "a misspelt key of the base": (
+        ("base: {task", "base: {mdoel: x, task"),
+        "base: mdoel is no key of a run",
+    ),
+    "a misspelt row key": (("- at: {ratio", "- by: methd\n    at: {ratio"), "values[1].by: methd is no key"),
+    "rows and columns of one key": (
+        ("at: {ratio: 0.925}\n", "along: {merge: [tome, pitome]}\n"),
+        "values[1]: both rows and columns differ in merge",
+    ),
+    "an amount twice": (
+        ("at: {ratio: 0.925}\n", "at: {ratio: 0.925}\n    along: {ratio: [0.9]}\n"),
+        "values[1]: both at and along say ratio",
+    ),
+    "a date": (("at: {ratio", "at: {weights: 2024-01-01, ratio"), "a value that is neither text nor number"),
+    "a need beyond all": (("gpu_hours: 1", f"gpu_hours: 1{'0' * 400}"), "too large"),
+    "an unknown option": (
+        ("at: {ratio:", "at: {merge.options.alpah: 0.5, ratio:"),
+        "merge=tome_repo has no option alpah",
+    ),
+    "a ratio that is a word": (("ratio: 0.925}\n", "ratio: high}\n"), "ratio='high' is not a number"),
+    "a ratio above 1": (("ratio: 0.925}\n", "ratio: 9}\n"), "ratio=9 is outside (0, 1]"),
+    "a list of ratios in one point": (
+        ("ratio: 0.925}\n", "ratio: [high, 0.8]}\n"),
+        "ratio=['high', 0.8] is not a number",
+    ),
+    "no ratio at all": (("ratio: 0.925}\n", "ratio: null}\n"), "ratio=None is not a number"),
+    "two amounts": (("{ratio: 0.925}\n", "{ratio: 0.925, r: 8}\n"), "ratio and r exclude each other: task="),
+    "an r that is no number": (("{ratio: 0.925}\n", "{r: 0.5}\n"), "r=0.5 is not a whole number >= 0"),
+    "FLOPs above 1": (("{ratio: 0.925}\n", "{flops: 1.5}\n"), "flops=1.5 is not a share in (0, 1]"),
+    "a limit that is a word": (
+        ("{ratio: 0", "{limit: all, ratio: 0"),
+        "limit=all is not a whole number >= 1",
+    ),
+    "layers that are none": (("{ratio: 0", "{layers: some, ratio: 0"), "layers='some' is not known"),
+    "an unknown mode": (("{ratio: 0", "{mode: tran, ratio: 0"), "mode=tran is not known; did you mean train"),
+    "an empty list of columns": (
+        ("at: {ratio: 0.925}\n", "along: {ratio: []}\n"),
+        "values[1].along.ratio is an empty list",
+    ),
+    "an empty list of points": (
+        ("offline:", "points: [{merge: tome, ratio: []}]\noffline:"),
+        "points[0].ratio is an empty list",
+    ),
+    "an empty list of offline points": (
+        ("stride], ratio: 0.925}", "stride], ratio: []}"),
+        "offline.also[0].ratio is an empty list",
+    ),
+    "a point with a wrong ratio": (
+        ("offline:", "points: [{merge: tome, ratio: [high, 0.8]}]\noffline:"),
+        "ratio='high' is not a number",
+    ),
+    "a point without a method": (("offline:", "points: [{ratio: 0.9}]\noffline:"), "names no merge"),
+    "a base without a model": ((", model: deit_s}", "}"), "data=imagenet merge=none names no model"),
+    "two methods in one point": (
+        ("{ratio: 0.925}\n", "{ratio: 0.925, model: [a, b]}\n"),
+        "unknown model=['a'",
+    ),
+    "a model of another task": (
+        ("model: deit_s", "model: bert_base"),
+        "model=bert_base is for task=text, not for task=classification",
+    ),
+    "data of another task": (("data: imagenet", "data: sst2"), "data=sst2 is for task=text, not for"),
+    "an unknown task": (
+        ("task: classification", "task: clasification"),
+        "unknown task=clasification; did you",
+    ),
+    "a printed value of no number": (("77.7", ".nan"), "is printed as nan, expected a number"),
+    "a logged value beyond all": (("78.43", ".inf"), "is logged as inf, expected a number"),
+    "a logged value without a source": (
+        ("    logged_source: a log\n", ""),
+        "is logged without a logged_source",
+    ),
+    "a bound that is no number": (
+        ("    metric: top1\n", "    metric: top1\n    above: .nan\n"),
+        "above is nan",
+    ),
+    "two printed values of one cell": (
+        (
+            "offline:",
+            "  - {at: {ratio: 0.925}, metric: top1, source: a, printed: {tome_repo: 77.8}}\noffline:",
+        ),
+        "merge=tome_repo is printed twice, as 77.7 and 77.8",
+    ),
+    "two logged values of one cell": (
+        (
+            "offline:",
+            "  - {at: {ratio: 0.925}, metric: top1, logged_source: a log, logged: {tome_repo: 1}}\noffline:",
+        ),
+        "merge=tome_repo is logged twice, as 78.43 and 1",
+    ),
+    "a block without rows": (
+        ("printed: {Other: 79.3}", "note: x"),
+        "values[2] has neither printed nor logged",
+    ),
+    "a row that is a number": (
+        ("{Other: 79.3}", "{2024: 79.3}"),
+        "values[2]: the row 2024 is no text; put it",
+    ),
+    "a column that is a list": (("[top1, gmacs]", "[[top1], gmacs]"), "has ['top1'], expected the name of a"),
+    "an unknown method beside": (
+        ("also: [pitome]", "also: [pitomee]"),
+        "also: pitomee has no pitomee_repo to run beside; did you mean pitome",
+    ),
+    "the authors' code beside itself": (("also: [pitome]", "also: [tome_repo]"), "also: tome_repo has no"),
+    "an offline metric that is unknown": (
+        ("metrics: {top1: 0.1}", "metrics: {topp1: 1}"),
+        "offline.metrics: topp1 is not measured by a run; did you mean top1",
+    ),
+    "an offline metric that no run has": (
+        ("metrics: {top1: 0.1}", "metrics: {gmacs: 1}"),
+        "offline.metrics: gmacs is not measured by a run; available: accuracy",
+    ),
+    "an offline metric of another task": (
+        ("metrics: {top1: 0.1}", "metrics: {rsum: 0.1}"),
+        "rsum is no metric of task=classification",
+    ),
+    "no offline metric": (("  metrics: {top1: 0.1}", "  metrics: {}"), "offline.metrics is empty"),
+    "no limit to an offline tolerance": (
+        ("{top1: 0.1}", "{top1: .inf}"),
+        "offline.metrics.top1 is inf, expected",
+    ),
+    "an unknown offline override": (
+        ("replace: {model", "replace: {mdl: x, model"),
+        "offline.replace: mdl is no",
+    ),
+    "an unknown key that is dropped": (
+        ("  also: [{", "  drop: [raito]\n  also: [{"),
+        "offline.drop: raito is no",
+    ),
+    "an unknown offline method": (
+        ("[random, stride]", "[randm]"),
+        "unknown merge=randm; did you mean random",
+    ),
+    "a name of its own": (("title: An item", "title: An item\nname: other"), "name: it is that of the file"),
+    "a picture of a sweep": (("also: [pitome]", "picture: {ratio: 0.9}"), "kind: pictures and `picture` go"),
+    "a printed value without a source": (
+        ("    source: Table 99\n    printed: {none", "    printed: {none"),
+        "source",
+    ),
+    "no metric": (("    metric: top1\n", ""), "needs either metric or along"),
+    "an unknown kind": (("base:", "kind: dance\nbase:"), "kind is dance"),
+    "broken YAML": (("needs: {", "needs: ["), "table99.yaml: "),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line(write: Callable[..., Path], case: str) -> None:
+    (old, new), said = MISTAKES[case]
+    item = ITEM.replace(old, new, 1)
+    assert item != ITEM
+    write(item)
+    with pytest.raises(PitomeError, match=r"experiments/table99\.yaml: ") as caught:
+        loading.choose("table99")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "data", "metric"),
+    [
+        ("classification", "deit_s", "imagenet", "rsum"),
+        ("text", "bert_base", "imdb", "top1"),
+        ("retrieval", "clip_l", "coco", "accuracy"),
+        ("vqa", "llava_7b", "gqa", "reranked_rsum"),
+    ],
+)
+def test_a_metric_of_another_task_is_one_line(
+    write: Callable[..., Path], task: str, model: str, data: str, metric: str
+) -> None:
+    base = f"{{task: {task}, data: {data}, model: {model}}}"
+    item = ITEM.replace("top1", metric).replace("{task: classification, data: imagenet, model: deit_s}", base)
+    write(item.partition("offline:")[0])
+    with pytest.raises(PitomeError, match=f"{metric} is no metric of task={task}, but of "):
+        loading.choose("table99")
+
+
+@pytest.mark.parametrize("text", ["- a list\n", "plain text\n", "3\n", "", "# a comment alone\n"])
+def test_a_file_that_holds_something_else_is_one_line(write: Callable[..., Path], text: str) -> None:
+    write(text)
+    with pytest.raises(PitomeError) as caught:
+        loading.choose("table99")
+    assert str(caught.value).endswith("it holds no lines of `key: value`; docs/adding.md has an example")
+
+
+def test_bytes_that_are_no_text_are_one_line(write: Callable[..., Path]) -> None:
+    write().write_bytes(b"item: \xff\n")
+    loading._load.cache_clear()
+    with pytest.raises(PitomeError, match=r"experiments/table99\.yaml: .*can't decode"):
+        loading.choose("table99")
+
+
+@pytest.mark.parametrize("text", ["- a list", "merge: {}", "merge: {}\nmodel: {}\ndata: x", "merge: ["])
+def test_names_that_hold_something_else_are_one_line(write: Callable[..., Path], text: str) -> None:
+    (write().parent / "_names.yaml").write_text(text)
+    loading.known.cache_clear()
+    with pytest.raises(PitomeError, match=r"experiments/_names\.yaml: ") as caught:
+        loading.choose("table99")
+    loading.known.cache_clear()
+    assert "\n" not in str(caught.value)
+
+
+def test_two_logs_may_differ(write: Callable[..., Path]) -> None:
+    more = "  - {at: {ratio: 0.925}, metric: top1, logged_source: another, logged: {tome_repo: 78}}\noffline:"
+    write(ITEM.replace("offline:", more, 1))
+    assert len(values.values(loading.load("table99"))) == 7
+
+
+def test_a_mistake_in_one_file_leaves_the_others(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(ITEM.replace("ratio: 0.925", "raito: 0.925"), "mine")
+    assert loading.choose("table99").points and loading.choose("table99_offline").points
+    assert loading.words() == ["table99", "table99_offline", "mine", "mine_offline", "mine_trained"]
+    assert loading.is_word("mine_offline") and not loading.is_word("table9")
+    for word in ("mine", "mine_offline", "mine_trained"):
+        with pytest.raises(PitomeError, match=r"experiments/mine\.yaml: values\[1\]\.at: raito"):
+            loading.choose(word)
+    with pytest.raises(UsageError, match="unknown experiment=tabel99; did you mean table99"):
+        loading.choose("tabel99")
+    assert capsys.readouterr().err == ""
+    assert offline.items() == ["table99_offline"]
+    told = capsys.readouterr().err
+    assert told.startswith("left out: experiments/mine.yaml: values[1].at: raito") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("word", ["theorem_offline", "theorem_trained", "figure1_trained"])
+def test_a_part_that_an_item_has_not_is_no_experiment(word: str) -> None:
+    with pytest.raises(UsageError, match=f"has no points for {word}; use experiment="):
+        loading.choose(word)
+
+
+def test_an_unknown_experiment_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"unknown experiment=tabel5; did you mean .*table5"):
+        loading.choose("tabel5")
+    with pytest.raises(UsageError, match="has no points for table1_trained"):
+        loading.choose("table1_trained")
+
+
+def test_points_are_a_product_without_what_is_not_built(write: Callable[..., Path]) -> None:
+    points = loading.choose("table99").points
+    base = {"task": "classification", "data": "imagenet", "model": "deit_s"}
+    assert points == [
+        base | {"merge": "none"},
+        base | {"ratio": 0.925, "merge": "tome_repo"},
+        base | {"ratio": 0.925, "merge": "pitome_repo"},
+        base | {"ratio": 0.925, "merge": "pitome"},
+    ]
+    offline = loading.choose("table99_offline").points
+    assert {(p["model"], p["data"]) for p in offline} == {("vit_fmnist", "fashion_mnist")}
+    assert [p["merge"] for p in offline] == ["none", "tome_repo", "pitome_repo", "pitome", "random", "stride"]
+
+
+def test_loading_imports_no_torch() -> None:
+    code = "import sys; from pitome.paper.outcome import outcome; outcome('table5', [])"
+    code += "; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,181 @@
+"""Verdicts: what is compared with what, and that values are data that no run depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pitome.paper import loading, matching
+from pitome.paper.outcome import NOT_JUDGED, NOT_RUN, ONLY_PUBLISHED, OUTSIDE, WITHIN, Row, outcome
+from pitome.records.schema import Record
+from tests.conftest import ITEM, record
+
+TOME = {
+    "task": "classification",
+    "data": "imagenet",
+    "model": "deit_s",
+    "merge": "tome_repo",
+    "ratio": 0.925,
+}
+OFFLINE = TOME | {"model": "vit_fmnist", "data": "fashion_mnist"}
+
+
+def row(records: Sequence[Record], method: str = "tome_repo", metric: str = "Top-1") -> Row:
+    (found,) = [
+        one
+        for one in outcome("table99", records).rows
+        if one.point.get("merge") == method and one.metric == metric and one.method != "-"
+    ]
+    return found
+
+
+def test_a_measured_value_stands_beside_the_printed_one(write: Callable[..., Path]) -> None:
+    found = row([record(TOME, {"top1": 0.7796})])
+    assert (found.printed, found.logged, found.measured) == (77.7, 78.43, pytest.approx(77.96))
+    assert found.difference == pytest.approx(0.26) and found.tolerance == 0.3 and found.verdict == WITHIN
+    assert found.interval is not None and found.interval[0] < 77.96 < found.interval[1]
+    assert (found.model, found.method, found.data, found.ratio) == ("DeiT-S", "ToMe", "ImageNet-1k", "0.925")
+    assert found.variant == "authors' code" and found.run_id == record(TOME, {}).run_id
+    assert "merge=tome_repo" in found.command and "model=deit_s" in found.command
+
+
+@pytest.mark.parametrize(
+    ("top1", "verdict"), [(0.780, WITHIN), (0.7801, OUTSIDE), (0.774, WITHIN), (0.77, OUTSIDE)]
+)
+def test_the_tolerance_decides(write: Callable[..., Path], top1: float, verdict: str) -> None:
+    assert row([record(TOME, {"top1": top1})]).verdict == verdict
+
+
+def test_a_corrected_value_changes_a_verdict_and_no_run(write: Callable[..., Path]) -> None:
+    run = record(TOME, {"top1": 0.7843})
+    before, points = row([run]), loading.choose("table99").points
+    assert before.verdict == OUTSIDE
+    write(ITEM.replace("tome_repo: 77.7", "tome_repo: 78.4"))
+    after = row([run])
+    assert after.verdict == WITHIN and after.run_id == before.run_id and after.command == before.command
+    assert loading.choose("table99").points == points
+
+
+def test_where_nothing_is_printed_the_logged_value_counts(write: Callable[..., Path]) -> None:
+    write(ITEM.replace("tome_repo: 77.7, ", ""))
+    found = row([record(TOME, {"top1": 0.7843})])
+    assert found.printed is None and found.difference == pytest.approx(0.0) and found.verdict == WITHIN
+
+
+def test_several_seeds_are_one_mean(write: Callable[..., Path]) -> None:
+    found = row([record(TOME, {"top1": 0.77}, seed=seed) for seed in (0, 1)])
+    assert found.measured == pytest.approx(77.0) and "mean of 2 seeds" in found.reason
+
+
+NOT_THE_POINT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "another ratio": ({"ratio": 0.9}, {}),
+    "another checkpoint": ({"model.checkpoint": "hub:someone/else@main"}, {}),
+    "another model": ({"model": "deit_t"}, {}),
+    "other data": ({"data": "fashion_mnist"}, {}),
+    "another method": ({"merge": "tome"}, {}),
+    "an option": ({"merge.options.prop_attn": True}, {}),
+    "layers": ({"layers": "first3"}, {}),
+    "training": ({"mode": "train"}, {}),
+    "a part of the data": ({}, {"limit": 100}),
+    "a failure": ({}, {"status": "failed", "error": "no luck"}),
+}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_model_of_ones_own_has_its_own_checkpoint(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by ./conf; where that is not at hand, by nothing but the record."""
+    monkeypatch.chdir(tmp_path)
+    if known:
+        (tmp_path / "conf" / "model").mkdir(parents=True)
+        (tmp_path / "conf/model/mine.yaml").write_text("name: mine\ncheckpoint: mine.safetensors\n")
+    run = record(TOME, {"top1": 0.777})
+    for checkpoint in ("mine.safetensors", "other.safetensors"):
+        config = {**run.config, "model": {"name": "mine", "checkpoint": checkpoint}}
+        own = dataclasses.replace(run, config=config, model=dataclasses.replace(run.model, name="mine"))
+        counts = checkpoint == "mine.safetensors" or not known
+        assert bool(matching.runs(TOME | {"model": "mine"}, [own])) is counts
+
+
+@pytest.mark.parametrize("case", NOT_THE_POINT)
+def test_another_run_does_not_count(write: Callable[..., Path], case: str) -> None:
+    point, changes = NOT_THE_POINT[case]
+    found = row([record(TOME | point, {"top1": 0.777}, **changes)])
+    assert found.verdict == NOT_RUN and found.measured is None and found.run_id is None
+    said = {"a part of the data": "limit=100", "a failure": "failed: no luck"}.get(case, "no run of it")
+    assert said in found.reason
+
+
+def test_random_weights_measure_nothing(write: Callable[..., Path]) -> None:
+    run = record(TOME, {"top1": 0.777})
+    random = dataclasses.replace(run, weights=dataclasses.replace(run.weights, random=True))
+    assert matching.runs(TOME, [run]) and not matching.runs(TOME, [random])
+
+
+def test_the_method_as_published_has_a_row_of_its_own(write: Callable[..., Path]) -> None:
+    result = outcome("table99", [])
+    variants = [(one.method, one.variant) for one in result.rows if one.method == "PiToMe"]
+    assert variants == [("PiToMe", "authors' code"), ("PiToMe", "as published")]
+    assert not [one for one in result.rows if one.point.get("merge") == "tome"]
+    bare = record(TOME | {"merge": "tome"}, {"top1": 0.777})
+    (found,) = [one for one in outcome("table99", [bare]).rows if one.point.get("merge") == "tome"]
+    assert found.verdict == WITHIN and found.variant == "as published"
+
+
+def test_what_is_not_here_or_only_quoted_says_so(write: Callable[..., Path]) -> None:
+    (quoted,) = [one for one in outcome("table99", []).rows if one.model == "Other"]
+    assert quoted.verdict == NOT_RUN and "another work" in quoted.reason and quoted.command == ""
+    assert "merge=dct_repo is not among" in row([], "dct_repo").reason
+
+
+def test_flops_need_no_run(write: Callable[..., Path]) -> None:
+    found = row([], "none", "GMACs")
+    assert found.verdict == WITHIN and found.run_id is None
+    assert found.measured == pytest.approx(4.54, abs=0.01) and "ours 4.599" in found.reason
+
+
+def test_offline_is_compared_with_our_own_records_and_never_the_papers(write: Callable[..., Path]) -> None:
+    ours = record(OFFLINE, {"top1": 0.88})
+    again = record(OFFLINE, {"top1": 0.8805}, started="2026-02-01T00:00:00+00:00")
+    result = outcome("table99_offline", [again], [ours])
+    assert result.offline and all(one.printed is None and one.logged is None for one in result.rows)
+    (found,) = [one for one in result.rows if one.point["merge"] == "tome_repo"]
+    assert found.published == pytest.approx(88.0) and found.measured == pytest.approx(88.05)
+    assert found.verdict == WITHIN and found.difference == pytest.approx(0.05)
+    far = record(OFFLINE, {"top1": 0.89}, started="2026-02-01T00:00:00+00:00")
+    verdicts = [r.verdict for r in outcome("table99_offline", [far], [ours]).rows if r.published]
+    assert verdicts == [OUTSIDE]
+    (alone,) = [r for r in outcome("table99_offline", [ours], [ours]).rows if r.published]
+    assert alone.verdict == ONLY_PUBLISHED and "the published one itself" in alone.reason
+    (new,) = [r for r in outcome("table99_offline", [again], []).rows if r.measured]
+    assert new.verdict == NOT_JUDGED and "nothing published" in new.reason
+    failed = record(OFFLINE, {}, status="failed", error="out of memory")
+    (broken,) = [r for r in outcome("table99_offline", [failed], [ours]).rows if r.published]
+    assert broken.verdict == NOT_RUN and "out of memory" in broken.reason
+
+
+def test_stated_bounds_and_metrics_that_are_not_judged(write: Callable[..., Path]) -> None:
+    above = ITEM.replace("metric: top1\n    source", "metric: top1\n    above: 75\n    source")
+    write(above)
+    assert row([record(TOME, {"top1": 0.76})]).verdict == WITHIN
+    assert row([record(TOME, {"top1": 0.74})]).verdict == OUTSIDE
+    write(ITEM.replace("top1: {better: higher, tolerance: 0.3}", "top1: {better: higher, why: of old times}"))
+    found = row([record(TOME, {"top1": 0.777})])
+    assert found.verdict == NOT_JUDGED and found.measured is not None and "of old times" in found.reason
+
+
+def test_a_point_may_ask_for_a_part_of_the_data(write: Callable[..., Path]) -> None:
+    write(ITEM.replace("data: fashion_mnist}", "data: fashion_mnist, limit: 2000}"))
+    part = OFFLINE | {"limit": 2000}
+    ours = record(part, {"top1": 0.88}, limit=2000)
+    ours = dataclasses.replace(ours, config=ours.config | {"limit": 2000})
+    assert matching.runs(part, [ours]) == [ours] and not matching.runs(OFFLINE, [ours])
+    assert matching.unfinished(part, [ours]) is None
+    assert not matching.runs(part, [record(OFFLINE, {"top1": 0.88})])
+    (found,) = [one for one in outcome("table99_offline", [], [ours]).rows if one.published]
+    assert found.data == "Fashion-MNIST, 2,000 samples" and "limit=2000" in found.command

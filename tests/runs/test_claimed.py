@@ -1,0 +1,114 @@
+"""Runs that another process is on, has finished or has failed meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+import pitome.cli.main as main_module
+from pitome.records.claims import claim
+from pitome.records.schema import Record
+from pitome.runs import job
+from pitome.tasks.classification.module import Classification
+from pitome.tasks.classification.task import TASK
+from tests.conftest import SMALL
+from tests.test_conf import config_of
+
+Run = Callable[..., int]
+Records = Callable[[], dict[str, Record]]
+
+
+def test_ctrl_c_ends_the_sweep_and_keeps_what_is_finished(
+    run: Run,
+    records: Records,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = Classification.test_step
+
+    def interrupted(self: Classification, *arguments: Any) -> None:
+        if records():
+            raise KeyboardInterrupt
+        step(self, *arguments)
+
+    monkeypatch.setattr(Classification, "test_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert run("-m", "merge=tome,tofu", "ratio=0.9", "measure=none") == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert list(records()) == ["tome 0.9"] and records()["tome 0.9"].done
+    assert not list((tmp_path / "results" / "runs").glob(".*"))  # no claim is left
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_of_another_process_comes_last(
+    killed: bool,
+    run: Run,
+    records: Records,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its record is taken where it was finished, and made here where its owner is gone."""
+    assert run("merge=tome", "ratio=0.9", "measure=none") == 0
+    first = records()["tome 0.9"]
+    path = tmp_path / "results" / "runs" / f"{first.run_id}.json"
+    content = path.read_bytes()
+    path.unlink()
+    other = contextlib.ExitStack()
+    other.enter_context(claim(path.parent, first.run_id))
+    original = main_module._catch_up
+
+    def meanwhile(*arguments: Any) -> Any:
+        assert [name for name, record in records().items() if record.done] == ["tofu 0.9"]
+        if not killed:
+            path.write_bytes(content)
+        other.close()
+        return original(*arguments)
+
+    monkeypatch.setattr(main_module, "_catch_up", meanwhile)
+    assert run("-m", "merge=tome,tofu", "ratio=0.9", "measure=none") == 0
+    assert (records()["tome 0.9"] == first) is not killed
+    assert records()["tome 0.9"].metrics == first.metrics
+    said = capsys.readouterr().out
+    assert "waiting for 1 runs" in said and "| tome" not in said
+    assert not list(path.parent.glob(".*"))
+
+
+def test_a_failure_of_another_process_is_not_repeated_by_this_command(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next command tries it again."""
+    words = (
+        f"data.root={images}",
+        "weights=random",
+        "logger=none",
+        "measure=none",
+        "merge=tome",
+        "ratio=0.9",
+    )
+    config = OmegaConf.structured(config_of(*SMALL, *words, f"results={tmp_path}"))
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TASK, "evaluate", fail)
+        failed = job.run(config)
+    assert failed is not None and (failed.exit_code, failed.repeated) == (1, True)
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    taken = job.run(config, since=before)
+    assert taken is not None and (taken.exit_code, taken.repeated) == (2, False)
+    assert taken.record.error == "RuntimeError: out of memory"
+    again = job.run(config, since=datetime.now(UTC) + timedelta(minutes=1))
+    assert again is not None and again.record.done and again.exit_code == 0

@@ -1,0 +1,105 @@
+"""Sweeps that are killed at random moments, and two processes on one sweep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pitome.records.store import Store
+
+pytestmark = pytest.mark.nightly  # half a minute; tests/runs/test_claimed.py tests the parts every day
+
+# Makes the first sweep itself, which imports everything, then forks: a real process for each further start,
+# without the seconds of its imports.
+# What is saved is noted in one write, so that a run that is done twice shows.
+STARTS = """
+import os, random, signal, sys, time
+from pathlib import Path
+from pitome.cli.main import main
+from pitome.records.store import Store
+
+images, folder = sys.argv[1], Path(sys.argv[2])
+
+def sweep(name):
+    (folder / name).mkdir(exist_ok=True)
+    os.chdir(folder / name)
+    words = ["-m", "model.args.depth=2", "model.args.embed_dim=16", f"data.root={images}", "weights=random"]
+    words += ["logger=none", "limit=20", "results=results/runs", "merge=none,tome", "ratio=0.9,0.8,0.7"]
+    return main(words)
+
+def start(name):
+    if pid := os.fork():
+        return pid
+    (folder / name).mkdir(exist_ok=True)
+    out = os.open(folder / name / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1), os.dup2(out, 2)
+    log, save = os.open(folder / name / "saved", os.O_WRONLY | os.O_CREAT | os.O_APPEND), Store.save
+    def noted(store, record, outcomes=None):
+        saved = save(store, record, outcomes)
+        os.write(log, f"{record.run_id} {record.started}\\n".encode())
+        return saved
+    Store.save = noted
+    os._exit(sweep(name))
+
+def wait(*pids):
+    for pid in pids:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+assert sweep("whole") == 0
+moments = random.Random(0)
+for _ in range(5):
+    pid = start("killed")
+    time.sleep(moments.uniform(0.05, 0.8))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+wait(start("killed"))
+wait(start("two"), start("two"))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("sweeps")
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS, str(images), str(made)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # a pool of threads would not outlive a fork
+    )
+
+    said = "".join(path.read_text() for path in made.glob("*/out"))
+    assert done.returncode == 0, done.stderr + said
+    return made
+
+
+def table(folder: Path) -> bytes:
+    """The table at the end of the last start of a sweep."""
+    return sorted((folder / "results" / "sweeps").iterdir())[-1].joinpath("table.md").read_bytes()
+
+
+def test_a_sweep_killed_five_times_ends_in_the_same_table(folder: Path) -> None:
+    assert table(folder / "killed") == table(folder / "whole")
+    whole, killed = (
+        {record.run_id: record for record in Store(folder / name / "results" / "runs").all()}
+        for name in ("whole", "killed")
+    )
+    assert len(whole) == 4 and whole.keys() == killed.keys()
+    assert all(killed[key].metrics == whole[key].metrics for key in whole)
+
+
+def test_no_finished_run_is_lost_or_repeated(folder: Path) -> None:
+    """A run may have been killed after its record was written and before that was noted."""
+    saved = Counter(line.split()[0] for line in (folder / "killed" / "saved").read_text().splitlines())
+    assert saved and set(saved.values()) == {1}
+
+
+def test_two_processes_do_every_run_once(folder: Path) -> None:
+    saved = Counter(line.split()[0] for line in (folder / "two" / "saved").read_text().splitlines())
+    assert len(saved) == 4 and set(saved.values()) == {1}
+    assert table(folder / "two") == table(folder / "whole")
+    assert not list((folder / "two" / "results" / "runs").glob(".*"))  # no claim is left

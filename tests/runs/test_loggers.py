@@ -1,0 +1,138 @@
+"""W&B: what is told to it. Equal runs are one run there, a sweep is one group, its table a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pitome.cli.main import group_of
+from pitome.config import LoggerConfig
+from pitome.report.rendering import Table
+from pitome.tasks import loggers
+
+CONFIG = LoggerConfig(name="wandb", project="p", group="merge=tome,tofu")
+
+
+class Wandb(types.ModuleType):
+    """In place of the package: notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.started: list[dict[str, Any]] = []
+        self.logged: list[dict[str, Any]] = []
+        self.ended: list[int] = []
+
+    def init(self, **arguments: Any) -> Wandb:
+        self.started.append(arguments)
+        return self
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.logged.append(values)
+
+    def finish(self, exit_code: int = 0) -> None:
+        self.ended.append(exit_code)
+
+    def Settings(self, **arguments: Any) -> dict[str, Any]:
+        return arguments
+
+    def Table(self, **arguments: Any) -> dict[str, Any]:
+        return arguments
+
+    def Image(self, path: str) -> str:
+        return f"image {Path(path).name}"
+
+
+class Logger(loggers.Logger):
+    """In place of Lightning's: it would look into the package."""
+
+    def __init__(self, experiment: Wandb) -> None:
+        self.wandb = experiment
+
+    name = version = "fake"
+
+    def log_hyperparams(self, *arguments: Any, **more: Any) -> None: ...
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.wandb.log(metrics)
+
+    def log_image(self, key: str, images: list[Any]) -> None:
+        self.wandb.log({key: images[0].size})
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Wandb:
+    fake = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setattr(loggers, "WandbLogger", Logger)
+    return fake
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def test_a_run_is_resumed_under_its_id_in_the_group_of_its_sweep(wandb: Wandb, tmp_path: Path) -> None:
+    for _ in range(2):
+        logger = loggers.open_logger(CONFIG, "tome 0.9", {"ratio": 0.9}, tmp_path, "0123456789abcdef")
+        loggers.close_logger(logger, {"top1": 0.5, "top5": None}, png())
+    first, second = wandb.started
+    assert first == second
+    assert (first["id"], first["resume"], first["group"]) == ("0123456789abcdef", "allow", CONFIG.group)
+    assert first["config"] == {"ratio": 0.9} and first["project"] == "p"
+    assert wandb.logged[:2] == [{"top1": 0.5}, {"tokens": (6, 4)}] and wandb.ended == [0, 0]
+
+
+def test_a_training_that_goes_on_is_the_run_it_was(wandb: Wandb, tmp_path: Path) -> None:
+    """Its id comes from what it is, wherever it runs and whatever logs it."""
+    settings = {"seed": 0, "device": "cpu", "logger": {"group": None}, "rerun": False}
+    elsewhere = settings | {"device": "cuda", "logger": {"group": "x"}}
+    for given in (settings, elsewhere, settings | {"seed": 1}):
+        loggers.open_logger(CONFIG, "train vit", given, tmp_path)
+    ids = [started["id"] for started in wandb.started]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_failed_run_is_marked_as_one(wandb: Wandb, tmp_path: Path) -> None:
+    loggers.close_logger(loggers.open_logger(CONFIG, "tome", {}, tmp_path), {}, failed=True)
+    assert wandb.ended == [1]
+    loggers.close_logger(None, {}, failed=True)  # it had not begun
+
+
+def test_the_tables_of_a_sweep_are_tables(wandb: Wandb, tmp_path: Path) -> None:
+    table = Table(
+        "quality", [], ["Method", "Top-1 %", "Plan %"], [["none", "88.52", "-"], ["tome", "88.4", "1"]]
+    )
+    for _ in range(2):
+        loggers.log_sweep(CONFIG, [table], tmp_path / "tokens.png", tmp_path)
+    first, second = wandb.started
+    assert first == second and (first["group"], first["job_type"]) == (CONFIG.group, "comparison")
+    logged = wandb.logged[0]
+    assert logged["tokens"] == "image tokens.png"
+    assert logged["quality"]["columns"] == table.header
+    assert logged["quality"]["data"] == [["none", 88.52, None], ["tome", 88.4, 1.0]]
+
+
+def test_a_single_run_has_no_comparison(wandb: Wandb, tmp_path: Path) -> None:
+    loggers.log_sweep(dataclasses.replace(CONFIG, group=None), [], None, tmp_path)
+    loggers.log_sweep(LoggerConfig(name="csv", group="g"), [], None, tmp_path)
+    assert wandb.started == []
+
+
+def test_the_group_of_a_sweep_stays_when_it_goes_on() -> None:
+    words = ["-m", "merge=tome,tofu", "ratio=0.9"]
+    assert group_of(words, []) == "merge=tome,tofu ratio=0.9"
+    assert group_of(["ratio=0.9", "-m", "merge=tome,tofu", "results=/x", "rerun=true"], []) == group_of(
+        words, []
+    )
+    assert group_of(["-m", "experiment=table5-001,table5-002"], ["table5"]) == "table5"
+    long = group_of(["-m", "ratio=" + ",".join(f"0.{n}" for n in range(100))], [])
+    assert len(long) == 100 and long.startswith("ratio=0.0,0.1")

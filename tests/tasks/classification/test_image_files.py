@@ -1,0 +1,119 @@
+"""Sets of one's own: which files are samples, and what tells two folders apart."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from pitome.errors import DataError
+from pitome.tasks.classification.files import Folder, Parquet, check_files, own_set
+from pitome.tasks.data import Unreadable
+from pitome.tasks.own_folder import check_folder
+
+CLASSES = ("rose", "tulip")
+KIND = own_set("flowers", CLASSES)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split, kind, number in [(s, k, n) for s in ("train", "test") for k in CLASSES for n in range(2)]:
+        path = tmp_path / split / kind / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (10 * number, 0, 0)).save(path)
+    return tmp_path
+
+
+def test_what_changes_a_result_changes_the_revision(root: Path) -> None:
+    """Also where names and sizes stay: another picture, or the classes in another order."""
+    before = Folder(KIND, root, "test").revision()
+    assert before == Folder(own_set("other name", CLASSES), root, "test").revision()
+    swapped = Folder(own_set("flowers", CLASSES[::-1]), root, "test")
+    assert swapped.labels == [1, 1, 0, 0] and swapped.revision() != before
+    path = root / "test" / "rose" / "0.png"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
+    assert Folder(KIND, root, "test").revision() != before
+    path.write_bytes(content)
+    assert Folder(KIND, root, "test").revision() == before
+
+
+def test_what_is_a_sample(root: Path) -> None:
+    Image.new("L", (4, 4)).save(root / "test" / "rose" / "2.TIF", "tiff")
+    (root / "test" / "rose" / "._0.png").write_bytes(b"of another system")
+    (root / "test" / "rose" / "notes.txt").touch()
+    (root / "test" / ".cache").mkdir()
+    files = Folder(KIND, root, "test")
+    assert files.files == ["rose/0.png", "rose/1.png", "rose/2.TIF", "tulip/0.png", "tulip/1.png"]
+    assert files[2][0].size == (4, 4)
+
+
+def test_a_link_to_nowhere_is_a_sample_that_cannot_be_read(root: Path) -> None:
+    (root / "test" / "rose" / "9.png").symlink_to(root / "gone.png")
+    files = Folder(KIND, root, "test")
+    assert files.files[2] == "rose/9.png" and files.revision().startswith("sha256:")
+    with pytest.raises(Unreadable, match=r"rose/9\.png: No such file"):
+        _ = files[2]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_closed_class_folder_is_told(root: Path) -> None:
+    (root / "test" / "rose").chmod(0)
+    with pytest.raises(DataError, match="test/rose cannot be read"):
+        check_files(KIND, root, train=False)
+
+
+def test_an_empty_class_folder_is_told(root: Path) -> None:
+    for path in (root / "test" / "tulip").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    with pytest.raises(
+        DataError, match=r"test/tulip holds no images \(.bmp, .*\); add some, or remove"
+    ) as told:
+        check_files(KIND, root, train=False)
+    assert "\n" not in str(told.value)
+
+
+def test_parquet_labels_are_numbers_or_names(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    content = {"bytes": (root / "test" / "rose" / "0.png").read_bytes()}
+    for name, labels in (("names", ["tulip", "rose", "daisy", None]), ("numbers", [1, 0, 2, None])):
+        table = pyarrow.Table.from_pylist([{"image": content, "label": label} for label in labels])
+        (tmp_path / name).mkdir()
+        pyarrow.parquet.write_table(table, tmp_path / name / "test-0.parquet")
+        files = Parquet(KIND, tmp_path / name, "test")
+        assert files.labels == [1, 0, -1, -1] and [files[i][1] for i in range(2)] == [1, 0]
+        more = Parquet(own_set("flowers", [*CLASSES, "daisy"]), tmp_path / name, "test")
+        assert more.labels == [1, 0, 2, -1] and more.revision() != files.revision()
+        with pytest.raises(DataError, match="no parquet files of the split train"):
+            check_files(KIND, tmp_path / name, train=True)
+
+
+def test_a_folder_is_looked_at_without_torch(root: Path) -> None:
+    code = f"""
+import sys
+from pitome.tasks.own_folder import check_folder
+for task, classes in (("classification", ["rose", "tulip"]), ("text", ["bug", "question"])):
+    try:
+        data = dict(task=task, name="mine", root={str(root)!r}, split=None, classes=classes)
+        check_folder(data, train=True)
+    except Exception as problem:
+        print(problem)
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout.startswith(f"{root} holds no parquet, jsonl or csv file") and done.stdout.count("\n") == 1
+    )
+
+
+def test_sets_of_the_project_are_not_looked_at() -> None:
+    check_folder({"classes": [], "root": "/no/such/folder"}, train=True)

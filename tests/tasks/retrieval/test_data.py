@@ -1,0 +1,304 @@
+"""Flickr30k and COCO from folders and from a fake hub; files as users have them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from pitome.errors import DataError, UsageError
+from pitome.tasks.data import Preprocess
+from pitome.tasks.retrieval import files as retrieval_files
+from pitome.tasks.retrieval.data import RetrievalData, prepare
+
+SIZE = 16
+Make = Callable[..., RetrievalData]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PITOME_CACHE", str(tmp_path / "cache"))
+
+
+def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (40, 24)) -> Image.Image:
+    random = np.random.default_rng(seed)
+    return Image.fromarray(random.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode)
+
+
+def bytes_of(image: Image.Image, form: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return buffer.getvalue()
+
+
+def entry(name: str, split: str, captions: list[str]) -> dict[str, Any]:
+    return {
+        "filename": name,
+        "filepath": "val2014",
+        "split": split,
+        "sentences": [{"raw": c} for c in captions],
+    }
+
+
+def captions_of(number: int) -> list[str]:
+    return [f"picture {number}, said in way {way}" for way in range(5)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """12 test images, 3 for validation, 4 for training, in Karpathy's form."""
+    root = tmp_path / "flickr"
+    (root / "images").mkdir(parents=True)
+    splits = ["test"] * 12 + ["val"] * 3 + ["train"] * 4
+    for number in range(len(splits)):
+        (root / "images" / f"{number}.jpg").write_bytes(bytes_of(picture(number)))
+    entries = [entry(f"{number}.jpg", split, captions_of(number)) for number, split in enumerate(splits)]
+    write(root, entries)
+    return root
+
+
+def write(root: Path, entries: object, name: str = "dataset_flickr30k.json") -> None:
+    (root / name).write_text(json.dumps({"images": entries} if name.startswith("dataset") else entries))
+
+
+@pytest.fixture
+def make(folder: Path) -> Make:
+    preprocess = Preprocess(SIZE, 3, (0.5,) * 3, (0.25,) * 3)
+
+    def call(root: Path | None = folder, name: str = "flickr30k", **given: Any) -> RetrievalData:
+        where = None if root is None else str(root)
+        return RetrievalData(name, given.pop("preprocess", preprocess), 5, root=where, **given)
+
+    return call
+
+
+def test_karpathys_split(make: Make) -> None:
+    data = make()
+    assert data.test.captions == [text for n in range(12) for text in captions_of(n)]
+    assert data.test.owner.tolist() == [n for n in range(12) for _ in range(5)]
+    assert len(data.validation.ids) == 3 and data.validation.captions[0] == captions_of(12)[0]
+    record = data.info.record()
+    assert (record["source"], record["n_samples"], record["n_skipped"]) == ("local", 12, 0)
+    assert record["revision"].startswith("sha256:")
+    batches = list(data.test_dataloader())
+    assert [len(images) for images, _ in batches] == [5, 5, 2]
+
+
+def test_the_input_is_that_of_open_clip(folder: Path, make: Make) -> None:
+    """Resize, centre crop, scale and normalise, as open_clip's own transform."""
+    expected = v2.Compose(
+        [
+            v2.Resize(SIZE, v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(SIZE),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.25] * 3),
+        ]
+    )
+    images, _ = next(iter(make().test_dataloader()))
+    with Image.open(folder / "images" / "3.jpg") as image:
+        torch.testing.assert_close(images[3], expected(image), rtol=0, atol=1e-6)
+
+
+def test_squashed_images_lose_nothing() -> None:
+    stripes = Image.fromarray(np.repeat(np.arange(40, dtype=np.uint8)[None] * 6, 20, axis=0)).convert("RGB")
+    whole = prepare(stripes, Preprocess(20, 3, squash=True))
+    middle = prepare(stripes, Preprocess(20, 3))
+    assert whole.shape == middle.shape == (3, 20, 20)
+    assert whole[0, 0, 0] < 12 and whole[0, 0, -1] > 220 and middle[0, 0, 0] > 50
+
+
+def test_blips_lists(folder: Path, make: Make) -> None:
+    expected = make().test
+    (folder / "dataset_flickr30k.json").unlink()
+    write(
+        folder,
+        [{"image": f"flickr30k-images/{n}.jpg", "caption": captions_of(n)} for n in range(12)],
+        "flickr30k_test.json",
+    )
+    assert make().test.captions == expected.captions
+    # Training lists hold one caption at a time.
+    rows = [{"image": f"x/{n}.jpg", "caption": text} for n in (15, 16) for text in captions_of(n)]
+    write(folder, rows, "flickr30k_train.json")
+    assert next(iter(make().train_dataloader()))[2].sort().values.tolist() == [0, 1]
+
+
+def test_a_folder_inside_and_a_zip(folder: Path, make: Make) -> None:
+    expected = make().test
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        for path in sorted((folder / "images").iterdir()):
+            archive.write(path, f"images/{path.name}")
+            archive.writestr(f"__MACOSX/._{path.name}", b"not an image")
+            path.unlink()
+    (folder / "dataset_flickr30k.json").rename(folder / "images" / "dataset_flickr30k.json")
+    zipped = make().test
+    assert np.array_equal(zipped.images, expected.images) and zipped.captions == expected.captions
+
+
+def test_the_hub(folder: Path, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its repository holds a table with JSON in a column, and a zip file."""
+    snapshot = tmp_path / "c4a4cdc67b"
+    snapshot.mkdir()
+    with (snapshot / "test_1k_flickr.csv").open("w", newline="") as file:
+        rows = [(json.dumps(captions_of(n)), f"{n}.jpg") for n in range(12)]
+        csv.writer(file).writerows([("raw", "filename"), *rows])
+    with zipfile.ZipFile(snapshot / "images_flickr_1k_test.zip", "w") as archive:
+        for n in range(12):
+            archive.write(folder / "images" / f"{n}.jpg", f"images_flickr_1k_test/{n}.jpg")
+    asked = []
+
+    def fetch(repository: str, pattern: str, **_: object) -> Path:
+        asked.append((repository, pattern))
+        return snapshot
+
+    monkeypatch.setattr(retrieval_files, "fetch_folder", fetch)
+    data = make(None, repository="a/b")
+    assert np.array_equal(data.test.images, make().test.images)
+    assert data.info.source == "hub" and data.info.revision == "c4a4cdc67b"
+    assert asked == [("a/b", "test_1k_flickr.csv"), ("a/b", "images_flickr_1k_test.zip")]
+    with pytest.raises(DataError, match="holds the test split alone: give a folder"):
+        data.train_dataloader()
+
+
+def test_restval_is_trained_on(folder: Path, make: Make) -> None:
+    entries = [
+        entry("1.jpg", "train", ["a"]),
+        entry("2.jpg", "restval", ["b"]),
+        entry("3.jpg", "test", ["c"]),
+    ]
+    write(folder, entries, "dataset_coco.json")
+    *_, ids = next(iter(make(name="coco").train_dataloader()))
+    assert sorted(ids.tolist()) == [0, 1]
+
+
+def test_training_batches_follow_from_the_seed(make: Make) -> None:
+    def batch(seed: int, epoch: int) -> Any:
+        data = make(seed=seed)
+        data.trainer = SimpleNamespace(global_step=epoch)  # type: ignore[assignment]
+        return next(iter(data.train_dataloader()))
+
+    images, captions, ids = batch(0, 0)
+    assert images.shape == (4, 3, SIZE, SIZE) and sorted(ids.tolist()) == [0, 1, 2, 3]
+    for index, text in zip(ids.tolist(), captions, strict=True):
+        assert text in captions_of(15 + index)
+    again = batch(0, 0)
+    assert torch.equal(images, again[0]) and captions == again[1]
+    assert not torch.equal(images, batch(0, 1)[0]) and not torch.equal(images, batch(1, 0)[0])
+
+
+def test_images_that_cannot_be_read_are_left_out_with_their_captions(folder: Path, make: Make) -> None:
+    images = folder / "images"
+    (images / "0.jpg").write_bytes(bytes_of(picture(0))[:200])
+    (images / "1.jpg").unlink()
+    (images / "2.jpg").write_bytes(bytes_of(picture(2, size=(20_000, 20)), "PNG"))
+    (images / "3.jpg").write_bytes(b"")
+    split = make().test
+    assert split.ids == list(range(4, 12)) and len(split.captions) == 40 and split.owner.max() == 7
+    assert split.captions[0] == captions_of(4)[0] and len(split.images) == 8
+    record = split.info.record()
+    assert (record["n_samples"], record["n_skipped"]) == (8, 4)
+    reasons = {row["id"]: row["reason"] for row in record["skipped"]}
+    assert "Truncated" in reasons["0"] and "no such file" in reasons["1"]
+    assert "20000x20" in reasons["2"] and reasons["3"].startswith("3.jpg")
+    assert all(reason.endswith("left out with its 5 captions") for reason in reasons.values())
+    assert not any(str(folder) in reason for reason in reasons.values()), "no paths in records"
+    again = make().test  # from the cache
+    assert again.ids == split.ids and again.info.skipped == split.info.skipped
+
+
+def test_unusual_images_are_read(folder: Path, make: Make) -> None:
+    images = folder / "images"
+    (images / "0.jpg").write_bytes(bytes_of(picture(0, "CMYK")))
+    deep = Image.fromarray(np.full((30, 30), 65535, np.uint16))
+    (images / "1.jpg").write_bytes(bytes_of(deep, "PNG"))
+    (images / "2.jpg").write_bytes(bytes_of(Image.new("RGB", (1, 1), (255, 0, 0)), "PNG"))
+    (images / "3.jpg").write_bytes(bytes_of(picture(3, "L")))
+    split = make().test
+    assert split.info.n_skipped == 0 and len(split.ids) == 12
+    assert split.images[1].min() == 255, "white in 16 bits is white"
+    assert split.images[2][0].min() == 255 and split.images[2][1:].max() == 0
+
+
+def test_no_image_left(folder: Path, make: Make) -> None:
+    for path in (folder / "images").iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"none of the 12 images of flickr30k can be used: 0\.jpg"):
+        make().test.ids  # noqa: B018
+
+
+def test_an_image_without_captions_is_left_out(folder: Path, make: Make) -> None:
+    entries = [entry("0.jpg", "test", []), entry("1.jpg", "test", ["  "]), entry("2.jpg", "test", ["two"])]
+    write(folder, entries)
+    split = make().test
+    assert split.ids == [2] and split.captions == ["two"]
+    assert split.info.skipped == {0: "0.jpg: no caption", 1: "1.jpg: no caption"}
+
+
+def test_five_captions_count(folder: Path, make: Make) -> None:
+    write(folder, [entry("0.jpg", "test", list("abcdefg")), entry("1.jpg", "test", ["x", "x"])])
+    assert make().test.captions == [*"abcde", "x", "x"]
+
+
+def test_a_changed_image_is_read_again(folder: Path, make: Make) -> None:
+    before = make().test
+    path = folder / "images" / "0.jpg"
+    path.write_bytes(bytes_of(picture(99)))
+    after = make().test
+    assert not np.array_equal(after.images[0], before.images[0])
+    assert np.array_equal(after.images[1:], before.images[1:])
+
+
+BROKEN = {
+    "latin": ('[{"image": "0.jpg", "caption": "caf\u00e9"}]'.encode("latin-1"), "is not UTF-8"),
+    "half": (b'[{"image": "0.jpg", "cap', "not valid JSON"),
+    "object": (b'{"images": []}', "expected a list of objects"),
+    "no caption": (b'[{"image": "0.jpg"}]', "entry 0 lacks 'caption'"),
+    "no image": (b'[{"caption": "a"}]', "entry 0 lacks 'image'"),
+    "number": (b'[{"image": "0.jpg", "caption": [1]}]', "the captions of 0.jpg are not texts"),
+    "no name": (b'[{"image": 3, "caption": "a"}]', "the image of entry 0 has no file name"),
+    "empty": (b"[]", "holds no image"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_damaged_annotation_is_one_line(case: str, folder: Path, make: Make) -> None:
+    content, reason = BROKEN[case]
+    (folder / "dataset_flickr30k.json").unlink()
+    (folder / "flickr30k_test.json").write_bytes(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        make().test.ids  # noqa: B018
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_text(folder: Path, make: Make) -> None:
+    content = (folder / "dataset_flickr30k.json").read_bytes()
+    expected = make().test.captions
+    (folder / "dataset_flickr30k.json").write_bytes(b"\xef\xbb\xbf" + content)
+    assert make().test.captions == expected
+
+
+def test_what_is_missing_is_said(folder: Path, make: Make) -> None:
+    (folder / "dataset_flickr30k.json").unlink()
+    with pytest.raises(DataError, match=r"holds none of dataset_flickr30k\.json, flickr30k_test\.json"):
+        make().test.ids  # noqa: B018
+    with pytest.raises(DataError, match="flickr30k is in no package; use source=hub, or give a folder"):
+        make(None, source="package").test.ids  # noqa: B018
+    with pytest.raises(UsageError, match="did you mean flickr30k"):
+        make(name="flickr3k")
+
+
+def test_a_damaged_zip_is_one_line(folder: Path, make: Make) -> None:
+    (folder / "images.zip").write_bytes(b"PK nothing")
+    with pytest.raises(DataError, match=r"images\.zip cannot be read"):
+        make().test.ids  # noqa: B018

@@ -1,0 +1,231 @@
+"""Texts from files and from the package; every complaint is one line that names the place."""
+
+import io
+import json
+import tarfile
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from pitome.errors import DataError
+from pitome.tasks.text import files as text_files
+from pitome.tasks.text import sets as text_sets
+from pitome.tasks.text.files import assign, checksum, read_file, read_rows
+from pitome.tasks.text.sets import SETS, package_rows
+from pitome.tasks.text.split import SPLITS, hash_split, normalise, official_split
+
+ROWS = [("good film", 1), ("bad, bad film", 0), ('a "quoted"\nline', 1)]
+SST2 = SETS["sst2"]
+
+
+def write(path, rows=ROWS, column="text"):
+    if path.suffix == ".parquet":
+        table = pyarrow.table({column: [t for t, _ in rows], "label": [label for _, label in rows]})
+        pyarrow.parquet.write_table(table, path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({column: t, "label": label}) + "\n" for t, label in rows))
+    else:
+        import csv
+
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerows([(column, "label"), *rows])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+@pytest.mark.parametrize("column", ["text", "sentence"])
+def test_every_form_of_file_gives_the_same(tmp_path, suffix, column):
+    texts, labels = read_file(write(tmp_path / f"train{suffix}", column=column), SST2)
+    assert list(zip(texts, labels, strict=True)) == ROWS
+
+
+def test_labels_may_be_names_and_texts_long_or_in_any_script(tmp_path):
+    rows = [("x" * 100_000, "negative"), ("🙂 漢字 مرحبا\u2028ñ", "positive"), ("", "1")]
+    texts, labels = read_file(write(tmp_path / "train.csv", rows), SST2)
+    assert texts == [text for text, _ in rows] and labels == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "words,label\nx,1\n", "has no column sentence in row 1, it has words, label"),
+        ("a.jsonl", '{"text": "x"}\n', "has no column label in row 1"),
+        (
+            "a.csv",
+            "text,label\nx,1\ny,2\n",
+            r"row 2: label '2' is none of the classes 0 \(negative\), 1 \(positive\)",
+        ),
+        ("a.csv", "text,label\nx,1.5\n", "row 1: label '1.5' is none"),
+        ("a.jsonl", '{"text": "x", "label": -1}\n', "label -1 is none"),
+        ("a.jsonl", '{"text": "x", "label": true}\n', "label True is none"),
+        ("a.jsonl", '{"text": null, "label": 1}\n', "the text is None, not a string"),
+        ("a.jsonl", '{"text": "x"\n', "cannot be read"),
+        ("a.jsonl", "[1]\n", "line 1 is no object"),
+        ("a.csv", "text,label\nx\n", "label None is none"),
+        ("a.parquet", "no parquet", "cannot be read"),
+    ],
+    ids=[
+        "column",
+        "label-column",
+        "class",
+        "fraction",
+        "unlabelled",
+        "bool",
+        "null",
+        "cut",
+        "list",
+        "short",
+        "damaged",
+    ],
+)
+def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_file(path, SST2)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"text,label\n\xff\xfe,1\n")
+    with pytest.raises(DataError, match=r"a\.csv cannot be read"):
+        read_file(tmp_path / "a.csv", SST2)
+
+
+def local(name, kind, root):
+    return read_rows(name, kind, source="local", root=str(root), repository="", revision="")
+
+
+def test_splits_of_a_folder(tmp_path):
+    write(tmp_path / "train.csv")
+    write(tmp_path / "validation.csv", [("a", 1)])
+    write(tmp_path / "test.jsonl", [("b", 0)])
+    rows = local("imdb", "official", tmp_path)
+    assert rows.splits == ["test", *["train"] * 3, "validation"] and rows.source == "local"
+    rows = local("sst2", "official", tmp_path)
+    assert rows.splits == [*["train"] * 3, "test"], "SST-2 is tested on its validation split"
+
+
+def test_a_folder_without_splits_or_files(tmp_path):
+    (tmp_path / "read.me").touch()
+    with pytest.raises(DataError, match="holds no parquet, jsonl or csv file"):
+        local("imdb", "hash", tmp_path)
+    write(tmp_path / "reviews.csv")
+    rows = local("imdb", "hash", tmp_path)
+    assert rows.splits is None
+    assert assign(rows, "hash", "imdb") == [hash_split(text) for text, _ in ROWS]
+    with pytest.raises(DataError, match=r"name no splits.*data\.split=hash"):
+        assign(rows, "official", "imdb")
+
+
+def test_the_hash_looks_at_letters_and_digits_only():
+    same = ["The film's GOOD!", "the film ' s good !", "  \uff34\uff28\uff25 film-s good"]
+    assert len({normalise(text) for text in same}) == 1 and len({hash_split(text) for text in same}) == 1
+    assert normalise("!?") == "!?" and normalise(" 🙂 ") == "🙂", "nothing else to go by"
+    counts = [sum(hash_split(f"text {i}") == split for i in range(2000)) for split in SPLITS]
+    assert all(abs(count / 2000 - share) < 0.03 for count, share in zip(counts, (0.7, 0.1, 0.2), strict=True))
+
+
+def test_no_text_stands_on_two_sides_of_the_official_split():
+    texts = ["A film.", "a film", "b film", "b film!", "c", "c", "d"]
+    given = ["train", "test", "train", "validation", "test", "test", "train"]
+    assert official_split(texts, given) == [None, "test", None, "validation", "test", "test", "train"]
+
+
+def test_a_validation_split_is_taken_from_the_training_texts():
+    texts = [f"text {i}" for i in range(1000)]
+    out = official_split([*texts, texts[0]], ["train"] * 1000 + ["test"])
+    assert out[0] is None and out[-1] == "test"
+    assert 70 < out.count("validation") < 130 and out.count("train") > 850
+
+
+def test_the_checksum_names_texts_labels_and_order():
+    sums = {checksum(*data) for data in [(["a", "b"], [0, 1]), (["b", "a"], [0, 1]), (["a", "b"], [1, 1])]}
+    assert len(sums) == 3 and all(value.startswith("sha256:") for value in sums)
+
+
+@pytest.fixture
+def sdist(tmp_path, monkeypatch):
+    """A pretended download of the package, cut to six rows."""
+    monkeypatch.setenv("PITOME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(text_sets, "_POSITIVE", 2)
+    monkeypatch.setattr(text_sets, "_LABELLED", 5)
+
+    def make(rows):
+        inner, outer = io.BytesIO(), tmp_path / "vader.tar.gz"
+        for where, name, content in [
+            (
+                inner,
+                f"hutto_ICWSM_2014/{text_sets._SNIPPETS}",
+                "".join(f"{i}\t0.5\t{row}\r\n" for i, row in enumerate(rows)).encode(),
+            ),
+            (outer, "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz", inner),
+        ]:
+            content = content.getvalue() if isinstance(content, io.BytesIO) else content
+            target = {"fileobj": where} if where is inner else {"name": where}
+            with tarfile.open(mode="w:gz", **target) as archive:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+
+        def fetch(archive, unpack, target, *, otherwise):
+            if not target.is_dir():
+                target.mkdir(parents=True)
+                unpack(outer, target)
+            return target
+
+        monkeypatch.setattr(text_sets, "fetch_archive", fetch)
+
+    return make
+
+
+def test_the_package(sdist):
+    sdist(["good", "fine \u2013 é", "bad", "worse\u2028still", "dull", "of other origin"])
+    texts, labels = package_rows("or walk")
+    assert texts == ["good", "fine \u2013 é", "bad", "worse\u2028still", "dull"] and labels == [1, 1, 0, 0, 0]
+    rows = read_rows("rotten_tomatoes", "hash", source="package", root=None, repository="", revision="")
+    assert (rows.source, rows.texts) == ("package", texts)
+    rows = read_rows("rotten_tomatoes", "hash", source="auto", root=None, repository="", revision="")
+    assert rows.source == "package", "the cached package comes before the hub"
+
+
+def test_a_package_with_other_contents(sdist):
+    sdist(["good"])
+    with pytest.raises(DataError, match="has 2 rows; delete its folder"):
+        package_rows("or walk")
+
+
+def test_no_package_where_there_is_none():
+    for name, kind, message in [
+        ("imdb", "hash", "imdb is in no package"),
+        ("rotten_tomatoes", "official", "holds no official split"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            read_rows(name, kind, source="package", root=None, repository="", revision="")
+
+
+def test_the_hub_is_read_by_split(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(repo, pattern, **options):
+        asked.append((repo, pattern, options["revision"]))
+        return tmp_path
+
+    monkeypatch.setattr(text_files, "fetch_folder", fetch)
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train-00000-of-00001.parquet", column="sentence")
+    write(tmp_path / "data" / "validation-00000-of-00001.parquet", [("c", 1)], column="sentence")
+    rows = read_rows("sst2", "official", source="auto", root=None, repository="r/s", revision="abc")
+    assert rows.source == "hub" and rows.splits == ["train"] * 3 + ["test"]
+    assert asked == [("r/s", "data/train-*.parquet", "abc"), ("r/s", "data/validation-*.parquet", "abc")]
+
+
+def test_without_hub_and_package(monkeypatch):
+    def refuse(repo, pattern, *, otherwise, **options):
+        raise DataError(f"out of reach, {otherwise}")
+
+    monkeypatch.setattr(text_files, "fetch_folder", refuse)
+    with pytest.raises(DataError, match=r"out of reach, give a folder with data\.root"):
+        read_rows("imdb", "official", source="auto", root=None, repository="r/s", revision="abc")
