@@ -19,11 +19,11 @@ demo: setup ## merge tokens in a trained ViT, all methods, on 1,000 test images 
 test: setup ## the test suite
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "not nightly"
 
-lint: setup ## formatter, linter, types
-	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(PYTHON) -m mypy pitome run.py
+lint: setup ## formatter, linter, types, direction of imports
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(PYTHON) -m mypy && .venv/bin/lint-imports --no-cache
 
 bench: setup ## speed beside the unmerged model; MINUTES=n (25), REFERENCE=folder of the authors' code, QUICK=1
-	@$(PYTHON) scripts/bench.py --minutes $(MINUTES) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(QUICK),--quick)
+	@$(PYTHON) -m scripts.bench --minutes $(MINUTES) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(QUICK),--quick)
 
 report: setup ## tables and plots of all recorded runs, and the page of all results, results/index.html
 	@$(PYTHON) scripts/report.py

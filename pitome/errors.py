@@ -36,3 +36,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}available: {', '.join(options)}"
+
+
+class Unreadable(Exception):
+    """A sample that cannot be decoded; its message is the reason."""
+
+
+def one_line(problem: object) -> str:
+    """The message of an error without line breaks; the name of its kind if it has none."""
+    return " ".join(str(problem).split()) or type(problem).__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pitome.cli.show_tokens import main
+from pitome.runs.show_tokens import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

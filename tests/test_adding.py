@@ -23,10 +23,10 @@ from pitome.paper.outcome import WITHIN, outcome
 from pitome.records.store import Store
 from pitome.runs.job import Job
 from pitome.tasks.training import key_of
+from tests import ROOT
 from tests.conftest import write_idx
 from tests.tasks.text import tiny_text
 
-ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "adding.md").read_text()
 METHOD, MODEL, DATA, EXPERIMENT = re.split(r"^# (?=A.*of your own$)", TEXT, flags=re.MULTILINE)[1:]
 

@@ -11,20 +11,23 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import pitome
-from pitome.config import CONF, TEXT_SCHEDULES, Config, choices, text_split, validate
+from pitome.config import CONF, Config, choices
 from pitome.merge import registry
 from pitome.runs.compose import register_schema
+from pitome.runs.validate import TEXT_SCHEDULES, validate
+from pitome.tasks.built import preprocess_of
 from pitome.tasks.classification.data import build as build_data
-from pitome.tasks.classification.models import build_timm, preprocess_of
+from pitome.tasks.classification.models import build_timm
 from pitome.tasks.data import Preprocess
 from pitome.tasks.loggers import close_logger, open_logger
 from pitome.tasks.retrieval.data import build_retrieval
 from pitome.tasks.text.data import build_text
 from pitome.tasks.text.models import from_args
+from pitome.tasks.text.split import text_split
 from pitome.tasks.training import stage_of
+from tests import ROOT
 from tests.tasks.text.tiny_text import tokenizer
 
-ROOT = Path(__file__).parents[1]
 BACKBONES = ("dinov2_s", "siglip_b")  # models without a classifier
 GROUPS = ("task", "model", "merge", "data", "trainer", "logger")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pitome.config import validate
+from pitome.runs.validate import validate
 from tests.test_conf import config_of
 
 

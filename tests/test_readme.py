@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,8 @@ from pitome.records.schema import Record
 from pitome.records.store import Store
 from scripts.bench.groups import RATIO
 from scripts.bench.results import results
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 MODELS = {"Images": "vit_fmnist", "Text": "minilm", "Retrieval": "clip_scenes", "Questions": "llava_easyvqa"}
 
 

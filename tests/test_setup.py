@@ -4,7 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 TARGETS = {"setup", "demo", "test", "lint", "bench", "report", "clean", "nightly"}
 
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 import pitome
-from pitome.config import import_modules
 from pitome.merge import registry
+from pitome.runs.validate import import_modules
 from tests.adapters.tiny import PATCH, images, mae, vit
 from tests.adapters.tiny_text import batch, bert, sentence
 

@@ -14,8 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import pitome
-
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 SCRIPT = """
 import sys
@@ -115,7 +114,7 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert tops == {"pitome", f"pitome-{pitome.__version__}.dist-info"}
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "pitome").rglob("*.py")}
     assert code == {name for name in names if name.endswith(".py")}
-    weights = {path.name for path in (ROOT / "pitome" / "models" / "weights").glob("*.safetensors")}
+    weights = {path.name for path in (ROOT / "pitome" / "sources" / "shipped").glob("*.safetensors")}
     assert weights == {Path(name).name for name in names if name.endswith(".safetensors")}
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pitome.config import GROUPS
 from pitome.merge import plugins
-
-GROUPS = ("task", "model", "merge", "data", "trainer", "logger", "experiment")
 
 _INTRO = """\
 Token merging in transformers: reproduced, compared and used.

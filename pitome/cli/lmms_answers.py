@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pitome.config import HALVES
 from pitome.errors import UsageError
 from pitome.runs.compose import check_command_line, register_schema
 from pitome.runs.environment import resolve_device
-from pitome.runs.job import patch_model
-from pitome.tasks.retrieval.data import normalise, prepare
+from pitome.runs.validate import HALVES
+from pitome.tasks.base import patch_model
+from pitome.tasks.images import normalise, prepare
 from pitome.tasks.vqa.models import Llava, build
 from pitome.tasks.vqa.tokenizers import IMAGE
 

@@ -118,7 +118,7 @@ def _run(argv: list[str], experiments: list[str]) -> int:
         show(ordered, typed)
     if experiments:
         from pitome.report.items import show_outcome
-        from pitome.tasks.loggers import log_sweep
+        from pitome.runs.sweep_log import log_sweep
 
         store = ordered[0].store
         tables = [show_outcome(word, store) for word in experiments]

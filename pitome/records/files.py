@@ -9,7 +9,8 @@ import secrets
 import time
 from pathlib import Path
 
-from pitome.records.schema import RecordError, one_line
+from pitome.errors import one_line
+from pitome.records.schema import RecordError
 
 TEMPORARY = ".tmp"
 STALE_SECONDS = 3600.0

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from pitome.errors import PitomeError
+from pitome.errors import PitomeError, one_line
 from pitome.records.decode import decode
 from pitome.records.identity import run_id
 
@@ -290,11 +290,6 @@ def from_json(text: str | bytes, name: str) -> Record:
     except ValueError as problem:
         raise RecordError(f"{name} is damaged: {one_line(problem)}") from None
     return record
-
-
-def one_line(problem: object) -> str:
-    """A message without line breaks, as `error` holds it."""
-    return " ".join(str(problem).split())
 
 
 def _check(record: Record) -> None:

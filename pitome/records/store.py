@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pitome.errors import one_line
 from pitome.records.files import TEMPORARY, remove_if_stale, write_atomically
-from pitome.records.schema import OutcomesFile, Record, RecordError, from_json, one_line, to_json
+from pitome.records.schema import OutcomesFile, Record, RecordError, from_json, to_json
 
 if TYPE_CHECKING:
     import numpy as np

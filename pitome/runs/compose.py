@@ -17,23 +17,13 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pitome.cli.help import GROUPS
-from pitome.config import (
-    CONF,
-    Amount,
-    Config,
-    choices,
-    find_any,
-    import_modules,
-    own_folder,
-    validate,
-)
-from pitome.errors import CheckpointError, UsageError, nearest
+from pitome.config import CONF, GROUPS, Amount, Config, choices, own_folder
+from pitome.errors import CheckpointError, UsageError, nearest, one_line
 from pitome.merge import plugins
 from pitome.records.store import Store
 from pitome.runs import own_files
+from pitome.runs.validate import check_folder, find_any, import_modules, validate
 from pitome.sources.weights import check_hub
-from pitome.tasks.own_folder import check_folder
 
 
 class OwnFolder(SearchPathPlugin):
@@ -199,8 +189,3 @@ def _unknown_key(key: str, overrides: list[str]) -> str:
     )
     prefix = f"{parent}." if isinstance(node, dict | DictConfig) else ""
     return f"unknown key {key}; {nearest(prefix + name, [prefix + str(word) for word in beside])}"
-
-
-def one_line(problem: object) -> str:
-    """An error's text without line breaks."""
-    return " ".join(str(problem).split()) or type(problem).__name__

@@ -110,7 +110,7 @@ def without_sweep(chosen: Chosen, argv: Sequence[str]) -> int | None:
         return None
     rest = [a for a in argv if _key(a) != GROUP and a not in ("-m", "--multirun")]
     if chosen.experiment.kind == PICTURES:
-        from pitome.cli import show_tokens
+        from pitome.runs import show_tokens
 
         given = {_key(argument) for argument in rest}
         own = values.picture(chosen.experiment, offline=chosen.offline)

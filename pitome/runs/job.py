@@ -19,37 +19,20 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import (
-    Amount,
-    Config,
-    MergeConfig,
-    import_modules,
-    model_label,
-    own_model,
-    portable,
-    validate,
-)
-from pitome.errors import PitomeError
+from pitome.config import Amount, Config, MergeConfig, model_label, own_model, portable
+from pitome.errors import PitomeError, one_line
 from pitome.measure.memory import peak_memory
 from pitome.records.claims import Taken, claim
 from pitome.records.decode import decode
 from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
-from pitome.records.schema import (
-    DataInfo,
-    Headline,
-    MethodInfo,
-    ModelInfo,
-    Record,
-    WeightsInfo,
-    one_line,
-)
+from pitome.records.schema import DataInfo, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
 from pitome.records.store import Store
 from pitome.runs import control
 from pitome.runs.environment import describe_environment, resolve_device
 from pitome.runs.token_pictures import of_run
-from pitome.tasks.base import Layers, Task, task_class
+from pitome.runs.validate import import_modules, validate
+from pitome.tasks.base import Layers, Task, patch_model, task_class
 from pitome.tasks.loggers import close_logger, open_logger
 from pitome.tasks.training import key_of, write_card
 
@@ -303,25 +286,6 @@ class Job:
             method=self.method,
             headline=self.headline,
         )
-
-
-def patch_model(
-    model: nn.Module, config: Config, amount: Amount, input_size: int | tuple[int, int] | None = None
-) -> Patched | None:
-    """Merge as the configuration says; None for the unmerged model, which stays untouched."""
-    if config.merge.name == UNMERGED:
-        return None
-    return pitome.patch(
-        model,
-        config.merge.name,
-        ratio=amount.ratio,
-        r=amount.r,
-        inflection=amount.inflection,
-        flops=amount.flops,
-        input_size=input_size,
-        layers=amount.layers,
-        **config.merge.options,
-    )
 
 
 def method_info(patched: Patched | None, amount: Amount, layers: Layers) -> MethodInfo:

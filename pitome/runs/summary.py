@@ -17,8 +17,8 @@ from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.report import plots, tables
 from pitome.runs.job import Finished
+from pitome.runs.sweep_log import log_sweep
 from pitome.runs.token_pictures import picture
-from pitome.tasks.loggers import log_sweep
 
 
 def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
-from pitome.config import Amount, Config, validate
+from pitome.config import Amount, Config
 from pitome.errors import PitomeError, UsageError
 from pitome.merge import registry
 from pitome.records.files import write_atomically
 from pitome.records.identity import UNMERGED
 from pitome.report.pictures.draw import draw, draw_subject
 from pitome.runs.environment import resolve_device
+from pitome.runs.validate import validate
 from pitome.sources.images import Picture
 from pitome.tasks.base import Task, task_class
 

@@ -110,3 +110,6 @@ def checksum(images: np.ndarray, labels: np.ndarray) -> str:
     digest = hashlib.sha256(images.tobytes())
     digest.update(labels.tobytes())
     return f"sha256:{digest.hexdigest()}"
+
+
+VALIDATION = 5_000  # the last training images; model selection never sees the test split

@@ -13,10 +13,19 @@ import lightning
 import torch
 from torch import nn
 
+import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config
+from pitome.config import (
+    Amount,
+    Config,
+)
 from pitome.errors import UsageError
-from pitome.records.schema import Cost, Headline, Throughput
+from pitome.records.identity import UNMERGED
+from pitome.records.schema import (
+    Cost,
+    Headline,
+    Throughput,
+)
 from pitome.sources.weights import Weights
 from pitome.tasks.subject import Subject
 
@@ -111,3 +120,22 @@ class Task(ABC):
 def task_class(name: str) -> type[Task]:
     """The class behind `task=<name>`; a name of conf/task is one of this package's modules."""
     return importlib.import_module(f"pitome.tasks.{name}.task").TASK
+
+
+def patch_model(
+    model: nn.Module, config: Config, amount: Amount, input_size: int | tuple[int, int] | None = None
+) -> Patched | None:
+    """Merge as the configuration says; None for the unmerged model, which stays untouched."""
+    if config.merge.name == UNMERGED:
+        return None
+    return pitome.patch(
+        model,
+        config.merge.name,
+        ratio=amount.ratio,
+        r=amount.r,
+        inflection=amount.inflection,
+        flops=amount.flops,
+        input_size=input_size,
+        layers=amount.layers,
+        **config.merge.options,
+    )

@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 
 
-class Unreadable(Exception):
-    """A sample that cannot be decoded; its message is the reason."""
-
-
 @dataclass
 class DataInfo:
     """Where the samples of one split came from; stands in every record.

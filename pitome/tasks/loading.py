@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pitome.errors import DataError
-from pitome.tasks.data import DataInfo, Unreadable
+from pitome.errors import DataError, Unreadable
+from pitome.tasks.data import DataInfo
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample indices [B]
 
@@ -66,3 +66,18 @@ class TolerantLoader(DataLoader):
 def identity(batch: Any) -> Any:
     """For datasets that make whole batches themselves."""
     return batch
+
+
+class Steps(Sampler[int]):
+    """Numbers of batches, counted over all epochs: an epoch goes on where `done()` batches end, also in
+    a resumed training."""
+
+    def __init__(self, per_epoch: int, done: Callable[[], int]) -> None:
+        self.per_epoch, self.done = per_epoch, done
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.done() // self.per_epoch * self.per_epoch
+        return iter(range(start, start + self.per_epoch))

@@ -7,7 +7,6 @@ import io
 import json
 import netrc
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +14,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from PIL import Image
 
 from pitome.config import LoggerConfig
-from pitome.report.cells import NOTHING
-from pitome.report.rendering import Table
 
 
 def open_logger(
@@ -33,7 +30,7 @@ def open_logger(
         logger: Logger = CSVLogger(folder / "csv", name=name)
         logger.log_hyperparams(settings)
         return logger
-    return WandbLogger(experiment=_start(config, name, settings, folder, key or _key(name, settings)))
+    return WandbLogger(experiment=start(config, name, settings, folder, key or logger_key(name, settings)))
 
 
 def close_logger(
@@ -57,25 +54,7 @@ def close_logger(
         wandb.finish(exit_code=int(failed))
 
 
-def log_sweep(config: LoggerConfig, tables: Sequence[Table], picture: Path | None, folder: Path) -> None:
-    """The tables of a sweep and the PNG of its methods side by side, as one W&B run in the sweep's group.
-    Other loggers keep none."""
-    if config.name != "wandb" or config.group is None:
-        return
-    import wandb
-
-    run = _start(config, config.group, {}, folder, _key("comparison", config.group), kind="comparison")
-    logged: dict[str, Any] = {
-        table.title: wandb.Table(columns=list(table.header), data=_values(table.rows), allow_mixed_types=True)
-        for table in tables
-    }
-    if picture is not None:
-        logged["tokens"] = wandb.Image(str(picture))
-    run.log(logged)
-    wandb.finish()
-
-
-def _start(
+def start(
     config: LoggerConfig,
     name: str,
     settings: dict[str, Any],
@@ -101,23 +80,12 @@ def _start(
     )
 
 
-def _key(name: str, settings: object) -> str:
+def logger_key(name: str, settings: object) -> str:
     """16 hexadecimal digits, equal for equal runs whatever logs them."""
     if isinstance(settings, dict):
         settings = {key: value for key, value in settings.items() if key not in ("logger", "rerun", "device")}
     text = json.dumps([name, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _values(rows: Sequence[Sequence[str]]) -> list[list[Any]]:
-    """Columns of numbers as numbers, so that W&B can sort and plot them."""
-    columns = []
-    for column in zip(*rows, strict=True):
-        try:
-            columns.append([None if cell == NOTHING else float(cell) for cell in column])
-        except ValueError:
-            columns.append(list(column))
-    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _mode() -> Literal["online", "offline", "disabled", "shared"] | None:

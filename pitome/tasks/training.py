@@ -22,9 +22,6 @@ from pitome.config import Amount, Config, DataConfig, StageConfig, TrainerConfig
 from pitome.records.files import write_atomically
 from pitome.records.identity import UNMERGED
 from pitome.sources.folders import check_root, folder_fingerprint
-from pitome.tasks.classification.data import build as build_data
-from pitome.tasks.classification.models import build, build_timm, fit_state
-from pitome.tasks.classification.module import Classification, Recipe
 from pitome.tasks.loggers import open_logger
 
 
@@ -47,8 +44,8 @@ def train(
     accelerator: str,
     precision: str,
     logger: Logger | bool,
+    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]],
     prepare: Callable[[nn.Module], object] = lambda model: None,
-    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = fit_state,
 ) -> nn.Module:
     """Run `stages` one after another; each starts from the weights of the one before.
 
@@ -124,57 +121,6 @@ class EpochLog(Callback):
             file.write(json.dumps(line) + "\n")
 
 
-def train_from_config(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
-    """Train what `config` describes; return the configuration that tests the result, and the folder.
-
-    The folder is results/train/<model>-<key>, its key a hash of all that the weights depend on: the
-    same command goes on where it was cut off.
-    """
-    folder = Path(config.results).parent / "train" / f"{config.model.name}-{key_of(config, amount)}"
-    weights = config.weights or "random"
-    model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
-    preprocess = build(model_config, "random").preprocess
-
-    def data(batch_size: int, number: int = 0) -> Any:
-        return build_data(
-            data_config,
-            preprocess,
-            batch_size=batch_size,
-            source=config.source,
-            workers=config.trainer.workers,
-        )
-
-    classes = data(1).train_info.classes
-
-    def make(patch_size: int | None) -> nn.Module:
-        args = dict(config.model.args) | {"num_classes": classes}
-        if config.trainer.drop_path:
-            args["drop_path_rate"] = config.trainer.drop_path
-        if patch_size is not None:
-            args["patch_size"] = patch_size
-        model = build_timm(config.model.arch, args)
-        if weights != "random":
-            start = fit_state(build(model_config, weights).model.state_dict(), model)
-            own = model.state_dict()
-            # A head for other classes starts afresh.
-            model.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in start.items()})
-        return model
-
-    path = train_stages(
-        config,
-        amount,
-        device,
-        folder,
-        make,
-        data,
-        lambda model, recipe: Classification(model, classes, recipe),
-    )
-    args = dict(config.model.args) | {"num_classes": classes}
-    return dataclasses.replace(
-        config, weights=str(path), model=dataclasses.replace(config.model, args=args)
-    ), folder
-
-
 def train_stages(
     config: Config,
     amount: Amount,
@@ -183,13 +129,13 @@ def train_stages(
     make: Callable[[int | None], nn.Module],
     data: Callable[[int, int], lightning.LightningDataModule],
     module: Callable[[nn.Module, Recipe], lightning.LightningModule],
-    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = fit_state,
+    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]],
 ) -> Path:
     """The stages of conf/trainer as `train` runs them, with merging if the configuration asks for it;
     returns the file of the weights, `<model>.safetensors` in `folder`."""
 
     def prepare(model: nn.Module) -> None:
-        from pitome.runs.job import patch_model
+        from pitome.tasks.base import patch_model
 
         if config.merge.name != UNMERGED and amount.ratio != 1.0:
             patch_model(model, config, amount)
@@ -279,3 +225,23 @@ def _own_data(data: DataConfig) -> list[str]:
     """A set of one's own goes by its files, which may change under one name."""
     root = check_root(data.root) if data.root is not None else None
     return [data.name, *data.classes, data.repository if root is None else folder_fingerprint(root)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one stage of training runs.
+
+    epochs: passes over the training images; lr: peak learning rate of AdamW; warmup: epochs of
+    linear warm-up, then cosine to `min_lr`; mixup, cutmix: alpha of timm's Mixup, 0 is off;
+    smoothing: of the labels; clip: maximal norm of the gradient.
+    """
+
+    epochs: int
+    lr: float
+    min_lr: float
+    weight_decay: float
+    warmup: float
+    mixup: float
+    cutmix: float
+    smoothing: float
+    clip: float

@@ -27,7 +27,7 @@ _OF = {"export": SMALL, "scaling": SMALL, "reference": SMALL, "llava": CLIP}
 
 @dataclass(frozen=True)
 class Choice:
-    """The options of scripts/bench.py; None: not given."""
+    """The options of python -m scripts.bench; None: not given."""
 
     results: Path
     parts: Sequence[str] = PARTS

@@ -18,7 +18,7 @@ OF_CELL = ("git_revision", "git_dirty", "load")
 """Conditions that change from cell to cell; each keeps its own, under `measured`."""
 
 ROOT = Path(__file__).parents[2]
-CODE = [f"pitome/{part}" for part in ("adapters", "bench", "measure", "merge", "models")]
+CODE = ["pitome/adapters", "pitome/measure", "pitome/merge", "scripts/bench"]
 """What a time depends on."""
 
 Parts = dict[str, dict[str, Any]]

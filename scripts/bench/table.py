@@ -12,7 +12,7 @@ from scripts.bench.record import cells as every_cell
 from scripts.bench.record import short
 from scripts.bench.results import Result, exponent, interval, results
 
-HEAD = """<!-- Written by scripts/bench.py; change that, not this. -->
+HEAD = """<!-- Written by python -m scripts.bench; change that, not this. -->
 # Speed
 
 Both sides in one process, taken in turn; medians of the rounds' ratios with 95 % intervals from order

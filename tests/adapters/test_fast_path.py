@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +16,9 @@ import pitome
 from pitome.adapters.core import mean_of_heads
 from pitome.merge.fast_path import reference_path
 from pitome.tasks.classification import models as vision
+from tests import DATA, ROOT
 
-CONF = Path(__file__).parents[2] / "conf" / "model" / "vit_fmnist.yaml"
-DATA = Path(__file__).parents[1] / "data"
+CONF = ROOT / "conf" / "model" / "vit_fmnist.yaml"
 METHODS = ["pitome", "tome", "tofu", "diffrate", "pitome_repo", "tome_repo", "tofu_repo", "diffrate_repo"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -22,11 +21,11 @@ from pitome.adapters.open_clip import OpenClipAdapter, TrunkAdapter
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.measure.flops import count_flops
 from pitome.merge.costs import authors_macs, closed_form
+from tests import GOLDEN
 from tests.adapters.tiny import randomise
 from tests.adapters.tiny_clip import TEXT, VISION, clip, images, tower
 
-ROOT = Path(__file__).parents[1] / "data" / "golden"
-INDEX = json.loads((ROOT / "clip.json").read_text())
+INDEX = json.loads((GOLDEN / "clip.json").read_text())
 CUSTOM = {
     "qk_norm": True,
     "scale_heads": True,
@@ -61,8 +60,8 @@ def test_parity(case: dict[str, Any]) -> None:
     config = recorded["config"]
     names = ("image_size", "patch_size", "width", "layers", "heads", "output_dim")
     model: Any = VisionTransformer(**{name: config[name] for name in names}, mlp_ratio=4.0).eval()
-    model.load_state_dict(load_file(ROOT / recorded["weights"]), strict=True)
-    want, x = load_file(ROOT / case["file"]), load_file(ROOT / recorded["inputs"])["x"]
+    model.load_state_dict(load_file(GOLDEN / recorded["weights"]), strict=True)
+    want, x = load_file(GOLDEN / case["file"]), load_file(GOLDEN / recorded["inputs"])["x"]
     blocks: list[Tensor] = []
     for block in model.transformer.resblocks:
         block.register_forward_hook(lambda module, args, output: blocks.append(output))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
 import pitome
+from tests import GOLDEN
 
-ROOT = Path(__file__).parents[1] / "data" / "golden"
-INDEX = json.loads((ROOT / "model.json").read_text())
+INDEX = json.loads((GOLDEN / "model.json").read_text())
 MODELS = {model["name"]: model for model in INDEX["models"]}
 
 
@@ -27,7 +26,7 @@ def build(model: dict[str, Any]) -> VisionTransformer:
         kwargs |= {"global_pool": "avg", "fc_norm": True}
     cls = VisionTransformerDistilled if config.get("distilled") else VisionTransformer
     built = cls(**kwargs, mlp_ratio=config["mlp_ratio"], qkv_bias=config["qkv_bias"])
-    built.load_state_dict(load_file(ROOT / model["weights"]), strict=True)
+    built.load_state_dict(load_file(GOLDEN / model["weights"]), strict=True)
     return built.eval()
 
 
@@ -53,8 +52,8 @@ def close(got: torch.Tensor, want: torch.Tensor, case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", INDEX["cases"], ids=lambda case: case["name"])
 def test_parity(case: dict[str, Any]) -> None:
     model = build(MODELS[case["model"]])
-    want = load_file(ROOT / case["file"])
-    x = load_file(ROOT / MODELS[case["model"]]["inputs"])["x"]
+    want = load_file(GOLDEN / case["file"])
+    x = load_file(GOLDEN / MODELS[case["model"]]["inputs"])["x"]
     blocks: list[torch.Tensor] = []
     for block in model.blocks:
         block.register_forward_hook(lambda module, args, output: blocks.append(output))
@@ -76,4 +75,4 @@ def test_parity(case: dict[str, Any]) -> None:
     pitome.remove(model)
     plain = next(c for c in INDEX["cases"] if c["model"] == case["model"] and c["method"] == "none")
     with torch.no_grad():
-        close(model(x), load_file(ROOT / plain["file"])["logits"], plain)
+        close(model(x), load_file(GOLDEN / plain["file"])["logits"], plain)

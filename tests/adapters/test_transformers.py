@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,10 +29,10 @@ from transformers import (
 import pitome
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import authors_macs
+from tests import GOLDEN
 from tests.adapters.tiny_text import BUILD, LONGEST, batch, bert, distilbert, seeded, sentence, settings
 
-ROOT = Path(__file__).parents[1] / "data" / "golden"
-INDEX = json.loads((ROOT / "text.json").read_text())
+INDEX = json.loads((GOLDEN / "text.json").read_text())
 MODELS = {model["name"]: model for model in INDEX["models"]}
 BARE = [name for name in pitome.methods() if not name.endswith("_repo")]
 LENGTHS = (23, 7, 1, 2, 15)  # every length differs; 1 and 2 have nothing to merge
@@ -63,8 +62,8 @@ def test_parity(case: dict[str, Any]) -> None:
         "distilbert": (DistilBertConfig, DistilBertForSequenceClassification),
     }[recorded["family"]]
     model = cls(config(**recorded["config"])).eval()
-    model.load_state_dict(load_file(ROOT / recorded["weights"]), strict=True)
-    inputs, want = load_file(ROOT / recorded["inputs"]), load_file(ROOT / case["file"])
+    model.load_state_dict(load_file(GOLDEN / recorded["weights"]), strict=True)
+    inputs, want = load_file(GOLDEN / recorded["inputs"]), load_file(GOLDEN / case["file"])
     margins, options, method = case["params"].get("margins"), {}, case["method"]
     if margins is not None and len(set(margins)) == 1:
         options = {"margin": margins[0], "margin_slope": 0.0}

@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,10 +31,10 @@ from transformers import (
 import pitome
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import authors_macs
+from tests import GOLDEN
 from tests.adapters.tiny_vision import BUILD, blip2_retrieval, blip_retrieval, clip, images, output, vit
 
-ROOT = Path(__file__).parents[1] / "data" / "golden"
-INDEX = json.loads((ROOT / "vision.json").read_text())
+INDEX = json.loads((GOLDEN / "vision.json").read_text())
 MODELS = {model["name"]: model for model in INDEX["models"]}
 BARE = [name for name in pitome.methods() if not name.endswith("_repo")]
 IMAGES = images()
@@ -86,7 +85,7 @@ def translate(state: dict[str, Tensor], gamma: tuple[str, ...]) -> dict[str, Ten
 
 
 def build(recorded: dict[str, Any], gamma: tuple[str, ...] = ("gamma_1", "gamma_2")) -> Any:
-    config, weights = recorded["config"], load_file(ROOT / recorded["weights"])
+    config, weights = recorded["config"], load_file(GOLDEN / recorded["weights"])
     if recorded["family"] == "clip":
         model = CLIPVisionModelWithProjection(CLIPVisionConfig(**config)).eval()
         model.load_state_dict(weights, strict=True)
@@ -129,7 +128,7 @@ def call(case: dict[str, Any], depth: int) -> tuple[str, dict[str, Any]]:
 @pytest.mark.parametrize("case", INDEX["cases"], ids=lambda case: case["name"])
 def test_parity(case: dict[str, Any]) -> None:
     recorded = MODELS[case["model"]]
-    inputs, want = load_file(ROOT / recorded["inputs"]), load_file(ROOT / case["file"])
+    inputs, want = load_file(GOLDEN / recorded["inputs"]), load_file(GOLDEN / case["file"])
     # What the authors' patch computes on a tower with gamma_1, which it leaves out.
     dropped = case["model"] == "eva_vit_gamma_a" and case["method"] == "pitome"
     model = build(recorded, ("gamma_2",) if dropped else ("gamma_1", "gamma_2"))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-from scripts.bench import groups, main, record, run, timing
+from scripts.bench import groups, record, run, timing
 from scripts.bench.choice import Choice
+from scripts.bench.command import main
 from scripts.bench.groups import QUICK_MODEL, Group
 from scripts.bench.subjects import Subject
+from tests import ROOT
 from tests.adapters.tiny import images, vit
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +149,7 @@ def test_the_keys_of_what_is_measured_stay():
 def test_what_text_decides_is_told_before_torch_is_imported(words, tmp_path):
     (tmp_path / "file").write_text("")
     words = [word.format(file=tmp_path / "file") for word in words]
-    code = f"import sys; from scripts.bench import main; assert main({words}) == 2; "
+    code = f"import sys; from scripts.bench.command import main; assert main({words}) == 2; "
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

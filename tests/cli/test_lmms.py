@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +9,7 @@ from PIL import Image
 
 from pitome.cli.lmms import NAME, chunks, cut, options_of, register
 from pitome.errors import UsageError
-
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 
 def test_a_tasks_generation_settings():

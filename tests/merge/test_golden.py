@@ -8,7 +8,6 @@ method uses).
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +21,9 @@ from pitome.merge.methods.pitome import PitomeOptions, energy_plan
 from pitome.merge.methods.tofu import TofuRepoOptions
 from pitome.merge.methods.tome import TomeRepoOptions
 from pitome.merge.plan import Plan, Tokens, cosine, rank
+from tests import GOLDEN
 
-ROOT = Path(__file__).parents[1] / "data" / "golden"
-CASES = json.loads((ROOT / "function.json").read_text())["cases"]
+CASES = json.loads((GOLDEN / "function.json").read_text())["cases"]
 
 
 def cases(*groups: str) -> pytest.MarkDecorator:
@@ -43,7 +42,7 @@ def check(case: dict[str, Any], name: str, got: Tensor, want: Tensor) -> None:
 
 def load(case: dict[str, Any], **changes: Any) -> tuple[dict[str, Tensor], Tokens, int]:
     """Tensors of a case, its tokens and the number to remove."""
-    data, params = load_file(ROOT / case["file"]), case["params"]
+    data, params = load_file(GOLDEN / case["file"]), case["params"]
     x = data["x"]
     values: dict[str, Any] = {
         "x": x,
@@ -181,7 +180,7 @@ def test_tofu_of_the_repository(case):
 
 @cases("diffrate_merge")
 def test_diffrate_merge(case):
-    x = load_file(ROOT / case["file"])["x"]
+    x = load_file(GOLDEN / case["file"])["x"]
     by_position = torch.arange(x.shape[1], 0, -1.0).expand(x.shape[:2])
     data, tokens, remove = load(case, cls_attention=by_position)
     plan = registry.get("diffrate").plan(tokens, remove, registry.get("diffrate").options())
@@ -200,7 +199,7 @@ def test_diffrate_merge(case):
 
 @cases("diffrate_block")
 def test_diffrate_block(case):
-    attention = load_file(ROOT / case["file"])["attn"].mean(dim=1)[:, 0]
+    attention = load_file(GOLDEN / case["file"])["attn"].mean(dim=1)[:, 0]
     data, tokens, remove = load(case, cls_attention=attention)
     params = case["params"]
     for name in ("diffrate", "diffrate_repo"):

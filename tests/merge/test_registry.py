@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -18,9 +17,10 @@ from pitome.errors import UsageError
 from pitome.merge import registry
 from pitome.merge.checks import explain
 from pitome.merge.registry import Guarantees, MethodOptions, register
+from tests import ROOT
 from tests.merge.support import FAMILIES
 
-CONF = Path(__file__).parents[2] / "conf" / "merge"
+CONF = ROOT / "conf" / "merge"
 NAMES = [
     "diffrate",
     "diffrate_repo",

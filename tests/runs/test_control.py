@@ -22,8 +22,8 @@ from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.runs.control import check_resizable, fit, grids
 from pitome.tasks.classification.fashion_mnist import Images
-from pitome.tasks.classification.images import make_transform
 from pitome.tasks.data import Preprocess
+from pitome.tasks.images import make_transform
 from pitome.tasks.measuring import architecture_of
 
 Run = Callable[..., int]

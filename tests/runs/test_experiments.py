@@ -143,7 +143,7 @@ def test_an_unknown_one_is_one_line(words: list[str], capsys: pytest.CaptureFixt
 
 
 def test_a_picture_is_drawn_by_show_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pitome.cli import show_tokens
+    from pitome.runs import show_tokens
 
     seen: list[list[str]] = []
     monkeypatch.setattr(show_tokens, "main", lambda argv: seen.append(argv) or 0)
@@ -163,7 +163,7 @@ def test_a_point_of_every_experiment_is_a_configuration(
 ) -> None:
     """Of each sweep the first points of a method each: composing all of them would take a minute."""
     monkeypatch.setattr(
-        "pitome.config.find_weights", lambda *_: None
+        "pitome.runs.validate.find_weights", lambda *_: None
     )  # whether there are any is not at issue
     points = loading.choose(word).points
     first = {p["merge"]: i for i, p in reversed(list(enumerate(points, 1)))}
@@ -212,7 +212,7 @@ def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(
     logged: list[tuple[Any, ...]] = []
     done = SimpleNamespace(store=Store(tmp_path / "results" / "runs"), runs=[])
     monkeypatch.setattr("pitome.runs.job.run", lambda *args, **kwargs: done)
-    monkeypatch.setattr("pitome.tasks.loggers.log_sweep", lambda *given: logged.append(given))
+    monkeypatch.setattr("pitome.runs.sweep_log.log_sweep", lambda *given: logged.append(given))
     monkeypatch.setattr("sys.argv", ["run.py"])
     words = [
         "-m",

@@ -15,6 +15,7 @@ from PIL import Image
 from pitome.cli.main import group_of
 from pitome.config import LoggerConfig
 from pitome.report.rendering import Table
+from pitome.runs import sweep_log
 from pitome.tasks import loggers
 
 CONFIG = LoggerConfig(name="wandb", project="p", group="merge=tome,tofu")
@@ -112,7 +113,7 @@ def test_the_tables_of_a_sweep_are_tables(wandb: Wandb, tmp_path: Path) -> None:
         "quality", [], ["Method", "Top-1 %", "Plan %"], [["none", "88.52", "-"], ["tome", "88.4", "1"]]
     )
     for _ in range(2):
-        loggers.log_sweep(CONFIG, [table], tmp_path / "tokens.png", tmp_path)
+        sweep_log.log_sweep(CONFIG, [table], tmp_path / "tokens.png", tmp_path)
     first, second = wandb.started
     assert first == second and (first["group"], first["job_type"]) == (CONFIG.group, "comparison")
     logged = wandb.logged[0]
@@ -122,8 +123,8 @@ def test_the_tables_of_a_sweep_are_tables(wandb: Wandb, tmp_path: Path) -> None:
 
 
 def test_a_single_run_has_no_comparison(wandb: Wandb, tmp_path: Path) -> None:
-    loggers.log_sweep(dataclasses.replace(CONFIG, group=None), [], None, tmp_path)
-    loggers.log_sweep(LoggerConfig(name="csv", group="g"), [], None, tmp_path)
+    sweep_log.log_sweep(dataclasses.replace(CONFIG, group=None), [], None, tmp_path)
+    sweep_log.log_sweep(LoggerConfig(name="csv", group="g"), [], None, tmp_path)
     assert wandb.started == []
 
 

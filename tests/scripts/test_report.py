@@ -10,9 +10,8 @@ from types import ModuleType
 import pytest
 
 from pitome.records import Store
+from tests import ROOT
 from tests.records.examples import example, outcomes
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")

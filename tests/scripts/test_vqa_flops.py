@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,7 @@ import pitome
 from pitome.measure.flops import count_flops
 from pitome.tasks.vqa.costs import answering
 from pitome.tasks.vqa.models import build_model
-
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,7 @@ from pitome.sources.images import Picture
 from pitome.tasks.classification.data import build as build_data
 from pitome.tasks.classification.models import build
 from pitome.tasks.data import Preprocess
-from pitome.tasks.samples import Samples, class_names, from_data, from_file, join, one_per_class
-from pitome.tasks.subject import Subject
+from pitome.tasks.subject import Samples, Subject, class_names, from_data, from_file, join, one_per_class
 
 _MOST, _FEW = 20, 10  # with more classes than a page holds: so many images
 

@@ -13,7 +13,7 @@ from pitome.report.pictures import cells
 from pitome.report.pictures.colours import NONE, colour
 from pitome.report.pictures.groups import DROPPED, Followed
 from pitome.report.pictures.page import GREEN, GREY, INK, RED, Cell, Page, Row, Text
-from pitome.tasks.samples import Samples
+from pitome.tasks.subject import Samples
 
 _TITLE = "Patches that ended up in one token"
 _FEW = 6  # columns that have room for large cells

@@ -16,12 +16,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
-from pitome.sources.fashion_mnist import CLASSES, SIZE, Place, checksum, locate, read_split
+from pitome.sources.fashion_mnist import CLASSES, SIZE, VALIDATION, Place, checksum, locate, read_split
 from pitome.tasks.data import DataInfo, Preprocess
 from pitome.tasks.loading import Batch, identity
 from pitome.tasks.selection import STRATIFIED, stratified_selection
-
-VALIDATION = 5_000  # the last training images; model selection never sees the test split
 
 
 def jitter(images: Tensor, padding: int = 2) -> Tensor:

@@ -14,9 +14,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from pitome.errors import DataError
+from pitome.errors import DataError, Unreadable
 from pitome.sources.folders import fingerprint
-from pitome.tasks.data import Unreadable
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 

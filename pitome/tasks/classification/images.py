@@ -10,21 +10,19 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 import lightning
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from pitome.errors import DataError
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
 from pitome.tasks.classification.files import Folder, ImageSet, Parquet, parquet_files
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
+from pitome.tasks.images import make_transform
 from pitome.tasks.loading import Tolerant, TolerantLoader, collate_tolerant
 from pitome.tasks.selection import STRATIFIED, stratified_selection
 
@@ -49,40 +47,6 @@ class Samples(Dataset):
         index = int(self.ids[position])
         image, label = self.files[index]
         return self.transform(image), label, index
-
-
-def make_transform(preprocess: Preprocess, *, train: bool) -> Callable[[Image.Image], Tensor]:
-    """timm's transform for the model: resize and centre crop, or random crop, flip and RandAugment.
-
-    Takes RGB, or grey images where the model has one channel."""
-    from timm.data import create_transform
-
-    if preprocess.shape is not None and not train:
-        return _reshaped(preprocess, preprocess.shape)
-    common: dict[str, Any] = {
-        "input_size": (preprocess.channels, preprocess.size, preprocess.size),
-        "interpolation": preprocess.interpolation,
-        "mean": preprocess.mean,
-        "std": preprocess.std,
-    }
-    if train:
-        return create_transform(**common, is_training=True, auto_augment="rand-m9-mstd0.5-inc1")
-    return create_transform(**common, is_training=False, crop_pct=preprocess.crop_pct)
-
-
-def _reshaped(preprocess: Preprocess, shape: tuple[int, int]) -> Callable[[Image.Image], Tensor]:
-    """The centre crop that the model's own transform sees, taken from the original at once in another
-    shape (height, width)."""
-    mode = v2.InterpolationMode(preprocess.interpolation)
-
-    def crop(image: Image.Image) -> Image.Image:
-        side = min(image.size) * preprocess.crop_pct
-        left, top = ((length - side) / 2 for length in image.size)
-        box = [round(top), round(left), round(side), round(side)]
-        return v2.functional.resized_crop(image, *box, list(shape), interpolation=mode, antialias=True)  # type: ignore[arg-type]
-
-    scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    return v2.Compose([crop, *scale, v2.Normalize(preprocess.mean, preprocess.std)])
 
 
 def default_workers() -> int:

@@ -5,27 +5,17 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from pitome.errors import UsageError
 from pitome.sources.checkpoints import load_checkpoint, load_into
-from pitome.sources.weights import Weights, fetch_weights, find_weights
-from pitome.tasks.data import Preprocess
+from pitome.sources.weights import fetch_weights, find_weights
+from pitome.tasks.built import Built, preprocess_of
 
 OWN = "vision_transformer"  # arch of a model made from its args alone
-
-
-@dataclass(frozen=True)
-class Built:
-    """A model in eval mode, the images it expects, and its weights with their sha256 (None if random)."""
-
-    model: nn.Module
-    preprocess: Preprocess
-    weights: Weights
-    sha256: str | None
 
 
 def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
@@ -70,25 +60,6 @@ def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:
     except (TypeError, ValueError, AssertionError, RuntimeError) as problem:
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise UsageError(f"timm cannot build model.arch={arch} with model.args={args} ({reason})") from None
-
-
-def preprocess_of(model: nn.Module, given: Mapping[str, Any] | None) -> Preprocess:
-    """The input a model was made for: `given` in its configuration, or timm's own record of it."""
-    if given:
-        own: dict[str, Any] = {**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])}
-        return Preprocess(**own)
-    from timm.data import resolve_model_data_config
-
-    config = resolve_model_data_config(model)
-    channels, size, _ = config["input_size"]
-    return Preprocess(
-        size=size,
-        channels=channels,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        crop_pct=config["crop_pct"],
-        interpolation=config["interpolation"],
-    )
 
 
 def fit_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -14,26 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from pitome.tasks.optimizers import adamw_cosine
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one stage of training runs.
-
-    epochs: passes over the training images; lr: peak learning rate of AdamW; warmup: epochs of
-    linear warm-up, then cosine to `min_lr`; mixup, cutmix: alpha of timm's Mixup, 0 is off;
-    smoothing: of the labels; clip: maximal norm of the gradient.
-    """
-
-    epochs: int
-    lr: float
-    min_lr: float
-    weight_decay: float
-    warmup: float
-    mixup: float
-    cutmix: float
-    smoothing: float
-    clip: float
+from pitome.tasks.training import Recipe
 
 
 class Classification(lightning.LightningModule):

@@ -23,9 +23,8 @@ from pitome.tasks.classification.data import build as build_data
 from pitome.tasks.classification.models import build
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.classification.neighbours import Tested, Voters
-from pitome.tasks.samples import from_data
-from pitome.tasks.subject import Subject
-from pitome.tasks.training import train_from_config
+from pitome.tasks.classification.training import train_from_config
+from pitome.tasks.subject import Subject, from_data
 
 
 class ImageClassification(Task):

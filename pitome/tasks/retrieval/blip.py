@@ -16,9 +16,10 @@ from pitome.measure.copies import meta_twin
 from pitome.measure.flops import count_flops
 from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
+from pitome.sources.minilm import fetch_minilm
 from pitome.sources.weights import Weights, fetch_weights, find_weights
-from pitome.tasks.classification.models import Built, preprocess_of
-from pitome.tasks.text.models import fetch_minilm, load_tokenizer
+from pitome.tasks.built import Built, preprocess_of
+from pitome.tasks.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,7 +17,7 @@ from pitome.measure.flops import count_flops
 from pitome.sources.checkpoints import Checkpoint, load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
 from pitome.sources.weights import Weights, fetch_weights, find_weights
-from pitome.tasks.classification.models import Built, preprocess_of
+from pitome.tasks.built import Built, preprocess_of
 from pitome.tasks.resize import fit_tower
 from pitome.tasks.retrieval.captions import Tokenizer, byte_pairs, numbered_words, pieces, word_list
 

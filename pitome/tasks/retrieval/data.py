@@ -5,7 +5,7 @@ Images are decoded and resized once and kept in a bounded cache (`pitome.sources
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +17,13 @@ import PIL
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
+from torch.utils.data import DataLoader, Dataset
 
-from pitome.errors import DataError, UsageError, nearest
+from pitome.errors import DataError, Unreadable, UsageError, nearest
 from pitome.sources.cache import cached, digest
-from pitome.tasks.data import DataInfo, Preprocess, Unreadable, permuted_selection
-from pitome.tasks.loading import identity
+from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
+from pitome.tasks.images import normalise, prepare
+from pitome.tasks.loading import Steps, identity
 from pitome.tasks.retrieval.files import file_pairs
 from pitome.tasks.retrieval.pairs import CAPTIONS, Pairs
 from pitome.tasks.retrieval.scenes import TrainingScenes, scenes_pairs
@@ -63,21 +62,6 @@ class Prepared(Dataset):
     def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
         images, places = self.__getitems__([place])
         return images[0], places[0]
-
-
-class Steps(Sampler[int]):
-    """Numbers of batches, counted over all epochs: an epoch goes on where `done()` batches end, also in
-    a resumed training."""
-
-    def __init__(self, per_epoch: int, done: Callable[[], int]) -> None:
-        self.per_epoch, self.done = per_epoch, done
-
-    def __len__(self) -> int:
-        return self.per_epoch
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.done() // self.per_epoch * self.per_epoch
-        return iter(range(start, start + self.per_epoch))
 
 
 class SceneBatches(Dataset):
@@ -318,36 +302,9 @@ def prepared_images(
     return images, {int(index): reason for index, reason in np.load(folder / "lost.npy").tolist()}
 
 
-def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    """[C, H, W] uint8: the shorter side resized and the middle cut out, or the whole image squeezed
-    into the model's input."""
-    mode = v2.InterpolationMode(preprocess.interpolation)
-    size = preprocess.shape or (preprocess.size, preprocess.size)
-    if preprocess.squash or preprocess.shape is not None:
-        image = functional.resize(image, list(size), interpolation=mode, antialias=True)
-    else:
-        image = functional.resize(
-            image, [int(preprocess.size / preprocess.crop_pct)], interpolation=mode, antialias=True
-        )
-        image = functional.center_crop(image, list(size))
-    return _channels(image, preprocess)
-
-
 def _cut(image: Image.Image, preprocess: Preprocess, random: np.random.RandomState) -> np.ndarray:
     """As `prepare`, of a random part of the image with its shape."""
     side = float(np.sqrt(random.uniform(0.5, 1.0)))
     width, height = (max(round(length * side), 1) for length in image.size)
     left, top = random.randint(image.width - width + 1), random.randint(image.height - height + 1)
     return prepare(image.crop((left, top, left + width, top + height)), preprocess)
-
-
-def _channels(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    pixels = np.asarray(image.convert("RGB" if preprocess.channels == 3 else "L"))
-    return pixels.reshape(*pixels.shape[:2], preprocess.channels).transpose(2, 0, 1)
-
-
-def normalise(images: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """[B, C, H, W] uint8 -> float, less the mean of each channel, by its deviation."""
-    values = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255)
-    mean, std = (torch.tensor(given).view(1, -1, 1, 1) for given in (preprocess.mean, preprocess.std))
-    return values.sub_(mean).div_(std)

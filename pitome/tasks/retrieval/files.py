@@ -5,26 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pitome.errors import DataError
+from pitome.sources.checksums import checksum
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
-from pitome.sources.images import read_image
-from pitome.tasks.data import Unreadable
-from pitome.tasks.retrieval.pairs import Pairs, checksum
+from pitome.sources.image_files import ImageFiles
+from pitome.sources.json_files import damaged
+from pitome.tasks.retrieval.pairs import Pairs
 from pitome.tasks.retrieval.sets import SETS, CaptionSet
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _OURS = {"validation": "val"}  # our name of a split -> Karpathy's, where they differ
-_LARGEST = 200_000_000  # bytes of one image file
 _LONGEST = 1 << 30  # characters of one CSV field
 
 Rows = list[tuple[str, list[str]]]
@@ -98,14 +92,14 @@ def karpathy_rows(path: Path, splits: Iterable[str]) -> Rows:
     found = _json(path)
     entries = found.get("images") if isinstance(found, dict) else None
     if not isinstance(entries, list):
-        raise _damaged(path, 'expected an object with the list "images"')
+        raise damaged(path, 'expected an object with the list "images"')
     rows: Rows = []
     for number, entry in enumerate(entries):
         try:
             if entry["split"] in splits:
                 rows.append(_row(path, number, entry["filename"], [s["raw"] for s in entry["sentences"]]))
         except (TypeError, KeyError) as problem:
-            raise _damaged(path, f"image {number} lacks {problem}, or has another form") from None
+            raise damaged(path, f"image {number} lacks {problem}, or has another form") from None
     return rows
 
 
@@ -113,14 +107,14 @@ def list_rows(path: Path) -> Rows:
     """BLIP's form: [{"image", "caption"}], with all captions of an image or one at a time."""
     entries = _json(path)
     if not isinstance(entries, list):
-        raise _damaged(path, "expected a list of objects with image and caption")
+        raise damaged(path, "expected a list of objects with image and caption")
     captions: dict[str, list[str]] = {}
     for number, entry in enumerate(entries):
         try:
             given = entry["caption"]
             name, own = _row(path, number, entry["image"], [given] if isinstance(given, str) else given)
         except (TypeError, KeyError) as problem:
-            raise _damaged(path, f"entry {number} lacks {problem}, or has another form") from None
+            raise damaged(path, f"entry {number} lacks {problem}, or has another form") from None
         captions.setdefault(name, []).extend(own)
     return list(captions.items())
 
@@ -133,15 +127,15 @@ def table_rows(path: Path) -> Rows:
         for number, entry in enumerate(csv.DictReader(io.StringIO(_text(path)))):
             rows.append(_row(path, number, entry["filename"], json.loads(entry["raw"])))
     except (TypeError, KeyError, ValueError, csv.Error) as problem:
-        raise _damaged(path, f"expected a table with filename and raw; {problem}") from None
+        raise damaged(path, f"expected a table with filename and raw; {problem}") from None
     return rows
 
 
 def _row(path: Path, number: int, name: Any, captions: Any) -> tuple[str, list[str]]:
     if not isinstance(name, str) or not name:
-        raise _damaged(path, f"the image of entry {number} has no file name")
+        raise damaged(path, f"the image of entry {number} has no file name")
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
-        raise _damaged(path, f"the captions of {name} are not texts")
+        raise damaged(path, f"the captions of {name} are not texts")
     return name.replace("\\", "/").rpartition("/")[2], captions
 
 
@@ -149,7 +143,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
     except (ValueError, RecursionError) as problem:
-        raise _damaged(path, f"not valid JSON: {problem}") from None
+        raise damaged(path, f"not valid JSON: {problem}") from None
 
 
 def _text(path: Path) -> str:
@@ -160,70 +154,4 @@ def _text(path: Path) -> str:
             f"{path} is not UTF-8 (byte {problem.start}); convert it, e.g. with iconv -f latin1 -t utf-8"
         ) from None
     except OSError as problem:
-        raise _damaged(path, problem.strerror or str(problem)) from None
-
-
-def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(f"{path} cannot be read ({' '.join(reason.split())}); repair it or fetch it again")
-
-
-@dataclass(frozen=True)
-class _Member:
-    archive: zipfile.ZipFile
-    info: zipfile.ZipInfo
-
-
-class ImageFiles:
-    """The images in a folder, in all folders in it and in its zip files, by file name."""
-
-    def __init__(self, root: Path) -> None:
-        """Raises DataError for a damaged zip file."""
-        self._places: dict[str, Path | _Member] = {}
-        for folder, folders, files in os.walk(root, followlinks=True):
-            folders.sort()
-            for name in sorted(files):
-                path = Path(folder) / name
-                if path.suffix.lower() in _SUFFIXES:
-                    self._places.setdefault(name, path)
-                elif path.suffix.lower() == ".zip":
-                    self._open(path)
-
-    def _open(self, path: Path) -> None:
-        try:
-            archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as problem:
-            raise _damaged(path, str(problem)) from None
-        for info in archive.infolist():
-            name = info.filename.rpartition("/")[2]
-            hidden = name.startswith("._") or "__MACOSX" in info.filename
-            if name.lower().endswith(_SUFFIXES) and not hidden:
-                self._places.setdefault(name, _Member(archive, info))
-
-    def read(self, name: str) -> Image.Image:
-        """An image in mode RGB. Raises Unreadable."""
-        place = self._places.get(name)
-        if place is None:
-            raise Unreadable(f"{name}: no such file")
-        if int(self.size(name)) > _LARGEST:
-            raise Unreadable(f"{name}: the file is larger than {_LARGEST / 1e6:.0f} MB")
-        try:
-            content = place.read_bytes() if isinstance(place, Path) else place.archive.read(place.info)
-            return read_image(name, file=io.BytesIO(content)).image
-        except DataError as problem:
-            raise Unreadable(str(problem).removeprefix("image=").rpartition(";")[0]) from None
-        except (OSError, zipfile.BadZipFile, RuntimeError, ValueError) as problem:
-            raise Unreadable(f"{name}: {problem}") from None
-
-    def size(self, name: str) -> str:
-        """Bytes of an image's file; empty where there is none."""
-        place = self._places.get(name)
-        if place is None:
-            return ""
-        return str(place.stat().st_size if isinstance(place, Path) else place.info.file_size)
-
-    def stamp(self, name: str) -> str:
-        """Changes whenever the file does."""
-        place = self._places.get(name)
-        if place is None:
-            return ""
-        return str(place.stat().st_mtime_ns if isinstance(place, Path) else place.info.CRC)
+        raise damaged(path, problem.strerror or str(problem)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pitome.tasks.classification.models import Built
+from pitome.tasks.built import Built
 from pitome.tasks.retrieval import blip, clip
 
 

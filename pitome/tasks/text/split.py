@@ -7,6 +7,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from pitome.config import Config
+from pitome.errors import UsageError, nearest
+
 SPLITS = ("train", "validation", "test")
 # Percent of the hashes: larger than the usual tenth for testing, because methods are told apart there.
 _TEST, _VALIDATION = 20, 10
@@ -54,3 +57,34 @@ def _held_back(key: str) -> bool:
     """One in ten training texts."""
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % 100 < _VALIDATION
+
+
+def text_split(config: Config) -> str:
+    """The kind of split of a text run: `official` or `hash`.
+
+    A classifier is tested on texts it has not seen: the split its checkpoint names. Raises
+    UsageError for another one.
+    """
+    entry = config.model.checkpoints.get(config.data.name)
+    trained = (
+        entry.split if entry and config.mode == "test" and config.weights in (None, "pretrained") else None
+    )
+    given = config.data.split
+    if given is None:
+        return trained or ("hash" if "package" in config.data.sources else "official")
+    check_kind(given)
+    if trained is not None and given != trained:
+        raise UsageError(
+            f"model={config.model.name} was trained on the {trained} split of data={config.data.name}, "
+            f"on texts that data.split={given} tests on; leave data.split out, or give weights=PATH"
+        )
+    return given
+
+
+KINDS = ("official", "hash")
+
+
+def check_kind(kind: str) -> None:
+    """Raise UsageError for a split that does not exist."""
+    if kind not in KINDS:
+        raise UsageError(f"data.split={kind} is not known; {nearest(kind, KINDS)}")

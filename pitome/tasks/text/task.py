@@ -12,7 +12,7 @@ import torch
 
 import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config, text_split
+from pitome.config import Amount, Config
 from pitome.errors import UsageError
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks.base import Evaluation, Layers, Task
@@ -23,6 +23,7 @@ from pitome.tasks.text.measuring import measure_cost, measure_throughput, tokens
 from pitome.tasks.text.models import build
 from pitome.tasks.text.module import TextClassification
 from pitome.tasks.text.sets import text_set
+from pitome.tasks.text.split import text_split
 from pitome.tasks.text.training import train_text
 
 _AT_A_GLANCE = 128  # tokens

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pitome.config import Amount, Config, portable, text_split
+from pitome.config import Amount, Config, portable
 from pitome.records.identity import UNMERGED
 from pitome.tasks.loggers import open_logger
 from pitome.tasks.text.data import build_text
@@ -23,6 +23,7 @@ from pitome.tasks.text.lora import Lora, adapter_state, add_lora, metadata
 from pitome.tasks.text.models import build, load_base
 from pitome.tasks.text.module import TextClassification, TextRecipe
 from pitome.tasks.text.sets import text_set
+from pitome.tasks.text.split import text_split
 
 _BEST, _LAST = "best.ckpt", "last.ckpt"
 
@@ -114,7 +115,7 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
     of all that the weights depend on: the same command goes on where it was cut off, and what is finished
     is not repeated.
     """
-    from pitome.runs.job import patch_model
+    from pitome.tasks.base import patch_model
 
     name = f"{config.model.name}_{config.data.name}"
     split = text_split(config)

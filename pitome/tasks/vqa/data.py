@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pitome.tasks.data import DataInfo, Unreadable, permuted_selection
+from pitome.errors import Unreadable
+from pitome.tasks.data import DataInfo, permuted_selection
 from pitome.tasks.vqa.benchmarks import Benchmark, benchmark_of, check_options
 from pitome.tasks.vqa.easy_vqa import easy_vqa_questions
 from pitome.tasks.vqa.files import file_questions

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pitome.errors import DataError
+from pitome.sources.checksums import checksum
 from pitome.sources.folders import cache_folder, check_source
+from pitome.sources.image_files import read_file
 from pitome.sources.json_files import damaged, read_json, text_of
 from pitome.sources.pypi import Archive, fetch_archive
-from pitome.tasks.retrieval.pairs import checksum
-from pitome.tasks.vqa.images import read_file
 from pitome.tasks.vqa.questions import Question, Questions, make_question
 
 ARCHIVE = Archive(

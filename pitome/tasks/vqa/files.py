@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from pitome.errors import DataError
+from pitome.sources.checksums import checksum
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
-from pitome.tasks.retrieval.pairs import checksum
 from pitome.tasks.vqa.benchmarks import benchmark_of
 from pitome.tasks.vqa.local import local_questions
 from pitome.tasks.vqa.parquet import SETS, parquet_questions

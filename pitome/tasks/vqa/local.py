@@ -10,10 +10,9 @@ from typing import Any
 from PIL import Image
 
 from pitome.errors import DataError
+from pitome.sources.image_files import ImageFiles, read_file
 from pitome.sources.json_files import damaged, field_of, id_of, read_json, text_of, texts_of
-from pitome.tasks.retrieval.files import ImageFiles
 from pitome.tasks.vqa.benchmarks import COGNITION, PERCEPTION
-from pitome.tasks.vqa.images import read_file
 from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
 
 Local = tuple[list[Question], Callable[[Question], Image.Image], Callable[[Question], str]]

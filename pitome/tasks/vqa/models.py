@@ -21,10 +21,10 @@ from pitome.sources.hub import fetch_folder
 from pitome.sources.llava_family import check_arch
 from pitome.sources.weights import Weights
 from pitome.sources.weights_folder import find_model
-from pitome.tasks.classification.models import Built
+from pitome.tasks.built import Built
 from pitome.tasks.data import Preprocess
 from pitome.tasks.resize import fit_tower
-from pitome.tasks.text.models import load_tokenizer
+from pitome.tasks.tokenizers import load_tokenizer
 from pitome.tasks.vqa.tokenizers import IMAGE, byte_tokenizer, word_tokenizer
 
 if TYPE_CHECKING:

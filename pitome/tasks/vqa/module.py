@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pitome.tasks.data import Preprocess
+from pitome.tasks.images import normalise, prepare
 from pitome.tasks.loading import identity
-from pitome.tasks.retrieval.data import normalise, prepare
 from pitome.tasks.vqa.data import VqaData
 from pitome.tasks.vqa.log import Answered, SampleLog
 from pitome.tasks.vqa.models import Llava

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pitome.errors import DataError
+from pitome.errors import DataError, Unreadable
 from pitome.sources.json_files import field_of, id_of, text_of, texts_of
-from pitome.tasks.data import Unreadable
-from pitome.tasks.vqa.images import ParquetImages, parquet
+from pitome.sources.parquet import ParquetImages, parquet
 from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
 
 Row = Mapping[str, Any]

@@ -24,7 +24,7 @@ from pitome.records.schema import AnsweringCost, Cost, Headline, Throughput
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
-from pitome.tasks.retrieval.data import prepare
+from pitome.tasks.images import prepare
 from pitome.tasks.subject import Subject, tower
 from pitome.tasks.vqa.costs import Answering, answering
 from pitome.tasks.vqa.data import build_vqa

@@ -14,9 +14,8 @@ from torch.nn import functional
 
 from pitome.config import Amount, Config
 from pitome.errors import DataError, UsageError
-from pitome.tasks.classification.module import Recipe
 from pitome.tasks.optimizers import adamw_cosine
-from pitome.tasks.training import key_of, train_stages
+from pitome.tasks.training import Recipe, key_of, train_stages
 from pitome.tasks.vqa.data import build_vqa
 from pitome.tasks.vqa.models import Llava, build, build_model, fit_state, ready
 from pitome.tasks.vqa.questions import Question

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pitome.errors import DataError
 from pitome.tasks.data import Preprocess
-from pitome.tasks.retrieval.data import Steps, normalise, prepare
+from pitome.tasks.images import normalise, prepare
+from pitome.tasks.loading import Steps
 from pitome.tasks.vqa.data import VqaData
 from pitome.tasks.vqa.questions import Question
 

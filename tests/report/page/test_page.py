@@ -22,10 +22,11 @@ from pitome.report.page import build, items, sweeps
 from pitome.report.page.command import command_of
 from pitome.report.page.figures import Points, figure
 from pitome.report.page.view import Cell, Column, Line, View, word
+from tests import ROOT
 from tests.records.examples import SPEED, example, failed, outcomes, resized
 from tests.test_conf import config_of
 
-PUBLISHED = Store(Path(__file__).parents[2] / "results" / "published")
+PUBLISHED = Store(ROOT / "results" / "published")
 
 
 def runs() -> list[Record]:

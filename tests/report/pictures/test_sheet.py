@@ -13,7 +13,7 @@ from pitome.report.pictures.groups import DROPPED, Followed, Step
 from pitome.report.pictures.page import GREEN, RED, Page
 from pitome.report.pictures.sheet import Shown, lay_out
 from pitome.tasks.data import Preprocess
-from pitome.tasks.samples import Samples
+from pitome.tasks.subject import Samples
 
 NAMES = ["Bag", "Coat"]
 

@@ -10,10 +10,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from pitome.errors import DataError
+from pitome.errors import DataError, Unreadable
+from pitome.runs.validate import check_folder
 from pitome.tasks.classification.files import Folder, Parquet, check_files, own_set
-from pitome.tasks.data import Unreadable
-from pitome.tasks.own_folder import check_folder
 
 CLASSES = ("rose", "tulip")
 KIND = own_set("flowers", CLASSES)
@@ -99,7 +98,7 @@ def test_parquet_labels_are_numbers_or_names(
 def test_a_folder_is_looked_at_without_torch(root: Path) -> None:
     code = f"""
 import sys
-from pitome.tasks.own_folder import check_folder
+from pitome.runs.validate import check_folder
 for task, classes in (("classification", ["rose", "tulip"]), ("text", ["bug", "question"])):
     try:
         data = dict(task=task, name="mine", root={str(root)!r}, split=None, classes=classes)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pitome.errors import DataError
+from pitome.errors import DataError, Unreadable
 from pitome.sources import hub
 from pitome.tasks.classification.data import build
 from pitome.tasks.classification.files import decode
 from pitome.tasks.classification.imagenet import ImageNet, synsets
-from pitome.tasks.data import Preprocess, Unreadable, permuted_selection
+from pitome.tasks.data import Preprocess, permuted_selection
 
 CONFIG = {"name": "imagenet", "root": None, "repository": "a/b", "revision": "main"}
 MODES = ["RGB", "L", "CMYK", "RGBA", "P", "LA", "1", "I;16"]

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 import pitome
-from pitome.config import Config, TaskConfig, _check_head
+from pitome.config import Config, TaskConfig
 from pitome.errors import UsageError
 from pitome.measure.flops import count_flops
 from pitome.records.schema import Record, from_json, to_json
 from pitome.records.store import Store
+from pitome.runs.validate import _check_head
 from pitome.tasks.classification import knn
 from pitome.tasks.classification.fashion_mnist import FashionMNIST
 from pitome.tasks.classification.knn import Bank, choose, rank, vote
@@ -83,14 +84,14 @@ def test_ranks_by_hand() -> None:
 
 @pytest.mark.parametrize("rows", [3, 7, 1000])
 def test_the_bank_finds_what_brute_force_finds(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In chunks of any size, smaller than k even. Features of +-1 of width 64 are exact in half
-    precision, so that similarities tie and every rounding is the same."""
+    """In chunks of any size, smaller than k even. Features and queries of +-1 of width 64 have exact
+    cosines, so that similarities tie and no processor rounds them apart."""
     monkeypatch.setattr(knn, "_ROWS", rows)
     random = np.random.default_rng(0)
     features = random.choice([-1.0, 1.0], (40, 64)).astype(np.float32)
     features[20:] = features[:20]  # every image twice, with other labels
     labels = random.integers(0, 5, 40)
-    queries = random.normal(size=(9, 64)).astype(np.float32)
+    queries = random.choice([-1.0, 1.0], (9, 64)).astype(np.float32)
     bank = Bank(50)
     for part in (slice(0, 11), slice(11, 40)):
         bank.add(torch.from_numpy(features[part]), torch.from_numpy(labels[part]))

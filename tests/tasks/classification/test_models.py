@@ -1,5 +1,4 @@
 import argparse
-from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -12,8 +11,9 @@ from pitome.sources import hub
 from pitome.sources import weights as origin
 from pitome.tasks.classification import models as vision
 from pitome.tasks.data import Preprocess
+from tests import ROOT
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
+CONF = ROOT / "conf" / "model"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

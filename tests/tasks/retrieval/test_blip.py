@@ -19,10 +19,11 @@ from pitome.merge.costs import closed_form
 from pitome.tasks.data import Preprocess
 from pitome.tasks.retrieval import blip
 from pitome.tasks.retrieval.blip import Blip, Blip2, ImageTextMatching, build, build_model
+from tests import ROOT
 from tests.adapters.tiny_vision import blip2_retrieval, blip_retrieval, images
 from tests.tasks.text.tiny_text import tokenizer
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
+CONF = ROOT / "conf" / "model"
 CAPTIONS = ["a good film", "the bad b", "a film a film a film"]
 
 # layers, width, tokens, millions of parameters, billions of MACs of an image and of a caption

@@ -24,8 +24,9 @@ from pitome.tasks.retrieval import clip
 from pitome.tasks.retrieval.captions import byte_pairs, pieces, word_list
 from pitome.tasks.retrieval.clip import ImageText, build, build_model, fit_state
 from pitome.tasks.retrieval.scenes_make import describe, layouts
+from tests import ROOT
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
+CONF = ROOT / "conf" / "model"
 WORDS = ["a", "bag", "shirt", ":"]
 
 # blocks, width, tokens, millions of parameters (open_clip's docs/model_profile.csv), QuickGELU

@@ -19,8 +19,9 @@ from torchvision.transforms import v2
 
 from pitome.errors import DataError, UsageError
 from pitome.tasks.data import Preprocess
+from pitome.tasks.images import prepare
 from pitome.tasks.retrieval import files as retrieval_files
-from pitome.tasks.retrieval.data import RetrievalData, prepare
+from pitome.tasks.retrieval.data import RetrievalData
 
 SIZE = 16
 Make = Callable[..., RetrievalData]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +26,7 @@ from pitome.tasks.text.costs import (
     padded_lengths,
     rounding_interval,
 )
+from tests import ROOT
 
 TINY = TextEncoder(depth=4, width=32, heads=4, intermediate=128)
 TINY_DISTIL = TextEncoder(4, 32, 4, 128, "distilbert")
@@ -203,7 +203,7 @@ def test_nothing_to_average_over():
 @pytest.fixture(scope="module")
 def script():
     """scripts/text_flops.py as a module."""
-    path = Path(__file__).parents[2] / "scripts" / "text_flops.py"
+    path = ROOT / "scripts" / "text_flops.py"
     spec = importlib.util.spec_from_file_location("text_flops", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

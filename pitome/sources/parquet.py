@@ -1,4 +1,4 @@
-"""Images of questions: from files, and from a column of parquet files, one group of rows at a time."""
+"""Parquet files: rows, and images read when asked for."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from pitome.errors import DataError
+from pitome.errors import DataError, Unreadable
+from pitome.sources.image_files import _reason
 from pitome.sources.images import read_image
-from pitome.tasks.data import Unreadable
-
-
-def read_file(folder: Path, name: str) -> Image.Image:
-    """An image of a folder, in mode RGB. Raises Unreadable with a reason that names no folder."""
-    try:
-        return read_image(folder / name).image
-    except DataError as problem:
-        raise Unreadable(_reason(problem).replace(f"{folder}/", "")) from None
 
 
 class ParquetImages:
@@ -73,7 +65,3 @@ def parquet(path: Path, read):  # type: ignore[no-untyped-def]
     except (OSError, pyarrow.ArrowException) as problem:
         reason = " ".join(str(problem).split())
         raise DataError(f"{path} cannot be read ({reason}); fetch it again") from None
-
-
-def _reason(problem: DataError) -> str:
-    return str(problem).removeprefix("image=").rpartition(";")[0]

@@ -1,4 +1,4 @@
-"""Speed of merged models beside unmerged ones: python scripts/bench.py [--help]
+"""Speed of merged models beside unmerged ones: python -m scripts.bench [--help]
 
 One JSON per set of conditions under results/bench/, with a table (Markdown) and a plot of it. It goes on
 where it was stopped; `--minutes` ends it after that time, and the same command then does the rest.
@@ -10,17 +10,17 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from pitome.errors import PitomeError
 from scripts.bench.choice import PARTS, Choice
 
-RESULTS = Path(__file__).parent.parent / "results" / "bench"
+RESULTS = Path(__file__).parents[2] / "results" / "bench"
 
 
 def main(words: list[str]) -> int:
     """Measure what is missing, write the record, print the targets. Returns the exit code."""
-    parser = argparse.ArgumentParser(description="Speed of merged models beside unmerged ones.")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench", description="Speed of merged models beside unmerged ones."
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     parser.add_argument("--models", nargs="+", help="names of timm, bert_base, clip_l336; default: all")
     parser.add_argument("--methods", nargs="+", help="default: those of each group")
@@ -55,7 +55,3 @@ def main(words: list[str]) -> int:
     if not complete:
         print("not everything is measured yet; the same command goes on from here")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pitome.cli.show_tokens import OWN, main
+from pitome.runs.show_tokens import OWN, main
+from tests import ROOT
 from tests.conftest import write_idx
 
-ROOT = Path(__file__).parents[2]
 SMALL = ("model.args.depth=3", "model.args.embed_dim=16", "weights=random")
 
 

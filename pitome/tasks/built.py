@@ -1,0 +1,41 @@
+"""A model as a task builds it: weights, preprocessing, identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from pitome.sources.weights import Weights
+from pitome.tasks.data import Preprocess
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model in eval mode, the images it expects, and its weights with their sha256 (None if random)."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    weights: Weights
+    sha256: str | None
+
+
+def preprocess_of(model: nn.Module, given: Mapping[str, Any] | None) -> Preprocess:
+    """The input a model was made for: `given` in its configuration, or timm's own record of it."""
+    if given:
+        own: dict[str, Any] = {**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])}
+        return Preprocess(**own)
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(model)
+    channels, size, _ = config["input_size"]
+    return Preprocess(
+        size=size,
+        channels=channels,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        crop_pct=config["crop_pct"],
+        interpolation=config["interpolation"],
+    )

@@ -1,0 +1,68 @@
+"""Training of image classifiers, in stages."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pitome.config import Amount, Config
+from pitome.tasks.classification.data import build as build_data
+from pitome.tasks.classification.models import build, build_timm, fit_state
+from pitome.tasks.classification.module import Classification
+from pitome.tasks.training import key_of, train_stages
+
+
+def train_from_config(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    """Train what `config` describes; return the configuration that tests the result, and the folder.
+
+    The folder is results/train/<model>-<key>, its key a hash of all that the weights depend on: the
+    same command goes on where it was cut off.
+    """
+    folder = Path(config.results).parent / "train" / f"{config.model.name}-{key_of(config, amount)}"
+    weights = config.weights or "random"
+    model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
+    preprocess = build(model_config, "random").preprocess
+
+    def data(batch_size: int, number: int = 0) -> Any:
+        return build_data(
+            data_config,
+            preprocess,
+            batch_size=batch_size,
+            source=config.source,
+            workers=config.trainer.workers,
+        )
+
+    classes = data(1).train_info.classes
+
+    def make(patch_size: int | None) -> nn.Module:
+        args = dict(config.model.args) | {"num_classes": classes}
+        if config.trainer.drop_path:
+            args["drop_path_rate"] = config.trainer.drop_path
+        if patch_size is not None:
+            args["patch_size"] = patch_size
+        model = build_timm(config.model.arch, args)
+        if weights != "random":
+            start = fit_state(build(model_config, weights).model.state_dict(), model)
+            own = model.state_dict()
+            # A head for other classes starts afresh.
+            model.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in start.items()})
+        return model
+
+    path = train_stages(
+        config,
+        amount,
+        device,
+        folder,
+        make,
+        data,
+        lambda model, recipe: Classification(model, classes, recipe),
+        fit_state,
+    )
+    args = dict(config.model.args) | {"num_classes": classes}
+    return dataclasses.replace(
+        config, weights=str(path), model=dataclasses.replace(config.model, args=args)
+    ), folder
