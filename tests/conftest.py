@@ -45,7 +45,6 @@ SMALL = ("model.args.depth=4", "model.args.embed_dim=16")
 def run(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """run(words) -> exit code of run.py on the small data, with a model of four blocks."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["run.py"])
 
     def call(*words: str, small: tuple[str, ...] = SMALL) -> int:
         return main(

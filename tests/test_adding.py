@@ -313,7 +313,6 @@ def test_a_mistake_is_one_line(
     model = (own / "conf" / "model" / "vit_t.yaml").read_text()
     (own / "conf" / "model" / "named.yaml").write_text(model.replace("name: vit_t", "name: other"))
     monkeypatch.chdir(own)
-    monkeypatch.setattr("sys.argv", ["run.py"])
     monkeypatch.setenv("PITOME_CACHE", str(own / "cache"))
     given = words.format(weights=weights, tiny=" ".join(TINY)).split()
     usual = {"model": "vit_t", "data": "flowers", "weights": "random", "logger": "none"}
@@ -330,7 +329,6 @@ def test_they_are_listed_and_tell_the_project_s_apart(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(own)
-    monkeypatch.setattr("sys.argv", ["run.py"])
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     for name, comment in (("vit_t", "ViT-Ti/16 AugReg"), ("flowers", "Flowers: photographs")):

@@ -6,154 +6,151 @@ import contextlib
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
-from pitome.errors import PitomeError, UsageError
+from pitome.errors import PitomeError, UsageError, nearest
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+_MULTIRUN = ("-m", "--multirun")
+_SHOWING = {"--cfg": 1, "-c": 1, "--info": 1, "-i": 1, "--package": 1, "-p": 1, "--resolve": 0}
+"""Hydra's flags that show the configuration instead of running it, and how many words follow each."""
+_SHOWS = ("--cfg", "-c", "--info", "-i")
 
-    from pitome.config import Config
-    from pitome.runs.job import Finished
+
+@dataclass(frozen=True)
+class Command:
+    """A command line in its parts."""
+
+    overrides: list[str]
+    flags: list[str]  # that show the configuration, with their words
+    multirun: bool
 
 
 def main(argv: list[str]) -> int:
     """Run the command line `argv`. Returns the exit code: 0, 2 for a user's error, 1 for any other."""
     if {"-h", "--help"} & set(argv):
-        from pitome.cli.help import help_text
-        from pitome.config import CONF, own_folder
-
-        with contextlib.suppress(BrokenPipeError):  # `| head` has read enough
-            print(help_text(CONF, own_folder()), flush=True)
-            return 0
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is Python to try at its end
-        return 0
+        return _help()
     # Hydra then raises its errors instead of printing them over many lines and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
+
+        from pitome.runs.compose import explain
     except ModuleNotFoundError as problem:
-        return _say(f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py")
-
-    from pitome.runs import experiments
-    from pitome.runs.compose import check_command_line, check_places, explain, register_schema
-
-    register_schema()
-    multirun = bool({"-m", "--multirun"} & set(argv))
-    if multirun:  # Hydra's parser wants it in front
-        argv = ["-m", *(word for word in argv if word not in ("-m", "--multirun"))]
-    looks = {"--cfg", "-c", "--info", "-i"} & {word.partition("=")[0] for word in argv}
+        return _print_error(
+            f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py"
+        )
     try:
-        if multirun and looks:
-            raise UsageError(f"-m and {min(looks)} do not go together; leave out -m and give one point")
-        chosen = experiments.chosen_in(argv)
-        if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], argv)) is not None:
-            return code
-        argv = experiments.expand(argv, multirun)
-        before = ["", *argv]  # `--cfg job` is one flag in two words
-        overrides = [
-            word
-            for last, word in zip(before, argv, strict=False)
-            if not word.startswith("-") and last not in ("--cfg", "-c")
-        ]
-        points = check_command_line(overrides, multirun)
-        if not looks:
-            check_places([config for config, _ in points])
-        return _run(argv, [one.word for one in chosen])
+        return _main(argv)
     except PitomeError as problem:
-        return _say(str(problem))
+        return _print_error(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
-        return _say(explain(problem))
+        return _print_error(explain(problem))
     except KeyboardInterrupt:
         print("\nstopped; finished runs are recorded, the same command goes on from there", file=sys.stderr)
         return 130
 
 
-def _run(argv: list[str], experiments: list[str]) -> int:
-    import hydra
-    from hydra.plugins.sweeper import Sweeper
+def split_flags(argv: Sequence[str]) -> Command:
+    """Overrides and flags of a command line. Raises UsageError for a flag that does not exist."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    following = 0
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        if following:
+            flags.append(word)
+            following -= 1
+        elif not word.startswith("-"):
+            overrides.append(word)
+        elif name in _SHOWING:
+            flags.append(word)
+            following = 0 if equals else _SHOWING[name]
+        elif word not in _MULTIRUN:
+            raise UsageError(f"unknown flag {word}; {nearest(name, [*_MULTIRUN, *_SHOWING, '--help'])}")
+    return Command(overrides, flags, multirun=bool(set(_MULTIRUN) & set(argv)))
 
-    from pitome.config import CONF
 
-    multirun, group = bool({"-m", "--multirun"} & set(argv)), group_of(argv, experiments)
-    since = datetime.now(UTC)
-    configs: list[DictConfig] = []
-    finished: dict[int, Finished] = {}
-    later: dict[int, Any] = {}  # what another process was on, with Hydra's own configuration
+def _main(argv: Sequence[str]) -> int:
+    from pitome.runs import experiments
+    from pitome.runs.compose import check_command_line, check_places, register_schema
 
-    def job(config: DictConfig) -> None:
-        from hydra.core.hydra_config import HydraConfig
+    command = split_flags(argv)
+    register_schema()
+    if command.multirun and command.flags:
+        raise UsageError(f"-m and {command.flags[0]} do not go together; leave out -m and give one point")
+    chosen = experiments.chosen_in(command.overrides)
+    if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], command.overrides)) is not None:
+        return code
+    overrides = experiments.expand(command.overrides, command.multirun)
+    points = check_command_line(overrides, command.multirun)
+    if command.flags:
+        return _show(command.flags, overrides)
+    check_places([config for config, _ in points])
+    return _run(overrides, command.multirun, [item.word for item in chosen])
 
-        from pitome.runs.job import run
 
-        if multirun and config.logger.group is None:
-            config.logger.group = group
-        configs.append(config)
-        if (one := run(config, since=since, wait=False)) is not None:
-            finished[len(configs) - 1] = one
-        else:
-            later[len(configs) - 1] = HydraConfig.instance().cfg
+def _run(overrides: Sequence[str], multirun: bool, experiments: list[str]) -> int:
+    """Run the points and show what came out. Returns the exit code."""
+    from pitome.runs.sweep import launch
 
-    # Every point was composed and checked before; Hydra's sweeper would do so once more.
-    Sweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
-    sys.argv = ["run.py", *argv]
-    hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(job)()
-    if later:
-        finished |= _catch_up(configs, later, since)
-    if not finished:  # --cfg, --info and the like
-        return 0
-    ordered = [finished[i] for i in range(len(configs))]
-    every = [run for one in ordered for run in one.runs]
-    for one in every:
-        if one.exit_code:
-            _say(one.record.error or "failed")
-    from omegaconf import OmegaConf
-
-    typed: list[Config] = [OmegaConf.to_object(config) for config in configs]  # type: ignore[misc]
-    if any(one.record.done for one in every):
+    group = group_of(overrides, experiments) if multirun else None
+    done = launch(overrides, multirun=multirun, group=group, since=datetime.now(UTC))
+    runs = [run for point in done for run in point.finished.runs]
+    for run in runs:
+        if run.exit_code:
+            _print_error(run.record.error or "failed")
+    if any(run.record.done for run in runs):
         from pitome.runs.summary import show
 
-        show(ordered, typed)
+        show([point.finished for point in done], [point.config for point in done])
     if experiments:
         from pitome.report.items import show_outcome
         from pitome.runs.sweep_log import log_sweep
 
-        store = ordered[0].store
+        store = done[0].finished.store
         tables = [show_outcome(word, store) for word in experiments]
-        log_sweep(typed[0].logger, tables, None, store.folder.parent)
-    return max((one.exit_code for one in every), default=0)
+        log_sweep(done[0].config.logger, tables, None, store.folder.parent)
+    return max((run.exit_code for run in runs), default=0)
 
 
-def group_of(argv: list[str], experiments: list[str]) -> str:
+def _show(flags: Sequence[str], overrides: Sequence[str]) -> int:
+    """Hydra's --cfg and --info."""
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
+
+    from pitome.config import CONF
+
+    version.setbase("1.3")
+    parser = get_args_parser()
+    arguments = parser.parse_args([*flags, *overrides])
+    _run_hydra(arguments, parser, lambda config: None, str(CONF.resolve()), "config")
+    return 0
+
+
+def group_of(overrides: Sequence[str], experiments: Sequence[str]) -> str:
     """The name of a sweep in W&B: its experiments, or what it asks for; the same when it goes on."""
     if experiments:
         return " ".join(experiments)
-    told = ("logger", "results", "rerun", "device", "hydra")
-    words = [
-        word for word in argv if not word.startswith("-") and word.split("=")[0].split(".")[0] not in told
-    ]
+    elsewhere = ("logger", "results", "rerun", "device", "hydra")
+    words = [word for word in overrides if word.split("=")[0].split(".")[0] not in elsewhere]
     text = " ".join(sorted(words))
     return text if len(text) <= 100 else f"{text[:91]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _catch_up(configs: list[DictConfig], later: dict[int, Any], since: datetime) -> dict[int, Finished]:
-    """The runs that another process was on: its records, or made here where it was stopped."""
-    from hydra.core.hydra_config import HydraConfig
+def _help() -> int:
+    from pitome.cli.help import help_text
+    from pitome.config import CONF, own_folder
 
-    from pitome.runs.job import run
-
-    print(f"waiting for {len(later)} runs that another process is on")
-    finished = {}
-    for number, hydra_config in later.items():
-        HydraConfig.instance().cfg = hydra_config  # whose command the card of a training names
-        one = run(configs[number], since=since)
-        assert one is not None
-        finished[number] = one
-    return finished
+    with contextlib.suppress(BrokenPipeError):  # `| head` has read enough
+        print(help_text(CONF, own_folder()), flush=True)
+        return 0
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is Python to try at its end
+    return 0
 
 
-def _say(text: str) -> int:
+def _print_error(text: str) -> int:
     print(f"error: {text}", file=sys.stderr)
     return 2

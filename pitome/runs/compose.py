@@ -22,6 +22,7 @@ from pitome.errors import CheckpointError, UsageError, nearest, one_line
 from pitome.merge import plugins
 from pitome.records.store import Store
 from pitome.runs import own_files
+from pitome.runs.points import Composer
 from pitome.runs.validate import check_folder, find_any, import_modules, validate
 from pitome.sources.weights import check_hub
 
@@ -36,8 +37,23 @@ class OwnFolder(SearchPathPlugin):
 
 def register_schema() -> None:
     """Put the typed configuration where conf/config.yaml finds it, and the user's own files behind conf/."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    sweeper = {
+        "_target_": "hydra_plugins.pitome_points.CheckedSweeper",
+        "max_batch_size": None,
+        "params": None,
+    }
+    store.store(group="hydra/sweeper", name="checked", node=sweeper, provider="pitome")
     Plugins.instance().register(OwnFolder)
+
+
+def to_config(raw: DictConfig, group: str | None = None) -> Config:
+    """The typed configuration of a composed one. group: of a sweep's runs in W&B, where none is given."""
+    config: Config = OmegaConf.to_object(raw)  # type: ignore[assignment]
+    if group is not None and config.logger.group is None:
+        config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
+    return config
 
 
 def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Config, Amount]]:
@@ -60,10 +76,10 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
         raise UsageError(f"{swept[0]} has several values; add -m to run all of them")
     checked = []
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        composed = Composer()
         for point in points:
             try:
-                config: Config = OmegaConf.to_object(compose("config", overrides=point))  # type: ignore[assignment]
-                checked.append((config, validate(config)))
+                config = to_config(composed(point))
             except (HydraException, OmegaConfBaseException) as problem:
                 raise UsageError(explain(problem, point)) from None
             except AttributeError as problem:  # OmegaConf's own, of a mapping in the place of null
@@ -72,6 +88,9 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
                 raise UsageError(
                     f"{key.group(1)} is null and cannot be given here; write it into a file of your own conf/"
                 ) from None
+            except ValueError as problem:  # Hydra's own, of a choice that is no name
+                raise UsageError(one_line(problem)) from None
+            checked.append((config, validate(config)))
     own_files.tell_unread(config for config, _ in checked)
     return checked
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import time
 import traceback
-import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from pitome.adapters.patch import Patched
@@ -57,18 +55,18 @@ class Finished:
         return [self] if self.control is None else [self, self.control]
 
 
-def run(raw: DictConfig, *, since: datetime | None = None, wait: bool = True) -> Finished | None:
+def run(
+    config: Config, *, since: datetime | None = None, wait: bool = True, command: str = "python run.py"
+) -> Finished | None:
     """Run one configuration, and its control if one is asked for. Errors become a failed record; only
     ctrl-C passes through.
 
     since: when the command began. What another process has recorded after that is not repeated, not
     even where it failed, or with rerun=true. wait: for another process that is on this run; None is
-    returned otherwise.
+    returned otherwise. command: what a card of trained weights names.
     """
-    _quiet()
-    config: Config = OmegaConf.to_object(raw)  # type: ignore[assignment]
     since = since or datetime.now(UTC)
-    finished = _finish(Job(config, since=since, wait=wait))
+    finished = _finish(Job(config, since=since, wait=wait, command=command))
     share = control.budget(config, finished.record) if finished is not None else None
     if finished is None or share is None:
         return finished
@@ -98,11 +96,18 @@ class Job:
     """The steps of one run, and what is known of it so far in case it fails."""
 
     def __init__(
-        self, config: Config, share: float | None = None, *, since: datetime, wait: bool = True
+        self,
+        config: Config,
+        share: float | None = None,
+        *,
+        since: datetime,
+        wait: bool = True,
+        command: str = "",
     ) -> None:
         """share: run the control `resize` at this share of the unmerged cost, and merge nothing."""
-        self.config, self.share = config, share
-        self.since, self.wait = since, wait
+        self.asked, self.share = config, share
+        self.tested = config  # another one than `asked` once weights were trained
+        self.since, self.wait, self.command = since, wait, command
         self.claims = contextlib.ExitStack()
         self.store = Store(Path(config.results))
         self.started = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -119,21 +124,22 @@ class Job:
         self.logger: Logger | None = None
 
     def run(self) -> Finished:
-        import_modules(self.config.imports)
-        amount = validate(self.config) if self.share is None else Amount()
-        self.method = MethodInfo(name=self.config.merge.name, asked=amount.asked())
+        asked = self.asked
+        import_modules(asked.imports)
+        amount = validate(asked) if self.share is None else Amount()
+        self.method = MethodInfo(name=asked.merge.name, asked=amount.asked())
         self.store.prepare()
-        device = resolve_device(self.config.device)
-        lightning.seed_everything(self.config.seed, workers=True, verbose=False)
+        device = resolve_device(asked.device)
+        lightning.seed_everything(asked.seed, workers=True, verbose=False)
         folder = None
-        kind = task_class(self.config.task.name)
+        kind = task_class(asked.task.name)
         self.headline = kind.headline
-        if self.config.mode == "train":
-            self._claim(f"train-{self.config.task.name}-{key_of(self.config, amount)}")
-            self.config, folder = kind.train(self.config, amount, device)
+        if asked.mode == "train":
+            self._claim(f"train-{asked.task.name}-{key_of(asked, amount)}")
+            self.tested, folder = kind.train(asked, amount, device)
             if amount.ratio == 1.0:  # trained without merging, so tested without
-                self.config = dataclasses.replace(self.config, merge=MergeConfig(name=UNMERGED))
-        config = self.config
+                self.tested = dataclasses.replace(self.tested, merge=MergeConfig(name=UNMERGED))
+        config = self.tested
         task = kind(config)
         self.model = ModelInfo(name=model_label(config.model) + task.note)
         self.settings = task.settings
@@ -202,7 +208,7 @@ class Job:
         self.logger = None
         if folder is not None:
             # beside the weights, under their name
-            write_card(folder, Path(config.weights or "").stem, command_line(), facts(record))
+            write_card(folder, Path(config.weights or "").stem, self.command, facts(record))
         return Finished(record, self.store)
 
     def _claim(self, key: str) -> None:
@@ -214,7 +220,7 @@ class Job:
         record = self.store.load(run_id(self._identity()))
         if record is not None and datetime.fromisoformat(record.started) >= self.since:
             return record if not record.done else self.store.finished(record.run_id)
-        return None if record is None or self.config.rerun else self.store.finished(record.run_id)
+        return None if record is None or self.tested.rerun else self.store.finished(record.run_id)
 
     def failed(self, problem: Exception) -> Record:
         """The record of this run with the reason it failed, kept. Before its data and weights are known a
@@ -225,7 +231,7 @@ class Job:
             reason = f"{type(problem).__name__}: {reason}"
         record = dataclasses.replace(self._record("failed"), error=reason)
         if not self.identified:
-            identity = record.identity | {"asked": self.method.asked, "options": self.config.merge.options}
+            identity = record.identity | {"asked": self.method.asked, "options": self.tested.merge.options}
             record = dataclasses.replace(record, identity=identity, run_id=run_id(identity))
         try:
             return self.store.save(record)
@@ -246,7 +252,7 @@ class Job:
         self.data = decode(DataInfo, task.info.record())
 
     def _identity(self) -> dict[str, Any]:
-        config = self.config
+        config = self.tested
         return build_identity(
             task=config.task.name,
             model=self.model.name,
@@ -265,7 +271,7 @@ class Job:
         )
 
     def _record(self, status: str) -> Record:
-        config, identity = self.config, self._identity()
+        config, identity = self.tested, self._identity()
         return Record(
             run_id=run_id(identity),
             status=status,
@@ -329,11 +335,9 @@ def numbers(record: Record) -> dict[str, float | None]:
     return out
 
 
-def command_line() -> str:
-    """The command of this run, as it would be typed again elsewhere: without where results go."""
-    from hydra.core.hydra_config import HydraConfig
-
-    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+def command_of(words: Iterable[str]) -> str:
+    """The command of a run with these overrides, as it would be typed again elsewhere: without where
+    results go."""
     return " ".join(["python run.py", *(word for word in words if not word.startswith("results="))])
 
 
@@ -370,11 +374,3 @@ class Progress(TQDMProgressBar):
     @property
     def predict_description(self) -> str:
         return f"{self.name}: images that vote"
-
-
-def _quiet() -> None:
-    """Lightning's advice on devices, workers and its own features."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
-import pitome.cli.main as main_module
 from pitome.records.claims import claim
 from pitome.records.schema import Record
-from pitome.runs import job
+from pitome.runs import job, sweep
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.classification.task import TASK
 from tests.conftest import SMALL
@@ -67,7 +65,7 @@ def test_a_run_of_another_process_comes_last(
     path.unlink()
     other = contextlib.ExitStack()
     other.enter_context(claim(path.parent, first.run_id))
-    original = main_module._catch_up
+    original = sweep.wait_for
 
     def meanwhile(*arguments: Any) -> Any:
         assert [name for name, record in records().items() if record.done] == ["tofu 0.9"]
@@ -76,7 +74,7 @@ def test_a_run_of_another_process_comes_last(
         other.close()
         return original(*arguments)
 
-    monkeypatch.setattr(main_module, "_catch_up", meanwhile)
+    monkeypatch.setattr(sweep, "wait_for", meanwhile)
     assert run("-m", "merge=tome,tofu", "ratio=0.9", "measure=none") == 0
     assert (records()["tome 0.9"] == first) is not killed
     assert records()["tome 0.9"].metrics == first.metrics
@@ -97,7 +95,7 @@ def test_a_failure_of_another_process_is_not_repeated_by_this_command(
         "merge=tome",
         "ratio=0.9",
     )
-    config = OmegaConf.structured(config_of(*SMALL, *words, f"results={tmp_path}"))
+    config = config_of(*SMALL, *words, f"results={tmp_path}")
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("out of\nmemory")

@@ -185,22 +185,21 @@ def test_help_lists_every_experiment() -> None:
 def test_a_sweep_composes_no_point_more_often_than_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Once to check it before any runs, once to run it."""
+    """Points that share their choices once to be checked, each once to run."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    composed, compose = [], ConfigLoaderImpl.load_sweep_config
+    composed, compose = [], ConfigLoaderImpl.load_configuration
 
     def counting(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> Any:
         composed.append(args)
         return compose(self, *args, **kwargs)
 
-    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counting)
-    monkeypatch.setattr("pitome.runs.job.run", lambda *args, **kwargs: None)
-    monkeypatch.setattr("pitome.cli.main._catch_up", lambda *args: {})
-    monkeypatch.setattr("sys.argv", ["run.py"])
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counting)
+    done = SimpleNamespace(runs=[])
+    monkeypatch.setattr("pitome.runs.job.run", lambda *args, **kwargs: done)
     words = ["-m", "weights=random", "ratio=0.9,0.8,0.7", f"hydra.sweep.dir={tmp_path}"]
     assert main.main(words) == 0
-    assert len(composed) == 3
+    assert len(composed) == 1 + 1 + 3  # one combination of choices, the sweep itself, its points
 
 
 def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(
@@ -213,7 +212,6 @@ def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(
     done = SimpleNamespace(store=Store(tmp_path / "results" / "runs"), runs=[])
     monkeypatch.setattr("pitome.runs.job.run", lambda *args, **kwargs: done)
     monkeypatch.setattr("pitome.runs.sweep_log.log_sweep", lambda *given: logged.append(given))
-    monkeypatch.setattr("sys.argv", ["run.py"])
     words = [
         "-m",
         f"experiment={name}",

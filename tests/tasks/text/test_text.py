@@ -64,7 +64,6 @@ def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     package = write_folder(tmp_path / "package", classifier=False)
     monkeypatch.setattr(text, "fetch_minilm", lambda: package)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["run.py"])
 
     def call(*words: str, root: Path = folder, weights: str | None = "random") -> int:
         return main(
@@ -290,7 +289,6 @@ def test_bad_words_are_one_line(
 def test_weights_that_do_not_fit_the_data_are_noticed_at_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["run.py"])
     assert main(["task=text", "logger=none", *words]) == 2
     assert message in capsys.readouterr().err
 

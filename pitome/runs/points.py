@@ -1,0 +1,81 @@
+"""Composes the points of a sweep quickly: each combination of choices once, other values on a copy of it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from pitome.config import GROUPS
+
+_EXPERIMENT = "experiment"
+
+
+class Composer:
+    """Within `hydra.initialize_config_dir`: gives what `hydra.compose` gives."""
+
+    def __init__(self) -> None:
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, words: Sequence[str]) -> DictConfig:
+        """The configuration of one point. Raises what Hydra and OmegaConf raise."""
+        parsed = [_parse(word) for word in words]
+        values = [override for override in parsed if _is_value(override)]
+        choices = [str(override.input_line) for override in parsed if not _is_value(override)]
+        tree: dict[str, Any] = {}
+        named = [word for word in choices if word.startswith(f"{_EXPERIMENT}=")]
+        if len(named) == 1 and (node := _node(named[0].partition("=")[2])) is not None:
+            tree, groups = node
+            given = {word.partition("=")[0] for word in choices}
+            choices = [word for word in choices if word not in named]
+            choices += [word for word in groups if word.partition("=")[0] not in given]
+        config = copy.deepcopy(self._base(tuple(sorted(choices))))
+        if tree:
+            config.merge_with(tree)
+        for override in values:
+            key = override.key_or_group
+            try:
+                OmegaConf.update(config, key, override.value(), merge=True)
+            except (ConfigAttributeError, ConfigKeyError) as problem:
+                raise ConfigCompositionException(f"Could not override '{key}'") from problem
+        return config
+
+    def _base(self, choices: tuple[str, ...]) -> DictConfig:
+        if choices not in self._composed:
+            self._composed[choices] = compose("config", overrides=list(choices))
+        return self._composed[choices]
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(word: str) -> Override:
+    return OverridesParser.create().parse_override(word)
+
+
+def _is_value(override: Override) -> bool:
+    """Whether it sets a key that is there, rather than choosing in a group, adding or deleting."""
+    key = override.key_or_group
+    plain = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
+    return plain and key not in GROUPS and "/" not in key and key.partition(".")[0] != "hydra"
+
+
+def _node(name: str) -> tuple[dict[str, Any], list[str]] | None:
+    """An experiment's point as `pitome.runs.experiments` stores it: its values, and its choices as words."""
+    stored = ConfigStore.instance().repo.get(_EXPERIMENT, {}).get(f"{name}.yaml")  # type: ignore[union-attr]
+    if stored is None:
+        return None
+    tree: dict[str, Any] = OmegaConf.to_container(stored.node)  # type: ignore[assignment]
+    words = []
+    for entry in tree.pop("defaults", []):
+        if isinstance(entry, dict):
+            ((key, choice),) = entry.items()
+            words.append(f"{key.removeprefix('override /')}={choice}")
+    return tree, words
