@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import pitome.merge.methods
 from pitome.errors import MethodError, UsageError, nearest
+from pitome.fields import check, parts, types_of, whole
 from pitome.merge import plugins
-from pitome.merge.checks import SUPPORTED, explain, fits, supported
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.schedule import CountFunction, LimitFunction, count_unprotected, limit_unprotected
 
@@ -40,16 +40,10 @@ class MethodOptions:
     prop_attn: bool = True
     metric: Literal["keys", "hidden"] = "keys"
     position: Literal["before_mlp", "after_block"] = "before_mlp"
-    protected: int | None = None
+    protected: int | None = whole(None, least=0, hint="; give a number of leading tokens")
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value, hint = getattr(self, field.name), hints[field.name]
-            if not fits(value, hint):
-                raise UsageError(f"{field.name}={value!r} {explain(value, hint)}")
-        if self.protected is not None and self.protected < 0:
-            raise UsageError(f"protected={self.protected} is negative; give a number of leading tokens")
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -121,6 +115,7 @@ class Method:
             raise UsageError(f"merge={self.name}: {error}") from None
 
 
+SUPPORTED = "bool, int, float, str, Literal of texts, Sequence of one of these, and None beside them"
 _METHODS: dict[str, Method] = {}
 _PACKAGE = "pitome.merge.methods."
 
@@ -144,7 +139,7 @@ def register(
 
     A function that is defined a second time (a notebook cell that is run again) replaces the first.
     Raises UsageError for a name that is taken or is no identifier, for options that are no dataclass
-    with defaults and types of `checks.SUPPORTED`, and where a bare name (without `_repo`) does not
+    with defaults and types of `SUPPORTED`, and where a bare name (without `_repo`) does not
     guarantee keeps_protected_first and identity_at_1.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", name):
@@ -195,13 +190,13 @@ def _check_options(method: str, options: type[MethodOptions]) -> None:
     if "__dataclass_fields__" not in vars(options):
         raise UsageError(f"merge={method}: put @dataclass(frozen=True) above {options.__name__}")
     try:
-        hints = typing.get_type_hints(options)
+        hints = types_of(options)
     except Exception as problem:  # whatever evaluating an annotation raises
         why = plugins.reason(problem)
         raise UsageError(f"merge={method}: the types in {options.__name__} cannot be read ({why})") from None
     for field in dataclasses.fields(options):
         hint = hints[field.name]
-        if not supported(hint):
+        if not all(_supported(part) for part in parts(hint)):
             shown = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else hint
             raise UsageError(f"merge={method}: option {field.name} has type {shown}; use {SUPPORTED}")
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -210,6 +205,14 @@ def _check_options(method: str, options: type[MethodOptions]) -> None:
         options()
     except UsageError as error:
         raise UsageError(f"merge={method}: {error}") from None
+
+
+def _supported(hint: Any) -> bool:
+    """Whether an option can have the type: what a command line can say and a record can keep."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return all(isinstance(part, str) for part in arguments)
+    return (arguments[0] if origin is Sequence else hint) in (bool, int, float, str, type(None))
 
 
 def get(name: str) -> Method:

@@ -13,9 +13,9 @@ import yaml
 
 from pitome.config import CONF, choices
 from pitome.errors import PitomeError, UsageError, nearest
+from pitome.fields import decode
 from pitome.paper import checks, values
 from pitome.paper.schema import RUNS, Experiment
-from pitome.records.decode import decode
 from pitome.sources.hub import say
 
 FOLDER = CONF.parent / "experiments"

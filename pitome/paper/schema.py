@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from pitome.fields import number
 
 RUNS, THEOREM, PICTURES = "runs", "theorem", "pictures"
-KINDS = (RUNS, THEOREM, PICTURES)
-HIGHER, LOWER = "higher", "lower"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +17,9 @@ class Needs:
 
     checkpoints: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
-    gpu_hours: float = 0.0
-    gpu_hours_training: float = 0.0
-    disk_gb: float = 0.0
+    gpu_hours: float = number(0.0, least=0)
+    gpu_hours_training: float = number(0.0, least=0)
+    disk_gb: float = number(0.0, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class Judged:
     """How a metric of this item is judged. better: higher or lower; tolerance: in the metric's unit;
     relative: as a share of the printed value; neither: its values are shown and not judged."""
 
-    better: str
-    tolerance: float | None = None
-    relative: float | None = None
+    better: Literal["higher", "lower"]
+    tolerance: float | None = number(None, above=0)
+    relative: float | None = number(None, above=0)
     why: str = ""
 
 
@@ -70,7 +70,7 @@ class Offline:
     drop: list[str] = field(default_factory=list)
     also: list[dict[str, Any]] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = number(dict, above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Experiment:
     title: str
     expect: str
     needs: Needs
-    kind: str = RUNS
+    kind: Literal["runs", "theorem", "pictures"] = "runs"
     base: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Judged] = field(default_factory=dict)
     also: list[str] = field(default_factory=list)

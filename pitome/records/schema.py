@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pitome.errors import PitomeError, one_line
-from pitome.records.decode import decode
+from pitome.fields import decode
 from pitome.records.identity import run_id
 
 SCHEMA_VERSION = 3

@@ -20,9 +20,9 @@ from torch import nn
 from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config, MergeConfig, model_label, own_model, portable
 from pitome.errors import PitomeError, one_line
+from pitome.fields import decode
 from pitome.measure.memory import peak_memory
 from pitome.records.claims import Taken, claim
-from pitome.records.decode import decode
 from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import DataInfo, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
 from pitome.records.store import Store

@@ -23,8 +23,8 @@ from pitome.config import (
     own_folder,
 )
 from pitome.errors import UsageError, nearest
+from pitome.fields import decode
 from pitome.paper.loading import read_yaml
-from pitome.records.decode import decode
 from pitome.sources.hub import say
 
 KINDS: dict[str, type] = {

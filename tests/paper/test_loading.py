@@ -113,30 +113,39 @@ def test_values_as_they_are_printed_and_logged(case: str) -> None:
 
 
 MISTAKES = {
-    "an unknown field": (("title:", "titel:"), "unknown field titel"),
+    "an unknown field": (("title:", "titel:"), "unknown key titel; did you mean title"),
     "a value that is no number": (("77.7", "77.7 %"), "'77.7 %', expected a number"),
     "a column too few": (("[79.8, 4.6]", "[79.8]"), "has 1 numbers for 2 columns"),
     "an unknown metric": (("metric: [top1, gmacs]", "metric: [top, gmacs]"), "top is no metric"),
     "an unknown method": (("tome_repo: 77.7", "tomee_repo: 77.7"), "unknown merge=tomee_repo; did you mean"),
     "an unknown model": (("model: deit_s", "model: deit_ss"), "unknown model=deit_ss"),
     "a key twice": (("title: An item", "title: An item\ntitle: Another"), "the key title stands twice"),
-    "a direction": (("better: higher", "better: up"), "better is up, expected higher or lower"),
+    "a direction": (
+        ("better: higher", "better: up"),
+        "metrics.top1.better=up is not known; available: higher, lower",
+    ),
     "no tolerance": (("tolerance: 0.3", "why: ''"), "no tolerance and no `why`"),
     "a tolerance of nothing": (
         ("tolerance: 0.3", "tolerance: 0"),
-        "metrics.top1.tolerance is 0, expected a number above 0",
+        "metrics.top1.tolerance=0 is not a number above 0",
     ),
-    "a negative tolerance": (("tolerance: 0.3", "tolerance: -1"), "metrics.top1.tolerance is -1, expected"),
+    "a negative tolerance": (
+        ("tolerance: 0.3", "tolerance: -1"),
+        "metrics.top1.tolerance=-1 is not a number above 0",
+    ),
     "no limit to a tolerance": (
         ("tolerance: 0.3", "tolerance: .inf"),
-        "metrics.top1.tolerance is inf, expected",
+        "metrics.top1.tolerance=inf is not a number above 0",
     ),
-    "a share that is no number": (("relative: 0.02", "relative: .nan"), "metrics.gmacs.relative is nan"),
+    "a share that is no number": (
+        ("relative: 0.02", "relative: .nan"),
+        "metrics.gmacs.relative=nan is not a number above 0",
+    ),
     "an unknown metric that is judged": (
         ("gmacs: {better", "gmac: {better"),
         "metrics: gmac is no metric; did you mean gmacs",
     ),
-    "a need below nothing": (("gpu_hours: 1", "gpu_hours: -1"), "needs.gpu_hours is -1, expected"),
+    "a need below nothing": (("gpu_hours: 1", "gpu_hours: -1"), "needs.gpu_hours=-1 is not a number >= 0"),
     "a misspelt column key": (
         ("at: {ratio: 0.925}\n    metric: top1", "along: {raito: [0.9]}\n    metric: top1"),
         "values[1].along: raito is no key of a run; did you mean ratio",
@@ -223,7 +232,7 @@ MISTAKES = {
     ),
     "a bound that is no number": (
         ("    metric: top1\n", "    metric: top1\n    above: .nan\n"),
-        "above is nan",
+        "above=nan is not a number",
     ),
     "two printed values of one cell": (
         (
@@ -268,7 +277,7 @@ MISTAKES = {
     "no offline metric": (("  metrics: {top1: 0.1}", "  metrics: {}"), "offline.metrics is empty"),
     "no limit to an offline tolerance": (
         ("{top1: 0.1}", "{top1: .inf}"),
-        "offline.metrics.top1 is inf, expected",
+        "offline.metrics.top1=inf is not a number above 0",
     ),
     "an unknown offline override": (
         ("replace: {model", "replace: {mdl: x, model"),
@@ -289,7 +298,10 @@ MISTAKES = {
         "source",
     ),
     "no metric": (("    metric: top1\n", ""), "needs either metric or along"),
-    "an unknown kind": (("base:", "kind: dance\nbase:"), "kind is dance"),
+    "an unknown kind": (
+        ("base:", "kind: dance\nbase:"),
+        "kind=dance is not known; available: pictures, runs, theorem",
+    ),
     "broken YAML": (("needs: {", "needs: ["), "table99.yaml: "),
 }
 

@@ -17,8 +17,8 @@ classes: [rose, tulip]
 MISTAKES = {
     DATA.replace("task:", "\ttask:"): "tab character",
     DATA.replace("root", "name"): "the key name stands twice line 2",
-    DATA.replace("[rose, tulip]", "rose"): "field classes is 'rose', expected a list",
-    DATA.replace("[rose, tulip]", "[no, yes]"): "field classes[0] is False, expected text",
+    DATA.replace("[rose, tulip]", "rose"): "classes=rose is not a list of texts",
+    DATA.replace("[rose, tulip]", "[no, yes]"): "classes[0]=False is not text",
     DATA.replace("classes", "clases"): "unknown key clases; did you mean classes?",
     DATA.replace("task: classification\n", ""): "the key task is missing",
     DATA.replace("classification", "clasification"): "did you mean classification",

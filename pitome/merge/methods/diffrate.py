@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pitome.errors import UsageError
+from pitome.fields import whole
 from pitome.merge.fast_path import is_reference_path
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank, select
@@ -34,8 +35,8 @@ class DiffrateOptions(MethodOptions):
     """
 
     metric: Literal["keys", "hidden"] = "hidden"
-    prune_kept: Sequence[int] | None = None
-    merge_kept: Sequence[int] | None = None
+    prune_kept: Sequence[int] | None = whole(None, least=1, hint="; count the tokens that stay")
+    merge_kept: Sequence[int] | None = whole(None, least=1, hint="; count the tokens that stay")
     schedule_file: str | None = None
 
     def __post_init__(self) -> None:
@@ -43,8 +44,6 @@ class DiffrateOptions(MethodOptions):
         lists = [counts for counts in (self.prune_kept, self.merge_kept) if counts is not None]
         if lists and self.schedule_file is not None:
             raise UsageError("give prune_kept and merge_kept, or schedule_file, not both")
-        if any(count < 1 for counts in lists for count in counts):
-            raise UsageError("prune_kept and merge_kept count tokens that stay; give numbers above 0")
         if len(lists) == 2:
             pruned, merged = lists
             if len(pruned) != len(merged):
@@ -201,12 +200,7 @@ class DiffrateRepoOptions(DiffrateOptions):
     prop_attn: bool | None = None  # type: ignore[assignment]
     metric: Literal["keys", "hidden"] | None = None  # type: ignore[assignment]
     position: Literal["before_mlp", "after_block"] | None = None  # type: ignore[assignment]
-    prune_each: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.prune_each is not None and self.prune_each < 0:
-            raise UsageError(f"prune_each={self.prune_each} is negative; give a number of tokens")
+    prune_each: int | None = whole(None, least=0, hint="; give a number of tokens")
 
 
 def count_repo(n: int, protected: int, ratio: float, layer: int) -> int:

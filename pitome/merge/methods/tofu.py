@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pitome.errors import UsageError
+from pitome.fields import number
 from pitome.merge.methods.tome import bipartite_plan, macs, padded_bipartite_plan, unclamped_plan
 from pitome.merge.plan import Plan, Tokens, keep_all
 from pitome.merge.presets import fill
@@ -28,13 +28,8 @@ class TofuOptions(MethodOptions):
     """
 
     prop_attn: bool = False
-    prune_share: float = 0.5
+    prune_share: float = number(0.5, least=0, most=1, hint="; give a share of the blocks")
     fuse: Literal["norm", "mean"] = "norm"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.prune_share <= 1:
-            raise UsageError(f"prune_share={self.prune_share} is outside [0, 1]; give a share of the blocks")
 
 
 @register(
