@@ -147,8 +147,8 @@ def _read_inside(hint: Any, value: Any, path: str, rule: Rule | None, typed: boo
         return tuple(found) if origin is tuple else value if origin is Sequence else found
     if origin is dict:
         return {key: _read(arguments[1], item, f"{path}.{key}", rule, typed) for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else decode(typing.cast(type, hint), value, path, typed=typed)
+    if _is_dataclass(hint):
+        return value if isinstance(value, hint) else decode(hint, value, path, typed=typed)
     if rule is not None and not rule.accepts(value):
         raise UsageError(_message(path, value, rule.ending))
     return value
@@ -163,14 +163,18 @@ def _accepts(hint: Any, value: object) -> bool:
     if origin in (list, tuple, Sequence):
         return isinstance(value, list | tuple)
     if origin is dict:
-        return isinstance(value, Mapping) or isinstance(value, typing.cast(type, hint))
-    if dataclasses.is_dataclass(hint):
-        return isinstance(value, Mapping) or isinstance(value, typing.cast(type, hint))
+        return isinstance(value, Mapping)
+    if _is_dataclass(hint):
+        return isinstance(value, Mapping | hint)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def _is_dataclass(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
 
 
 def _expected(choices: Sequence[Any], value: object) -> str:
