@@ -18,6 +18,7 @@ CONF = Path(__file__).parent.parent / "conf"
 DEFAULT_RATIO = 0.925
 
 MODES = ("test", "train")
+PATH_KEYS = ("weights", "data.root", "results", "merge.options.schedule_file")  # whose values are paths
 
 
 @dataclass

@@ -76,6 +76,7 @@ def split_flags(argv: Sequence[str]) -> Command:
 def _main(argv: Sequence[str]) -> int:
     from pitome.runs import experiments
     from pitome.runs.compose import check_command_line, check_places, register_schema
+    from pitome.runs.paths import quote_paths
 
     command = split_flags(argv)
     register_schema()
@@ -84,7 +85,7 @@ def _main(argv: Sequence[str]) -> int:
     chosen = experiments.chosen_in(command.overrides)
     if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], command.overrides)) is not None:
         return code
-    overrides = experiments.expand(command.overrides, command.multirun)
+    overrides = experiments.expand(quote_paths(command.overrides, command.multirun), command.multirun)
     points = check_command_line(overrides, command.multirun)
     if command.flags:
         return _show(command.flags, overrides)

@@ -78,13 +78,14 @@ def _run(argv: list[str]) -> Path:
     arguments = _read(own)
     try:
         from pitome.runs.compose import check_command_line, register_schema
+        from pitome.runs.paths import quote_paths
     except ModuleNotFoundError as problem:
         raise UsageError(
             f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python"
         ) from None
 
     register_schema()
-    methods = _check(check_command_line(overrides, multirun=True), own)
+    methods = _check(check_command_line(quote_paths(overrides, multirun=True), multirun=True), own)
     images = _open(arguments)
     path = arguments.out or _default_path(methods[0][0], arguments.images)
 
