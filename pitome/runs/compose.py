@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 
 from hydra import compose, initialize_config_dir
@@ -51,6 +52,7 @@ def register_schema() -> None:
 def to_config(raw: DictConfig, group: str | None = None) -> Config:
     """The typed configuration of a composed one. group: of a sweep's runs in W&B, where none is given."""
     config: Config = OmegaConf.to_object(raw)  # type: ignore[assignment]
+    config = dataclasses.replace(config, results=os.path.expanduser(config.results))
     if group is not None and config.logger.group is None:
         config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
     return config

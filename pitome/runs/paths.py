@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from pitome.config import PATH_KEYS
 from pitome.errors import UsageError
 
+_NEVER_SWEPT = "results"  # all runs of a sweep are recorded in one folder
 _PARTS = re.compile(r"""(?:'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|[^,])+""")
 
 
@@ -27,7 +28,7 @@ def _quote_word(word: str, multirun: bool) -> str:
     key, equals, value = word.partition("=")
     if not equals or key.lstrip("+") not in PATH_KEYS:
         return word
-    parts = list(_split(value)) if multirun else [value]
+    parts = list(_split(value)) if multirun and key != _NEVER_SWEPT else [value]
     if len(parts) > 1 and _exists(value):
         if all(_exists(part) for part in parts):
             raise UsageError(

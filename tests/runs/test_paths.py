@@ -79,6 +79,14 @@ def test_a_comma_that_is_both_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert quote_paths(["weights=x,y.pth"], False) == ["weights='x,y.pth'"]
 
 
+def test_where_results_go_is_one_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("pitome.runs.compose.validate", lambda config: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    register_schema()
+    ((config, _),) = check_command_line(quote_paths(["results=~/not, there=yet"], True), True)
+    assert config.results == f"{tmp_path}/not, there=yet"
+
+
 def test_other_keys_stay_as_they_are() -> None:
     words = ["ratio=[0.9,0.8]", "merge=a,b", "weights=null", "weights=", "--cfg"]
     assert quote_paths(words, True) == words
