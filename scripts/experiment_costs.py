@@ -12,44 +12,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pitome
-from pitome.config import CONF, DEFAULT_RATIO
+from pitome.config import DEFAULT_RATIO
 from pitome.errors import PitomeError
 from pitome.merge import registry
 from pitome.merge.costs import authors_macs, closed_form
-from pitome.paper import costs, values
-from pitome.paper.loading import load, names
+from pitome.paper import costs
+from pitome.paper.experiments import load
+from pitome.paper.files import conf_file, item_names
+from pitome.paper.points import AMOUNTS, OPTIONS, Point, paper_values, sweep_points, training_points
 from pitome.records.files import write_atomically
+from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.text.costs import authors_cost, encoder, mean_share, our_cost, padded_lengths
 
 LENGTHS = Path(__file__).parent / "text_lengths.yaml"
 BATCH = 32  # of the authors' evaluation (tasks/tc/engine.py:58-62 at 550b5de)
 REVIEW = 512  # tokens; where reviews of IMDb are cut off
-AMOUNTS = ("ratio", "r", "flops")
 
 Entry = dict[str, dict[str, Any]]
 
 
 def main() -> None:
     """Compute every cost that a value of experiments/ needs."""
-    table = {costs.key(point): point for name in names() for point in needed(name)}
+    table = {costs.key(point): point for name in item_names() for point in needed(name)}
     models: dict[str, nn.Module] = {}
     found = {key: entry for key, point in sorted(table.items()) if (entry := compute(point, models))}
     write_atomically(costs.FILE, (json.dumps(found, indent=1) + "\n").encode())
     print(f"{costs.FILE.name}: {len(found)} of {len(table)} points")
 
 
-def needed(name: str) -> list[values.Point]:
+def needed(name: str) -> list[Point]:
     """The points of an item of which a cost is printed, logged or drawn."""
-    experiment = load(name)
-    own = [value.point for value in values.values(experiment) if not value.quoted]
-    found = [*own, *values.points(experiment), *values.training_points(experiment)]
-    return [point for point in found if point.get("task") != "vqa" and "model" in point]
+    item = load(name)
+    points = [value.point for value in paper_values(item) if not value.quoted]
+    points += [*sweep_points(item), *training_points(item)]
+    return [point for point in points if point.get("task") != "vqa" and "model" in point]
 
 
 def compute(point: Mapping[str, Any], models: dict[str, nn.Module]) -> Entry | None:
@@ -74,11 +75,7 @@ def _image(model: nn.Module, method: str, point: Mapping[str, Any]) -> Entry | N
     form = plain
     if method != "none":
         amount = {key: point[key] for key in AMOUNTS if key in point} or {"ratio": DEFAULT_RATIO}
-        options = {
-            key.removeprefix("merge.options."): value
-            for key, value in point.items()
-            if key.startswith("merge.options.")
-        }
+        options = {k.removeprefix(OPTIONS): value for k, value in point.items() if k.startswith(OPTIONS)}
         try:
             with pitome.patch(model, method, layers=point.get("layers"), **amount, **options) as handle:
                 form = closed_form(
@@ -90,11 +87,11 @@ def _image(model: nn.Module, method: str, point: Mapping[str, Any]) -> Entry | N
     theirs = authors_macs(architecture, form.tokens, method)
     base = authors_macs(architecture, plain.tokens, "none")
     # their DiffRate counts patch embedding and classifier where their other methods do not
-    own_base = authors_macs(architecture, plain.tokens, method)
+    same_base = authors_macs(architecture, plain.tokens, method)
     out = {"gmacs": _entry(theirs / 1e9, f"authors' count; ours {form.macs / 1e9:.4g}")}
     if method != "none":
         ours = f"authors' count; ours {plain.macs / form.macs:.3f}"
-        out["flops_x"] = _entry(max(base, own_base) / theirs, ours)
+        out["flops_x"] = _entry(max(base, same_base) / theirs, ours)
     return out
 
 
@@ -109,16 +106,16 @@ def _text(point: Mapping[str, Any]) -> Entry | None:
     merged = authors_cost(model, theirs, ratio, counted_as=counted_as)
     base = authors_cost(model, theirs, 1.0, counted_as=counted_as)
     if point["data"] == "imdb":
-        shares, where = {REVIEW: 1}, f"at {REVIEW} tokens"
-        own = shares
+        lengths = padded = {REVIEW: 1}
+        where = f"at {REVIEW} tokens"
     else:
-        own = yaml.safe_load(LENGTHS.read_text())["tokens"]
-        shares, where = padded_lengths(own, BATCH), "over Rotten Tomatoes' sentences in batches of 32"
+        lengths = read_yaml(LENGTHS)["tokens"]
+        padded, where = padded_lengths(lengths, BATCH), "over Rotten Tomatoes' sentences in batches of 32"
     note = f"authors' count {where}; the paper names no lengths"
     if counted_as is None:
-        share = mean_share(own, our_cost(model, method, ratio), our_cost(model, "none", 1.0))
+        share = mean_share(lengths, our_cost(model, method, ratio), our_cost(model, "none", 1.0))
         note += f"; ours {1 / share:.3f}"
-    return {"flops_x": _entry(1 / mean_share(shares, merged, base), note)}
+    return {"flops_x": _entry(1 / mean_share(padded, merged, base), note)}
 
 
 def _entry(value: float, note: str) -> dict[str, Any]:
@@ -131,10 +128,9 @@ def _build(name: str) -> nn.Module | None:
     from pitome.tasks.classification import models as vision
     from pitome.tasks.retrieval import clip
 
-    path = CONF / "model" / f"{'blip_base' if name == 'albef' else name}.yaml"
-    if not path.is_file():
+    config = conf_file("model", "blip_base" if name == "albef" else name)
+    if not config:
         return None
-    config = yaml.safe_load(path.read_text())
     builders: dict[str, Callable[[], nn.Module]] = {
         "classification": lambda: vision.build_timm(config["arch"], dict(config["args"] or {})),
         "retrieval": lambda: _tower(config) if "blip" in config["arch"] else clip.build_model(config),

@@ -26,16 +26,16 @@ def main(words: list[str], results: Path = RESULTS) -> int:
     if {"-h", "--help"} & set(words):
         print(__doc__)
         return 0
-    own = [word.partition("=")[2] for word in words if word.startswith("results=")]
+    given = [word.partition("=")[2] for word in words if word.startswith("results=")]
     words = [word for word in words if not word.startswith("results=")]
-    local, published = Store(Path(own[-1]) if own else results / "runs"), Store(results / "published")
+    local, published = Store(Path(given[-1]) if given else results / "runs"), Store(results / "published")
     try:
-        if own and not local.folder.is_dir():
-            raise UsageError(f"results={own[-1]}: no such folder; give the one that run.py wrote to")
+        if given and not local.folder.is_dir():
+            raise UsageError(f"results={given[-1]}: no such folder; give the one that run.py wrote to")
         if words[:1] == ["status"]:
             status(words[1:], local)
             return 0
-        for word in words:  # a misspelt one is told before the others are made
+        for word in words:  # a misspelt one is reported before anything is made
             check_word(word)
         for word in words or [str(default(local, published).folder), "page"]:
             if word == "offline":
@@ -43,9 +43,9 @@ def main(words: list[str], results: Path = RESULTS) -> int:
             elif word == "page":
                 page(local, published, local.folder.parent / "index.html")
             elif is_experiment(word):
-                from pitome.report.items import show_outcome
+                from pitome.report.items import show_item
 
-                show_outcome(word, local)
+                show_item(word, local)
             else:
                 report(Store(word))
     except PitomeError as problem:
@@ -76,10 +76,10 @@ def status(names: list[str], local: Store) -> None:
 
 def offline() -> None:
     """Print what the published offline experiments gave; docs/reproducing.md has the same table."""
-    from pitome.report.items import published_stores
+    from pitome.report.items import published_records
     from pitome.report.offline import to_table
 
-    tables.show([to_table([record for store in published_stores() for record in store.all()])])
+    tables.show([to_table(published_records())])
 
 
 def page(local: Store, published: Store, path: Path) -> None:
@@ -91,18 +91,18 @@ def page(local: Store, published: Store, path: Path) -> None:
 
 def is_experiment(word: str) -> bool:
     """Whether `word` names an experiment; a folder of the same name is meant by ./name."""
-    from pitome.paper.loading import is_word
+    from pitome.paper import experiments
 
-    return "/" not in word and is_word(word)
+    return "/" not in word and experiments.is_experiment(word)
 
 
 def check_word(word: str) -> None:
     """Raises UsageError for what is neither a report, an experiment nor a folder."""
-    from pitome.paper.loading import words
+    from pitome.paper.experiments import experiment_names
 
     reports = ("offline", "page")
     if "/" not in word and word not in reports and not is_experiment(word) and not Path(word).is_dir():
-        known = [*words(sound=True), *reports]
+        known = [*experiment_names(skip_broken=True), *reports]
         raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pitome.paper import matching
+from pitome.paper.matching import finished_runs
 from pitome.records.files import write_atomically
 from pitome.records.rows import Row, mean_outcomes
 from pitome.records.schema import Record
@@ -150,7 +150,7 @@ def _rows(stores: Sequence[Store], records: Sequence[Record], point: dict[str, A
     wanted |= {f"`{name}`": {"merge": name} for name in ("pitome_repo", "tome", "tome_repo")}
     reference, lines = None, []
     for name, overrides in wanted.items():
-        found = matching.runs(point | overrides, records)
+        found = finished_runs(point | overrides, records)
         if not found or found[0].score is None:
             continue
         outcomes = _outcomes(stores, found[0])

@@ -13,10 +13,11 @@ import pytest
 
 from pitome.cli.main import main
 from pitome.config import CONF
-from pitome.paper import loading
+from pitome.paper import experiments, files
 from pitome.records.identity import RESULT_VERSION, build_identity, run_id
 from pitome.records.schema import DataInfo, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
 from pitome.records.store import Store
+from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.data import Preprocess
 
 
@@ -164,26 +165,26 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     folder = tmp_path / "experiments"
     folder.mkdir()
     (folder / "_names.yaml").write_text((CONF.parent / "experiments" / "_names.yaml").read_text())
-    monkeypatch.setattr(loading, "FOLDER", folder)
+    monkeypatch.setattr(files, "FOLDER", folder)
 
     def written(text: str = ITEM, name: str = "table99") -> Path:
         (folder / f"{name}.yaml").write_text(text)
-        loading._load.cache_clear()
+        experiments.load_file.cache_clear()
         return folder / f"{name}.yaml"
 
     written()
     yield written
-    loading._load.cache_clear()
+    experiments.load_file.cache_clear()
 
 
 def record(point: Mapping[str, Any], metrics: Mapping[str, float], **changes: Any) -> Record:
     """A finished run of a point of task=classification, with default options."""
     method, options = point["merge"], {}
     if method != "none":
-        options = loading.read_yaml(CONF / "merge" / f"{method}.yaml")["options"]
+        options = read_yaml(CONF / "merge" / f"{method}.yaml")["options"]
         options |= {k.split(".")[-1]: v for k, v in point.items() if k.startswith("merge.options.")}
     asked = {key: point[key] for key in ("ratio", "r", "flops", "layers") if key in point}
-    file = loading.read_yaml(CONF / "model" / f"{point['model']}.yaml")
+    file = read_yaml(CONF / "model" / f"{point['model']}.yaml")
     checkpoint = point.get("model.checkpoint", file["checkpoint"])
     seed, limit = changes.pop("seed", 0), changes.pop("limit", None)
     identity = build_identity(

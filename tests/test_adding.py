@@ -18,8 +18,9 @@ from pitome.cli.main import main
 from pitome.config import Amount, Config, DataConfig, ModelConfig
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.registry import Guarantees
-from pitome.paper import loading
-from pitome.paper.outcome import WITHIN, outcome
+from pitome.paper import files
+from pitome.paper.experiments import choose
+from pitome.paper.verdicts import WITHIN, judge
 from pitome.records.store import Store
 from pitome.runs.job import Job
 from pitome.tasks.training import key_of
@@ -140,10 +141,10 @@ def test_the_experiment_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (text,) = blocks(EXPERIMENT, "yaml")
     assert len(text.splitlines()) < 30
     (tmp_path / "mine.yaml").write_text(text)
-    (tmp_path / "_names.yaml").write_text((loading.FOLDER / "_names.yaml").read_text())
-    monkeypatch.setattr(loading, "FOLDER", tmp_path)
-    assert len(loading.choose("mine").points) == 8
-    rows = outcome("mine", Store(ROOT / "results" / "published").all()).rows
+    (tmp_path / "_names.yaml").write_text((files.FOLDER / "_names.yaml").read_text())
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    assert len(choose("mine").points) == 8
+    rows = judge("mine", Store(ROOT / "results" / "published").all()).rows
     assert [(row.method, row.ratio, row.verdict) for row in rows] == [
         ("ToMe", "0.9", WITHIN),
         ("ToMe", "0.8", WITHIN),

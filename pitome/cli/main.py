@@ -90,7 +90,7 @@ def _main(argv: Sequence[str]) -> int:
     if command.flags:
         return _show(command.flags, overrides)
     check_places([config for config, _ in points])
-    return _run(overrides, command.multirun, [item.word for item in chosen])
+    return _run(overrides, command.multirun, [experiment.name for experiment in chosen])
 
 
 def _run(overrides: Sequence[str], multirun: bool, experiments: list[str]) -> int:
@@ -108,11 +108,11 @@ def _run(overrides: Sequence[str], multirun: bool, experiments: list[str]) -> in
 
         show([point.finished for point in done], [point.config for point in done])
     if experiments:
-        from pitome.report.items import show_outcome
+        from pitome.report.items import show_item
         from pitome.runs.sweep_log import log_sweep
 
         store = done[0].finished.store
-        tables = [show_outcome(word, store) for word in experiments]
+        tables = [show_item(name, store) for name in experiments]
         log_sweep(done[0].config.logger, tables, None, store.folder.parent)
     return max((run.exit_code for run in runs), default=0)
 

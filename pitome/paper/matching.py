@@ -1,39 +1,34 @@
-"""Which records are runs of a point. Overrides are compared with what a record says it was asked."""
+"""Step 6: which records are runs of a point. Its overrides are compared with what a record was asked for."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from pitome.config import CONF, DEFAULT_RATIO, find_choice
-from pitome.paper.loading import read_yaml
-from pitome.paper.values import AMOUNTS
+from pitome.config import DEFAULT_RATIO
+from pitome.paper.files import conf_file, method_options
+from pitome.paper.points import AMOUNTS, OPTIONS, Point, has_options
 from pitome.records.identity import UNMERGED, canonical
 from pitome.records.schema import Record
 
-_OPTIONS = "merge.options."
-_GROUPS = ("task", "model", "data", "merge")
-_HOW = ("mode", "layers", "weights", "control", *AMOUNTS)  # compared by rules of their own
+# Keys of a point that are compared by rules of their own.
+_SPECIAL = ("task", "model", "data", "merge", "mode", "layers", "weights", "control", *AMOUNTS)
 
 
-def runs(point: Mapping[str, Any], records: Iterable[Record]) -> list[Record]:
+def finished_runs(point: Point, records: Iterable[Record]) -> list[Record]:
     """Finished runs of the point, the newest of each seed, in the order of seeds: on the whole test split,
-    or on the part that the point itself asks for."""
-    found: dict[int, Record] = {}
-    for record in sorted(records, key=lambda one: one.started):
+    or on the part of it that the point asks for."""
+    newest: dict[int, Record] = {}
+    for record in sorted(records, key=lambda record: record.started):
         if record.done and record.data.limit == point.get("limit") and matches(point, record):
-            found[record.seed] = record
-    return [found[seed] for seed in sorted(found)]
+            newest[record.seed] = record
+    return [newest[seed] for seed in sorted(newest)]
 
 
-def unfinished(point: Mapping[str, Any], records: Iterable[Record]) -> str | None:
-    """Why the newest run of the point does not count: it failed, or saw a part of the data; None if there
-    is none such."""
-    for record in sorted(records, key=lambda one: one.started, reverse=True):
-        if not matches(point, record):
-            continue
+def why_unfinished(point: Point, records: Iterable[Record]) -> str | None:
+    """Why the newest unfinished run of the point does not count: it failed, or saw a part of the data;
+    None if there is no such run."""
+    for record in reversed(_attempts(point, records)):
         if not record.done:
             return f"failed: {record.error}"
         if record.data.limit is not None and record.data.limit != point.get("limit"):
@@ -41,83 +36,66 @@ def unfinished(point: Mapping[str, Any], records: Iterable[Record]) -> str | Non
     return None
 
 
-def failure(point: Mapping[str, Any], records: Iterable[Record]) -> str | None:
+def failure(point: Point, records: Iterable[Record]) -> str | None:
     """Why the newest run of the point failed; None if it did not."""
-    runs = [record for record in records if matches(point, record)]
-    newest = max(runs, key=lambda one: one.started, default=None)
-    return None if newest is None or newest.done else newest.error
+    attempts = _attempts(point, records)
+    return None if not attempts or attempts[-1].done else attempts[-1].error
 
 
-def matches(point: Mapping[str, Any], record: Record) -> bool:
-    """Whether the run was asked for what the point says, and nothing else of what changes a result but
-    its seed, precision and the file that its weights came from."""
-    config = record.config
+def matches(point: Point, record: Record) -> bool:
+    """Whether the run was asked for what the point says, and for nothing else that changes a result but
+    its seed, its precision and the file that its weights came from."""
     return (
         not record.weights.random
         and record.mode == point.get("mode", "test")
         and record.task == point.get("task", record.task)
-        and _model(point, record)
+        and _has_model(point, record)
         and record.data.name == point.get("data", record.data.name)
         and record.method.name == point.get("merge", "pitome")
-        and (record.method.name == UNMERGED or (_options(point, record) and _amount(point, record)))
+        and (record.method.name == UNMERGED or (_has_options(point, record) and _has_amount(point, record)))
         and all(
-            canonical(_look_up(config, key)) == canonical(value)
+            canonical(_look_up(record.config, key)) == canonical(value)
             for key, value in point.items()
-            if key not in _GROUPS and key not in _HOW and not key.startswith(_OPTIONS)
+            if key not in _SPECIAL and not key.startswith(OPTIONS)
         )
     )
 
 
-def command(point: Mapping[str, Any]) -> str:
-    """The command that runs a point."""
-    return " ".join(["python run.py", *(f"{key}={word(value)}" for key, value in point.items())])
+def _attempts(point: Point, records: Iterable[Record]) -> list[Record]:
+    """All runs of the point, oldest first."""
+    return sorted((r for r in records if matches(point, r)), key=lambda record: record.started)
 
 
-def _model(point: Mapping[str, Any], record: Record) -> bool:
+def _has_model(point: Point, record: Record) -> bool:
     name = point.get("model")
     if name is None:
         return True
-    own = record.config.get("model", {})
-    path = find_choice("model", str(name))
-    wanted = point.get("model.checkpoint", own.get("checkpoint") if path is None else _checkpoint(path))
-    if own.get("checkpoint") != wanted:
+    model = record.config.get("model", {})
+    file = conf_file("model", str(name))
+    default = file.get("checkpoint") if file else model.get("checkpoint")
+    if model.get("checkpoint") != point.get("model.checkpoint", default):
         return False  # fine-tuned for other data, under the same name
     changed = any(key.startswith("model.") for key in point)
-    return own.get("name") == name if changed else record.model.name == name
+    return bool((model.get("name") if changed else record.model.name) == name)
 
 
-def _options(point: Mapping[str, Any], record: Record) -> bool:
-    """Compared as they were asked: of a `_repo` preset null stands for what its family has."""
-    given = {key.removeprefix(_OPTIONS): value for key, value in point.items() if key.startswith(_OPTIONS)}
+def _has_options(point: Point, record: Record) -> bool:
+    """Compared as they were asked: in a `_repo` preset null stands for the value of the model's family."""
+    given = {key.removeprefix(OPTIONS): value for key, value in point.items() if key.startswith(OPTIONS)}
     asked = dict(record.config.get("merge", {}).get("options", {}))
     asked.pop("seed", None)  # of a control, and the run's
-    return canonical(asked) == canonical(_defaults(record.method.name) | given)
+    return bool(canonical(asked) == canonical(method_options(record.method.name) | given))
 
 
-def _amount(point: Mapping[str, Any], record: Record) -> bool:
+def _has_amount(point: Point, record: Record) -> bool:
     wanted = {key: point[key] for key in AMOUNTS if point.get(key) is not None}
-    if not wanted and not any(key.startswith(_OPTIONS) for key in point):
+    if not wanted and not has_options(point):
         wanted = {"ratio": DEFAULT_RATIO}
-    layers = point.get("layers", "first3" if record.task == "text" else None)
+    layers = point["layers"] if "layers" in point else conf_file("task", record.task).get("layers")
     wanted |= {"layers": layers} if layers is not None else {}
     keys = (*AMOUNTS, "layers")
     asked = {key: record.method.asked[key] for key in keys if record.method.asked.get(key) is not None}
     return bool(canonical(asked) == canonical(wanted))
-
-
-@functools.cache
-def _checkpoint(path: Path) -> Any:
-    return (read_yaml(path) or {}).get("checkpoint")
-
-
-@functools.cache
-def _defaults(method: str) -> dict[str, Any]:
-    path = CONF / "merge" / f"{method}.yaml"
-    if not path.is_file():
-        return {}
-    options = dict(read_yaml(path)["options"])
-    options.pop("seed", None)
-    return options
 
 
 def _look_up(config: Mapping[str, Any], key: str) -> Any:
@@ -127,12 +105,3 @@ def _look_up(config: Mapping[str, Any], key: str) -> Any:
             return None
         value = value[part]
     return value
-
-
-def word(value: Any) -> str:
-    """A value as a command line has it."""
-    if isinstance(value, list):
-        return "[" + ",".join(map(word, value)) + "]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

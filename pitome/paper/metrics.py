@@ -1,4 +1,4 @@
-"""The metrics of the paper: what they are called, their unit, and where a record has them."""
+"""The metrics: what each is called, its unit, its tasks, and where a record has it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ Read = Callable[[Record], float | None]
 
 @dataclass(frozen=True)
 class Metric:
-    """read: its value in a record, in `unit`; None for what no record holds. share: the key of
-    `Record.metrics` that it is a share of samples of, for its interval. computed: known from the
-    architecture alone, without a run; costs of both kinds stand in `costs.json`."""
+    """A number that a table or figure shows."""
 
     label: str
     unit: str
-    read: Read | None = None
-    share: str | None = None
-    computed: bool = False
+    read: Read | None = None  # its value in a record, in `unit`; None for what no record holds
+    tasks: tuple[str, ...] = ()  # that have it; empty for all
+    share: str | None = None  # the key of `Record.metrics` that it is a share of samples of
+    computed: bool = False  # from the architecture alone, without a run: it stands in costs.json
 
     def interval(self, record: Record) -> tuple[float, float] | None:
         """Wilson's 95 % interval of the measured share, in percent; None for other metrics."""
         value = record.metrics.get(self.share) if self.share else None
         if value is None or not record.data.n_samples:
             return None
-        found = proportion(value, record.data.n_samples)
-        return 100 * found.low, 100 * found.high
+        interval = proportion(value, record.data.n_samples)
+        return 100 * interval.low, 100 * interval.high
+
+
+def metric_label(key: str) -> str:
+    """What a metric of a record is called; its key where it has no other name."""
+    return METRICS[key].label if key in METRICS else key
 
 
 def _sum(*keys: str) -> Read:
@@ -51,25 +55,34 @@ def _speedup(record: Record) -> float | None:
     return record.throughput.speedup if record.throughput else None
 
 
-def _share(key: str, label: str) -> Metric:
-    return Metric(label, "%", _sum(key), share=key)
+def _share(key: str, label: str, *tasks: str) -> Metric:
+    return Metric(label, "%", _sum(key), tasks, share=key)
 
 
-_ITM = "re-ranked "
+def _recall(label: str, *keys: str) -> Metric:
+    return Metric(label, "%" if len(keys) == 1 else "Rsum", _sum(*keys), ("retrieval",))
+
+
+def _rsum(label: str, key: str) -> Metric:
+    return Metric(label, "Rsum", _plain(key), ("retrieval",))
+
+
 METRICS: Mapping[str, Metric] = {
-    "top1": _share("top1", "Top-1"),
-    "accuracy": _share("accuracy", "Accuracy"),
-    "rt1": Metric("R@1 image to text", "%", _sum("rt1")),
-    "ri1": Metric("R@1 text to image", "%", _sum("ri1")),
-    "rt_sum": Metric("Rt (sum of R@1, 5, 10)", "Rsum", _sum("rt1", "rt5", "rt10")),
-    "ri_sum": Metric("Ri (sum of R@1, 5, 10)", "Rsum", _sum("ri1", "ri5", "ri10")),
-    "rsum": Metric("Rsum", "Rsum", _plain("rsum")),
-    "reranked_rt1": Metric(f"{_ITM}R@1 image to text", "%", _sum("reranked_rt1")),
-    "reranked_ri1": Metric(f"{_ITM}R@1 text to image", "%", _sum("reranked_ri1")),
-    "reranked_rt_sum": Metric(f"{_ITM}Rt", "Rsum", _sum("reranked_rt1", "reranked_rt5", "reranked_rt10")),
-    "reranked_ri_sum": Metric(f"{_ITM}Ri", "Rsum", _sum("reranked_ri1", "reranked_ri5", "reranked_ri10")),
-    "reranked_rsum": Metric(f"{_ITM}Rsum", "Rsum", _plain("reranked_rsum")),
-    "mme": Metric("MME perception", "points", _plain("perception_points")),
+    "top1": _share("top1", "Top-1", "classification"),
+    "top5": _share("top5", "Top-5", "classification"),
+    "accuracy": _share("accuracy", "Accuracy", "text", "vqa"),
+    "mean_recall": _recall("Mean recall (Rsum / 6)", "mean_recall"),
+    "rt1": _recall("R@1 image to text", "rt1"),
+    "ri1": _recall("R@1 text to image", "ri1"),
+    "rt_sum": _recall("Rt (sum of R@1, 5, 10)", "rt1", "rt5", "rt10"),
+    "ri_sum": _recall("Ri (sum of R@1, 5, 10)", "ri1", "ri5", "ri10"),
+    "rsum": _rsum("Rsum", "rsum"),
+    "reranked_rt1": _recall("re-ranked R@1 image to text", "reranked_rt1"),
+    "reranked_ri1": _recall("re-ranked R@1 text to image", "reranked_ri1"),
+    "reranked_rt_sum": _recall("re-ranked Rt", "reranked_rt1", "reranked_rt5", "reranked_rt10"),
+    "reranked_ri_sum": _recall("re-ranked Ri", "reranked_ri1", "reranked_ri5", "reranked_ri10"),
+    "reranked_rsum": _rsum("re-ranked Rsum", "reranked_rsum"),
+    "mme": Metric("MME perception", "points", _plain("perception_points"), ("vqa",)),
     "gmacs": Metric("GMACs", "GMACs", computed=True),
     "flops_x": Metric("FLOPs saved", "x", computed=True),
     "total_gmacs": Metric("GMACs, image and captions", "GMACs"),
@@ -77,14 +90,5 @@ METRICS: Mapping[str, Metric] = {
     "train_x": Metric("Speed-up of training", "x"),
     "contrastive_seconds": Metric("Time, contrastive scores alone", "s"),
     "seconds": Metric("Time", "s", lambda record: record.seconds),
-    "spectral_distance": Metric("Spectral distance", "", _plain("spectral_distance")),
+    "spectral_distance": Metric("Spectral distance", "", _plain("spectral_distance"), ("theorem",)),
 }
-
-_RECALLS = ("rt1", "ri1", "rt_sum", "ri_sum", "rsum")
-TASKS: Mapping[str, tuple[str, ...]] = {
-    "top1": ("classification",),
-    "accuracy": ("text", "vqa"),
-    "mme": ("vqa",),
-    "spectral_distance": ("theorem",),
-} | {prefix + name: ("retrieval",) for prefix in ("", "reranked_") for name in _RECALLS}
-"""The tasks that have a metric; not here are those of every task."""

@@ -12,14 +12,12 @@ import statistics
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
-from pitome.config import CONF
 from pitome.paper import spectral
+from pitome.paper.files import method_options
 from pitome.records.identity import RESULT_VERSION, build_identity, run_id
 from pitome.records.schema import DataInfo, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
 from pitome.records.store import Store
@@ -91,8 +89,7 @@ def _record(
     started: str,
     seconds: float,
 ) -> Record:
-    options: dict[str, Any] = yaml.safe_load((CONF / "merge" / f"{method}.yaml").read_text())["options"]
-    options.pop("seed", None)
+    options = method_options(method)
     identity = build_identity(
         task=TASK,
         model=MODEL,

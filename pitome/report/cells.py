@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pitome.paper.metrics import metric_label
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
 from pitome.records.schema import Record
 from pitome.records.settings import word
 from pitome.records.statistics import Interval
 
 NOTHING = "-"
-_NAMES = {"accuracy": "Accuracy", "top1": "Top-1", "top5": "Top-5", "mean_recall": "Mean recall (Rsum / 6)"}
 
 
 def title(record: Record) -> str:
@@ -19,8 +19,7 @@ def title(record: Record) -> str:
 
 def metric(members: Sequence[Record]) -> str:
     """Name of the headline metric, as tables write it."""
-    name = members[0].headline.name
-    return _NAMES.get(name, name)
+    return metric_label(members[0].headline.name)
 
 
 def setting_name(members: Sequence[Record]) -> str:

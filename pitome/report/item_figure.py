@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pitome.paper import costs
-from pitome.paper.metrics import METRICS
-from pitome.paper.outcome import Outcome, Row
+from pitome.paper.costs import gmacs_of
+from pitome.paper.verdicts import AS_PUBLISHED, AUTHORS, FLOPS, ItemVerdicts, JudgedValue, R
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,33 +17,29 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 Line = Literal["-", "--", ":", "-."]
 _LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
-_VALUES = ("measured", "published", "logged", "printed")
 
 Looks = dict[str, tuple[str, Line]]
 """Label of a method -> its colour and kind of line."""
-_COSTS = {metric.label for metric in METRICS.values() if metric.computed}
 _LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
 _COLUMNS = 3
 _LONG = 16  # letters of a method's name on the x axis before it is broken
-_AUTHORS, _AS_PUBLISHED = "authors' code", "as published"  # as `Row.variant` has them
-_SHARE, _NUMBER = "FLOPs ", "r "
-_AXES = {_SHARE: "share of FLOPs", _NUMBER: "tokens that a layer removes", "": "ratio"}
+_AXES = {FLOPS: "share of FLOPs", R: "tokens that a layer removes", "": "ratio"}
+_CURVES = ("off the shelf", "trained")  # variants with a panel of their own
 
 
-def draw(result: Outcome) -> Figure | None:
+def draw(verdicts: ItemVerdicts) -> Figure | None:
     """One panel for each model, data set, variant and metric; None where there is nothing to draw.
 
     x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio, the share of
     FLOPs or the number of tokens removed; where a panel has fewer than three places, the methods. Printed:
     hollow squares; logged (or published by this project): hollow circles on a line; measured: filled.
     """
-    panels: dict[tuple[str, ...], list[Row]] = {}
-    for row in result.rows:
-        known = (row.printed, row.logged, row.published, row.measured)
+    panels: dict[tuple[str, ...], list[JudgedValue]] = {}
+    for row in verdicts.rows:
         # the method as published has the same printed value as the authors' code of it, drawn there
-        again = not result.offline and row.measured is None and _AS_PUBLISHED in _parts(row)
-        if row.point and not again and row.metric not in _COSTS and any(one is not None for one in known):
-            panels.setdefault(_panel_of(row, result.offline), []).append(row)
+        twice = not verdicts.offline and row.measured is None and AS_PUBLISHED in _parts(row)
+        if row.point and not twice and not row.is_cost and _value(row) is not None:
+            panels.setdefault(_panel_of(row, verdicts.offline), []).append(row)
     if not panels:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,9 +62,9 @@ def draw(result: Outcome) -> Figure | None:
         place.spines[["top", "right"]].set_visible(False)
     for place in list(axes.flat)[len(panels) :]:
         place.remove()
-    title = f"{result.item}: {result.title}" + (" (offline)" if result.offline else "")
+    title = f"{verdicts.item}: {verdicts.title}" + (" (offline)" if verdicts.offline else "")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    _legend(figure, looks, result)
+    _legend(figure, looks, verdicts)
     return figure
 
 
@@ -84,7 +79,7 @@ def looks_of(labels: Sequence[str]) -> Looks:
     return looks
 
 
-def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+def _panel(axes: Axes, rows: Sequence[JudgedValue], looks: Looks) -> None:
     places, name = _places(rows)
     curve = len(set(places)) >= _LEAST and name != ""
     if not curve:
@@ -98,21 +93,19 @@ def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     else:
         axes.set_xlabel(name, fontsize=9)
     for label in dict.fromkeys(label_of(row) for row in rows):
-        own = sorted(
-            ((x, row) for x, row in zip(places, rows, strict=True) if label_of(row) == label),
-            key=lambda pair: pair[0],
-        )
-        colour, drawn = looks[label]
+        line = [(x, row) for x, row in zip(places, rows, strict=True) if label_of(row) == label]
+        line.sort(key=lambda pair: pair[0])
+        colour, dashes = looks[label]
         # Not every published point is measured again: those that are have no line of their own.
-        again = any(row.published is not None for _, row in own)
+        repeated = any(row.published is not None for _, row in line)
         kinds = (
             ("printed", "s", "none", 6.5, ""),
-            ("logged", "o", "none", 5.0, drawn),
-            ("published", "o", "none", 5.0, drawn),
-            ("measured", "o", colour, 5.0, "" if again else drawn),
+            ("logged", "o", "none", 5.0, dashes),
+            ("published", "o", "none", 5.0, dashes),
+            ("measured", "o", colour, 5.0, "" if repeated else dashes),
         )
-        for field, marker, face, size, line in kinds:
-            points = [(x, value) for x, row in own if (value := getattr(row, field)) is not None]
+        for field, marker, face, size, style in kinds:
+            points = [(x, value) for x, row in line if (value := getattr(row, field)) is not None]
             if points:
                 axes.plot(
                     *zip(*points, strict=True),
@@ -120,62 +113,64 @@ def _panel(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
                     marker=marker,
                     markerfacecolor=face,
                     markersize=size,
-                    linestyle=line if curve else "",
+                    linestyle=style if curve else "",
                     linewidth=1.4 if field == "measured" else 0.8,
                 )
 
 
-def _name_amounts(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None:
+def _name_amounts(axes: Axes, rows: Sequence[JudgedValue], places: Sequence[float]) -> None:
     """Beside each point how much is merged there: the x axis has the methods."""
     for x, row in zip(places, rows, strict=True):
-        value = next(one for field in _VALUES if (one := getattr(row, field)) is not None)
-        if row.ratio != "-":
-            text = row.ratio.removeprefix(_SHARE)
+        if (value := _value(row)) is not None and row.ratio != "-":
+            text = row.ratio.removeprefix(f"{FLOPS} ")
             axes.annotate(text, (x, value), xytext=(5, -2), textcoords="offset points", fontsize=7)
 
 
-def _places(rows: Sequence[Row]) -> tuple[list[float], str]:
+def _value(row: JudgedValue) -> float | None:
+    """One of the values of a row, the measured one first."""
+    values = (row.measured, row.published, row.logged, row.printed)
+    return next((value for value in values if value is not None), None)
+
+
+def _places(rows: Sequence[JudgedValue]) -> tuple[list[float], str]:
     """Where rows stand on the x axis, and its name; empty where neither cost nor amount is known."""
-    known = [costs.find(row.point, "gmacs") for row in rows]
-    if all(cost is not None for cost in known):
-        return [cost.value for cost in known if cost is not None], "GMACs (authors' count)"
-    kind = next(prefix for prefix in _AXES if rows[0].ratio.startswith(prefix))
-    try:
-        return [1.0 if row.ratio == "-" else float(row.ratio.removeprefix(kind)) for row in rows], _AXES[kind]
-    except ValueError:
-        return [0.0 for _ in rows], ""
+    gmacs = gmacs_of(row.point for row in rows)
+    if gmacs is not None:
+        return gmacs, "GMACs (authors' count)"
+    kind = rows[0].amount_kind
+    same_kind = all(row.ratio == "-" or row.amount_kind == kind for row in rows)
+    amounts = [1.0 if row.ratio == "-" else row.amount for row in rows]
+    known = [amount for amount in amounts if amount is not None]
+    return (known, _AXES[kind]) if same_kind and len(known) == len(rows) else ([0.0] * len(rows), "")
 
 
-def _panel_of(row: Row, offline: bool) -> tuple[str, ...]:
+def _panel_of(row: JudgedValue, offline: bool) -> tuple[str, ...]:
     """Model, data, how it was run, and the metric; apart from those at a ratio, runs with a fixed number
     of tokens and, offline, at equal FLOPs."""
-    variant = ", ".join(part for part in _parts(row) if part not in (_AUTHORS, _AS_PUBLISHED))
-    amount = "at equal FLOPs" if offline and row.ratio.startswith(_SHARE) else ""
-    amount = "fixed number" if row.ratio.startswith(_NUMBER) else amount
-    curve = variant if variant in ("off the shelf", "trained") else ""
-    metric = f"{row.metric}, {row.unit}" if row.unit and row.unit not in row.metric else row.metric
-    return row.model, row.data, curve, amount, metric
+    variant = ", ".join(part for part in _parts(row) if part not in (AUTHORS, AS_PUBLISHED))
+    amount = {FLOPS: "at equal FLOPs" if offline else "", R: "fixed number"}.get(row.amount_kind, "")
+    return row.model, row.data, variant if variant in _CURVES else "", amount, row.title
 
 
-def _parts(row: Row) -> list[str]:
+def _parts(row: JudgedValue) -> list[str]:
     return row.variant.split(", ")
 
 
-def label_of(row: Row) -> str:
+def label_of(row: JudgedValue) -> str:
     """The method and how it was run; the authors' code of it as `repo`."""
-    parts = [part for part in _parts(row) if part not in (_AS_PUBLISHED, "off the shelf", "trained", "")]
-    return ", ".join([row.method, *("repo" if part == _AUTHORS else part for part in parts)])
+    parts = [part for part in _parts(row) if part not in (AS_PUBLISHED, *_CURVES, "")]
+    return ", ".join([row.method, *("repo" if part == AUTHORS else part for part in parts)])
 
 
-def _legend(figure: Figure, looks: Looks, result: Outcome) -> None:
+def _legend(figure: Figure, looks: Looks, verdicts: ItemVerdicts) -> None:
     from matplotlib.lines import Line2D
 
-    kinds = {"s": "published by us"} if result.offline else {"s": "printed", "o": "logged"}
+    kinds = {"s": "published by us"} if verdicts.offline else {"s": "printed", "o": "logged"}
     marks = [
         Line2D([], [], color="0.3", marker=marker, markerfacecolor="none", linestyle="", label=text)
         for marker, text in kinds.items()
     ]
-    if result.offline:
+    if verdicts.offline:
         marks[0].set_marker("o")
     marks.append(Line2D([], [], color="0.3", marker="o", linestyle="", label="measured"))
     lines = [

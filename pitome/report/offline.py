@@ -6,9 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from pitome.paper.loading import OFFLINE, choose, words
-from pitome.paper.outcome import OUTSIDE, WITHIN, Row, outcome
-from pitome.paper.schema import RUNS
+from pitome.paper.experiments import OFFLINE, choose, experiment_names
+from pitome.paper.verdicts import OUTSIDE, WITHIN, JudgedValue, R, judge
 from pitome.records.schema import Record
 from pitome.report.item_figure import label_of
 from pitome.report.items import PUBLISHED, number
@@ -18,11 +17,10 @@ FOLDER = PUBLISHED / "offline"
 """Reports of these experiments as they were run from a fresh clone, committed."""
 
 
-def items() -> list[str]:
+def offline_sweeps() -> list[str]:
     """The offline experiments that are sweeps; a file with a mistake is left out, with one line on stderr."""
-    return [
-        word for word in words(sound=True) if word.endswith(OFFLINE) and choose(word).experiment.kind == RUNS
-    ]
+    names = experiment_names(skip_broken=True)
+    return [name for name in names if name.endswith(OFFLINE) and choose(name).sweeps]
 
 
 def to_table(published: Sequence[Record], folder: Path = FOLDER) -> Table:
@@ -32,23 +30,23 @@ def to_table(published: Sequence[Record], folder: Path = FOLDER) -> Table:
         title="Offline experiments",
         caption=[],
         header=["Experiment", "Points", "Repeated", "What comes out"],
-        rows=[_line(word, published, folder) for word in items()],
+        rows=[_line(name, published, folder) for name in offline_sweeps()],
         notes=[],
         text={0, 2, 3},
     )
 
 
-def read(word: str, folder: Path = FOLDER) -> list[dict[str, str]]:
+def read_report(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
     """The rows of a committed report, in the words of its CSV file; none where there is no report."""
-    path = folder / f"{word}.csv"
+    path = folder / f"{name}.csv"
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
 
 
-def _line(word: str, published: Sequence[Record], folder: Path) -> list[str]:
-    found = outcome(word, [], published).rows
-    known = sum(row.published is not None for row in found)
-    points = str(len(found)) if known == len(found) else f"{known} of {len(found)}"
-    return [f"`{word}`", points, _repeated(read(word, folder)), _said(found)]
+def _line(name: str, published: Sequence[Record], folder: Path) -> list[str]:
+    rows = judge(name, [], published).rows
+    known = sum(row.published is not None for row in rows)
+    points = str(len(rows)) if known == len(rows) else f"{known} of {len(rows)}"
+    return [f"`{name}`", points, _repeated(read_report(name, folder)), _results(rows)]
 
 
 def _repeated(report: Sequence[dict[str, str]]) -> str:
@@ -62,28 +60,24 @@ def _repeated(report: Sequence[dict[str, str]]) -> str:
     return f"{len(judged)}, {apart}" + (f", {outside} outside" if outside else "")
 
 
-def _name(row: Row) -> str:
+def _method(row: JudgedValue) -> str:
     """The method, and in brackets how it was run."""
     method, _, rest = label_of(row).partition(", ")
     return f"{method} ({rest})" if rest else method
 
 
-def _said(rows: Sequence[Row]) -> str:
-    """The unmerged value and, of each kind of amount, those where most is merged, the best first."""
+def _results(rows: Sequence[JudgedValue]) -> str:
+    """The unmerged value and, of each kind of amount, the values where most is merged, the best first."""
     known = [row for row in rows if row.published is not None]
     if not known:
         return "-"
     parts = [f"unmerged {number(row.published, row.unit)}" for row in known if row.ratio == "-"]
-    kinds: dict[str, list[Row]] = {}
-    for row in known:
-        kinds.setdefault(row.ratio.rpartition(" ")[0], []).append(row)
-    for kind, members in kinds.items():
-        amounts = [float(row.ratio.rpartition(" ")[2]) for row in members if row.ratio != "-"]
-        if not amounts:
-            continue
-        most = max(amounts) if kind == "r" else min(amounts)
-        here = [row for row in members if row.ratio != "-" and float(row.ratio.rpartition(" ")[2]) == most]
-        here = sorted(here, key=lambda row: row.published or 0.0, reverse=True)
-        values = ", ".join(f"{_name(row)} {number(row.published, row.unit)}" for row in here)
-        parts.append(f"at {here[0].ratio}: {values}")
+    merged = [row for row in known if row.amount is not None]
+    for kind in dict.fromkeys(row.amount_kind for row in merged):
+        amounts = [row.amount for row in merged if row.amount_kind == kind and row.amount is not None]
+        most = max(amounts) if kind == R else min(amounts)
+        rows = [row for row in merged if (row.amount_kind, row.amount) == (kind, most)]
+        rows.sort(key=lambda row: row.published or 0.0, reverse=True)
+        values = ", ".join(f"{_method(row)} {number(row.published, row.unit)}" for row in rows)
+        parts.append(f"at {rows[0].ratio}: {values}")
     return f"{known[0].metric}: " + "; ".join(parts)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pitome.paper.metrics import metric_label
 from pitome.records.files import write_atomically
 from pitome.records.groups import baseline, digest, group
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
@@ -25,12 +26,6 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "<", ">", "h", "p", "*")
 _GREYS = ("0.55", "0.35", "0.45")
 _DASHES = ((0, (4, 2)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)))
-_NAMES = {
-    "accuracy": "Accuracy",
-    "top1": "Top-1 accuracy",
-    "top5": "Top-5 accuracy",
-    "mean_recall": "Mean recall (Rsum / 6)",
-}
 _MOST_BARS = 2  # lines; with more, the bars hide one another
 _CONTROL_ROOM = 0.4  # of the picture's height below the methods, as a share of their range
 _BAR_GAP = 4 / 72  # inches between the bars of two methods at equal cost
@@ -131,7 +126,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
     if shown is not None:
         axes.set_ylim(*shown)
     axes.set_xlabel("FLOPs, % of the unmerged model")
-    axes.set_ylabel(f"{_NAMES.get(first.headline.name, first.headline.name)}, %")
+    axes.set_ylabel(f"{metric_label(first.headline.name)}, %")
     n = f", n = {first.data.n_samples:,}" if first.data.n_samples is not None else ""
     split = f" {first.data.split}" if first.data.split else ""
     axes.set_title(f"{first.model.name} on {first.data.name}{split}{n}", fontsize=12)

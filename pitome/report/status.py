@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pitome.errors import UsageError
-from pitome.paper import matching
-from pitome.paper.loading import choose, words
-from pitome.paper.outcome import nothing_to_run, run_command
-from pitome.paper.schema import RUNS
+from pitome.paper.experiments import choose, experiment_names
+from pitome.paper.matching import failure, finished_runs
+from pitome.paper.points import command
 from pitome.records.claims import running
 from pitome.records.schema import Record
 from pitome.records.store import Store
@@ -19,15 +18,14 @@ from pitome.report.rendering import Table
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Points of an experiment, as commands. done: recorded; failed: command -> reason, tried again by
-    the next start; seconds: wall time left for everything that is not done, by the mean of the runs that
-    are; None where none is."""
+class SweepStatus:
+    """How far a sweep is. Its points stand here as their commands."""
 
-    word: str
-    done: list[str]
-    failed: dict[str, str]
+    name: str  # of the experiment
+    done: list[str]  # recorded
+    failed: dict[str, str]  # command -> reason; the next start tries them again
     pending: list[str]
+    # Wall time left for all that is not done, by the mean of the runs that are; None where none is.
     seconds: float | None
 
     @property
@@ -35,49 +33,47 @@ class Progress:
         return len(self.done) + len(self.failed) + len(self.pending)
 
 
-def progress(word: str, records: Sequence[Record], processes: int = 1) -> Progress:
-    """How far the experiment `word` is with these records. processes: that share what is left.
+def sweep_status(name: str, records: Sequence[Record], processes: int = 1) -> SweepStatus:
+    """How far an experiment is with these records. processes: that share what is left.
 
     Raises UsageError for an unknown experiment, and one that is no sweep.
     """
-    chosen = choose(word)
-    if chosen.experiment.kind != RUNS:
-        raise UsageError(f"{word} is no sweep; it runs as a whole: {run_command(chosen)}")
-    if not chosen.points:
-        raise UsageError(f"{word} {nothing_to_run(chosen)}")
+    experiment = choose(name)
+    if not experiment.sweeps:
+        raise UsageError(f"{name} is no sweep; it runs as a whole: {experiment.command}")
+    if not experiment.points:
+        raise UsageError(f"{name} {experiment.why_no_points}")
     done, failed, pending, seconds = [], {}, [], []
-    for point in chosen.points:
-        command = matching.command(point)
-        if runs := matching.runs(point, records):
-            done.append(command)
+    for point in experiment.points:
+        if runs := finished_runs(point, records):
+            done.append(command(point))
             seconds += [run.seconds for run in runs]
-        elif (reason := matching.failure(point, records)) is not None:
-            failed[command] = reason
+        elif (reason := failure(point, records)) is not None:
+            failed[command(point)] = reason
         else:
-            pending.append(command)
+            pending.append(command(point))
     left = statistics.fmean(seconds) * (len(failed) + len(pending)) / max(processes, 1) if seconds else None
-    return Progress(word, done, failed, pending, left)
+    return SweepStatus(name, done, failed, pending, left)
 
 
 def sweeps() -> list[str]:
     """Every experiment that has points to run."""
-    found = []
-    for word in words(sound=True):
+    names = []
+    for name in experiment_names(skip_broken=True):
         with contextlib.suppress(UsageError):  # an item without points of this kind
-            chosen = choose(word)
-            found += [word] if chosen.experiment.kind == RUNS and chosen.points else []
-    return found
+            names += [name] if choose(name).points else []
+    return names
 
 
 def to_table(names: Sequence[str], store: Store) -> Table:
     """Status of these experiments in a folder of runs. Raises UsageError for an unknown experiment."""
     at_work = running(store.folder)
     records = store.all()
-    found = [progress(name, records, len(at_work)) for name in names]
-    notes = [f"running: {key} ({owner})" for key, owner in sorted(at_work.items())]
-    notes += [f"failed: {command}: {reason}" for one in found for command, reason in one.failed.items()]
+    found = [sweep_status(name, records, len(at_work)) for name in names]
+    notes = [f"running: {run_id} ({owner})" for run_id, owner in sorted(at_work.items())]
+    notes += [f"failed: {point}: {reason}" for sweep in found for point, reason in sweep.failed.items()]
     if len(found) == 1:
-        notes += [f"pending: {command}" for command in found[0].pending]
+        notes += [f"pending: {point}" for point in found[0].pending]
     notes.append(
         f"Runs under way in {store.folder.name}: {len(at_work)}. A start of the same command does the failed "
         "and the pending ones and leaves out what is done or under way. Time left: at the mean duration of "
@@ -89,11 +85,11 @@ def to_table(names: Sequence[str], store: Store) -> Table:
         header=["Experiment", "Points", "Done", "Failed", "Pending", "Time left"],
         rows=[
             [
-                one.word,
-                *(str(n) for n in (one.points, len(one.done), len(one.failed), len(one.pending))),
-                duration(one.seconds) if one.points > len(one.done) else "-",
+                sweep.name,
+                *(str(n) for n in (sweep.points, len(sweep.done), len(sweep.failed), len(sweep.pending))),
+                duration(sweep.seconds) if sweep.points > len(sweep.done) else "-",
             ]
-            for one in found
+            for sweep in found
         ],
         notes=notes,
     )

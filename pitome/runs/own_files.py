@@ -24,8 +24,8 @@ from pitome.config import (
 )
 from pitome.errors import UsageError, nearest
 from pitome.fields import decode
-from pitome.paper.loading import read_yaml
 from pitome.sources.hub import say
+from pitome.sources.yaml_files import read_yaml
 
 KINDS: dict[str, type] = {
     "task": TaskConfig,

@@ -9,7 +9,7 @@ import torch
 
 from pitome.errors import UsageError
 from pitome.paper import spectral, theorem
-from pitome.paper.outcome import WITHIN, outcome
+from pitome.paper.verdicts import WITHIN, judge
 from pitome.records.store import Store
 
 CLUSTERS = torch.tensor([0, 0, 0, 1, 1, 2])
@@ -61,6 +61,6 @@ def test_records_give_the_experiment_its_verdicts(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for record in theorem.measure(trials=2):
         store.save(record)
-    rows = outcome("theorem", store.all()).rows
+    rows = judge("theorem", store.all()).rows
     assert len(rows) == 3 and {row.verdict for row in rows} == {WITHIN}
     assert {row.command for row in rows} == {"python run.py experiment=theorem"}

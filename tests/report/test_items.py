@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from pitome.paper.loading import choose
-from pitome.paper.outcome import NOT_RUN, WITHIN, Row, outcome
+from pitome.paper.experiments import choose
+from pitome.paper.verdicts import NOT_RUN, WITHIN, JudgedValue, judge
 from pitome.records.store import Store
-from pitome.report import item_figure as figure
+from pitome.report import item_figure
 from pitome.report import items as report
 from tests.conftest import ITEM, record
-from tests.paper.test_outcome import OFFLINE, TOME
+from tests.paper.test_verdicts import OFFLINE, TOME
 
 COLUMNS = 13
 
 
 def test_every_form_has_every_row(write: Callable[..., Path], tmp_path: Path) -> None:
-    result = outcome("table99", [record(TOME, {"top1": 0.7796})])
+    result = judge("table99", [record(TOME, {"top1": 0.7796})])
     paths = report.write(result, tmp_path / "out")
     assert [path.name for path in paths] == ["table99.md", "table99.csv", "table99.tex", "table99.png"]
     markdown = (tmp_path / "out" / "table99.md").read_text()
@@ -46,7 +46,7 @@ def test_latex_reads_no_command_in_a_cell(text: str, escaped: str) -> None:
 
 
 def test_an_offline_table_has_no_column_for_the_paper(write: Callable[..., Path]) -> None:
-    result = outcome("table99_offline", [], [record(OFFLINE, {"top1": 0.88})])
+    result = judge("table99_offline", [], [record(OFFLINE, {"top1": 0.88})])
     table = report.to_table(result)
     assert "Printed" not in table.header and "Logged" not in table.header
     assert "no number of the paper" in table.caption[0]
@@ -65,7 +65,7 @@ def test_the_end_of_a_sweep_shows_values_and_the_fair_comparison(
     store.prepare()
     for point, top1 in ((TOME, 0.78), (TOME | {"merge": "pitome_repo"}, 0.79)):
         store.save(record(point, {"top1": top1}))
-    report.show_outcome("table99", store)
+    report.show_item("table99", store)
     shown = capsys.readouterr().out
     assert "table99: 7 values, 3 within, 0 outside, 4 not run." in shown and "table99.tex" in shown
     markdown = (tmp_path / "out" / "reports" / "table99.md").read_text()  # beside the runs
@@ -76,9 +76,9 @@ def test_a_long_table_shows_its_verdicts_in_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "published_stores", list)
-    table = report.show_outcome("table5", Store(tmp_path / "runs"))
+    table = report.show_item("table5", Store(tmp_path / "runs"))
     shown = capsys.readouterr().out
-    result = outcome("table5", [])
+    result = judge("table5", [])
     left = result.count(NOT_RUN)
     assert len(table.rows) == len(result.rows) > report.LONGEST
     assert (
@@ -96,12 +96,12 @@ def test_files_are_written_before_anything_is_shown(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(report, "show", closed)
     with pytest.raises(BrokenPipeError):
-        report.show_outcome("table8", Store(tmp_path / "runs"))
+        report.show_item("table8", Store(tmp_path / "runs"))
     assert (tmp_path / "reports" / "table8.md").is_file()
 
 
 def test_a_figure_shows_printed_logged_and_measured(write: Callable[..., Path]) -> None:
-    drawn = figure.draw(outcome("table99", [record(TOME, {"top1": 0.7796})]))
+    drawn = item_figure.draw(judge("table99", [record(TOME, {"top1": 0.7796})]))
     assert drawn is not None
     (axes,) = drawn.axes
     heights = sorted(float(y) for line in axes.lines for y in line.get_ydata())
@@ -117,14 +117,16 @@ def test_a_figure_shows_printed_logged_and_measured(write: Callable[..., Path]) 
 
 
 def test_methods_beside_one_another_say_how_much_each_point_merges(write: Callable[..., Path]) -> None:
-    drawn = figure.draw(outcome("table99_offline", [], [record(OFFLINE | {"ratio": 0.925}, {"top1": 0.8})]))
+    drawn = item_figure.draw(
+        judge("table99_offline", [], [record(OFFLINE | {"ratio": 0.925}, {"top1": 0.8})])
+    )
     assert drawn is not None and not drawn.axes[0].texts
     several = ITEM.replace("ratio: 0.925}]", "flops: [0.6, 0.8]}]")
     assert several != ITEM
     write(several)
     points = [one for one in choose("table99_offline").points if "flops" in one]
     found = [record(point, {"top1": 0.8}) for point in points]
-    drawn = figure.draw(outcome("table99_offline", [], found))
+    drawn = item_figure.draw(judge("table99_offline", [], found))
     assert drawn is not None and [text.get_text() for text in drawn.axes[0].texts] == ["0.6", "0.8"] * 2
 
 
@@ -134,7 +136,7 @@ def test_fixed_numbers_of_tokens_stand_on_an_axis_of_their_own(write: Callable[.
     )
     points = [one for one in choose("table99_offline").points if "r" in one]
     found = [record(point, {"top1": 0.8}) for point in points]
-    drawn = figure.draw(outcome("table99_offline", [], found))
+    drawn = item_figure.draw(judge("table99_offline", [], found))
     assert drawn is not None
     (axes,) = drawn.axes
     assert axes.get_xlabel() == "tokens that a layer removes" and axes.get_ylabel() == "Top-1, %"
@@ -148,23 +150,23 @@ def test_more_methods_than_colours_have_other_lines(write: Callable[..., Path]) 
     write(ITEM.replace("also: [{merge: [random, stride], ratio: 0.925}]", extra))
     points = choose("table99_offline").points
     found = [record(point, {"top1": 0.8}) for point in points]
-    drawn = figure.draw(outcome("table99_offline", [], found))
+    drawn = item_figure.draw(judge("table99_offline", [], found))
     assert drawn is not None and {line.get_linestyle() for line in drawn.axes[0].lines} == {"-", "--"}
     again = [record(points[1], {"top1": 0.8}, started="2026-02-01T00:00:00+00:00")]
-    repeated = figure.draw(outcome("table99_offline", again, found))
+    repeated = item_figure.draw(judge("table99_offline", again, found))
     assert repeated is not None and "None" in {line.get_linestyle() for line in repeated.axes[0].lines}
     lines = drawn.legends[0].get_lines()[2:]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(names)
 
 
 def test_nothing_to_draw_is_no_figure(write: Callable[..., Path]) -> None:
-    result = outcome("table99_offline", [])
-    assert all(isinstance(row, Row) for row in result.rows) and figure.draw(result) is None
+    result = judge("table99_offline", [])
+    assert all(isinstance(row, JudgedValue) for row in result.rows) and item_figure.draw(result) is None
 
 
 def test_variants_of_a_method_share_its_colour() -> None:
     labels = ["unmerged", "ToMe", "PiToMe", "ToFu", "DiffRate", "random", "stride", "ToMe, repo", "MCTF"]
-    looks = figure.looks_of([*labels, "PiToMe, repo", "PiToMe, alpha=0.5"])
+    looks = item_figure.looks_of([*labels, "PiToMe, repo", "PiToMe, alpha=0.5"])
     assert looks["ToMe, repo"][0] == looks["ToMe"][0] and looks["ToMe, repo"][1] != looks["ToMe"][1]
     assert len({looks[f"PiToMe{more}"] for more in ("", ", repo", ", alpha=0.5")}) == 3
     assert len(set(looks.values())) == len(looks)

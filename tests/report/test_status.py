@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from pitome.errors import UsageError
-from pitome.paper.loading import choose
+from pitome.paper.experiments import choose
+from pitome.paper.files import method_options
 from pitome.records import Record, Store
 from pitome.records.claims import claim
-from pitome.report.status import Progress, duration, progress, sweeps, to_table
+from pitome.report.status import SweepStatus, duration, sweep_status, sweeps, to_table
 from tests.records.examples import example, failed
 
 WORD = "table5_offline"
@@ -27,9 +28,7 @@ def run_of(point: dict, **changes) -> Record:
         limit=None,
         seconds=30.0,
     )
-    from pitome.paper.matching import _defaults
-
-    merge = {"name": method, "options": _defaults(method)}
+    merge = {"name": method, "options": method_options(method)}
     return dataclasses.replace(
         record, config={"merge": merge, "model": {"name": "vit_fmnist", "checkpoint": "shipped"}}, **changes
     )
@@ -43,7 +42,7 @@ def test_what_is_done_failed_and_pending() -> None:
     broken = dataclasses.replace(
         run_of(asked[2]), status="failed", error=broken.error, metrics={}, cost=None, tokens=[]
     )
-    found = progress(WORD, [run_of(asked[0]), run_of(asked[1]), broken], processes=2)
+    found = sweep_status(WORD, [run_of(asked[0]), run_of(asked[1]), broken], processes=2)
     assert (len(found.done), list(found.failed.values())) == (2, ["out of memory"])
     assert found.points == len(points) and len(found.pending) == len(points) - 3
     assert found.seconds == pytest.approx(30.0 * (len(points) - 2) / 2)
@@ -60,7 +59,7 @@ def test_what_is_done_failed_and_pending() -> None:
 )
 def test_what_is_no_sweep_has_no_status(word: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        progress(word, [])
+        sweep_status(word, [])
 
 
 def test_a_run_on_a_part_of_the_data_leaves_its_point_pending() -> None:
@@ -69,14 +68,14 @@ def test_a_run_on_a_part_of_the_data_leaves_its_point_pending() -> None:
     ]
     record = run_of(point)
     part = dataclasses.replace(record, data=dataclasses.replace(record.data, limit=100))
-    found = progress(WORD, [part])
+    found = sweep_status(WORD, [part])
     assert (found.done, found.failed, len(found.pending)) == ([], {}, found.points)
 
 
 def test_nothing_is_known_of_the_time_before_the_first_run() -> None:
-    assert progress(WORD, []).seconds is None
+    assert sweep_status(WORD, []).seconds is None
     with pytest.raises(UsageError, match="unknown experiment=nosuch"):
-        progress("nosuch", [])
+        sweep_status("nosuch", [])
 
 
 def test_the_table_names_who_is_at_work(tmp_path: Path) -> None:
@@ -100,4 +99,4 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 
 def test_a_finished_sweep_has_no_time_left() -> None:
-    assert Progress("x", ["a"], {}, [], 0.0).points == 1
+    assert SweepStatus("x", ["a"], {}, [], 0.0).points == 1

@@ -14,7 +14,8 @@ from pitome.cli import main
 from pitome.cli.help import help_text
 from pitome.config import CONF
 from pitome.errors import UsageError
-from pitome.paper import loading
+from pitome.paper.experiments import choose
+from pitome.paper.files import item_names
 from pitome.records.store import Store
 from pitome.runs import experiments
 from pitome.runs.compose import check_command_line, register_schema
@@ -106,7 +107,7 @@ def test_a_model_or_data_of_points_choose_those_points() -> None:
         ("deit_s", "pitome", 0.925),
         ("deit_s", "pitome_repo", 0.925),
     ]
-    whole = loading.choose("table1").points
+    whole = choose("table1").points
     for data in ("coco", "flickr30k"):
         (chosen,) = (w for w in experiments.expand(["experiment=table1", f"data={data}"], True))
         assert chosen.count("table1-") == sum(point["data"] == data for point in whole) > 0
@@ -148,7 +149,7 @@ def test_a_picture_is_drawn_by_show_tokens(monkeypatch: pytest.MonkeyPatch) -> N
     seen: list[list[str]] = []
     monkeypatch.setattr(show_tokens, "main", lambda argv: seen.append(argv) or 0)
     for word in ("figure12", "figure12_offline"):
-        chosen = loading.choose(word)
+        chosen = choose(word)
         assert experiments.without_sweep(chosen, [f"experiment={word}", "ratio=0.8", "image=a.jpg"]) == 0
     given = ["ratio=0.8", "image=a.jpg"]
     assert seen == [
@@ -165,7 +166,7 @@ def test_a_point_of_every_experiment_is_a_configuration(
     monkeypatch.setattr(
         "pitome.runs.validate.find_weights", lambda *_: None
     )  # whether there are any is not at issue
-    points = loading.choose(word).points
+    points = choose(word).points
     first = {p["merge"]: i for i, p in reversed(list(enumerate(points, 1)))}
     some = sorted(first.values())[:3]
     choices = ",".join(f"{word}-{i:03d}" for i in some)
@@ -179,7 +180,7 @@ def test_a_point_of_every_experiment_is_a_configuration(
 
 def test_help_lists_every_experiment() -> None:
     text = help_text(CONF)
-    assert all(f"  {name} " in text for name in loading.names()) and "  _names" not in text
+    assert all(f"  {name} " in text for name in item_names()) and "  _names" not in text
 
 
 def test_a_sweep_composes_no_point_more_often_than_needed(
@@ -207,7 +208,7 @@ def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(
 ) -> None:
     """Printed, logged and measured values as one more table of the sweep's own run there."""
     write(ITEM)
-    name = loading.names()[0]
+    name = item_names()[0]
     logged: list[tuple[Any, ...]] = []
     done = SimpleNamespace(store=Store(tmp_path / "results" / "runs"), runs=[])
     monkeypatch.setattr("pitome.runs.job.run", lambda *args, **kwargs: done)

@@ -79,11 +79,11 @@ def test_runs_in_another_folder(
 def test_one_broken_file_leaves_the_other_experiments(
     report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pitome.paper import loading
+    from pitome.paper import files
 
-    shutil.copytree(loading.FOLDER, tmp_path / "experiments")
+    shutil.copytree(files.FOLDER, tmp_path / "experiments")
     (tmp_path / "experiments" / "mine.yaml").write_text("item: [")
-    monkeypatch.setattr(loading, "FOLDER", tmp_path / "experiments")
+    monkeypatch.setattr(files, "FOLDER", tmp_path / "experiments")
     assert report.main(["status"], tmp_path) == 0
     shown = capsys.readouterr()
     assert "table5_offline" in shown.out and "left out: experiments/mine.yaml" in shown.err

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pitome.config import find_choice
-from pitome.paper.loading import read_yaml
-from pitome.paper.matching import word
+from pitome.paper.files import conf_file
+from pitome.paper.points import argument
 from pitome.records.identity import RESIZE, canonical
 from pitome.records.schema import Record
 
@@ -35,13 +32,13 @@ def command_of(record: Record) -> str:
     for group in groups:
         own = _part(config, group)
         name = words.get(group, words.get("data"))
-        for key, value in _changed(own, _file(group, str(name))).items():
+        for key, value in _changed(own, conf_file(group, str(name))).items():
             if record.method.name != RESIZE or group != "merge":
                 words[f"{group}.{key}"] = value
     root = _part(config, "data").get("root")
-    if root is not None and "root" not in _file("data", str(words.get("data"))):
+    if root is not None and "root" not in conf_file("data", str(words.get("data"))):
         words["data.root"] = root
-    for key, default in _file("", "config").items():
+    for key, default in conf_file("", "config").items():
         if key not in _LEFT_OUT and key in config and canonical(config[key]) != canonical(default):
             words.setdefault(key, config[key])
     return " ".join(["python run.py", *(f"{key}={_quoted(value)}" for key, value in words.items())])
@@ -61,17 +58,6 @@ def _changed(own: Mapping[str, Any], file: Mapping[str, Any], prefix: str = "") 
     return out
 
 
-def _file(group: str, name: str) -> dict[str, Any]:
-    """What a file of conf/, or of the user's own, says; nothing where it is unknown."""
-    path = find_choice(group, name)
-    return {} if path is None else _read(path)
-
-
-@functools.cache
-def _read(path: Path) -> dict[str, Any]:
-    return read_yaml(path) or {}
-
-
 def _part(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:
     part = config.get(group)
     return part if isinstance(part, Mapping) else {}
@@ -79,5 +65,5 @@ def _part(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:
 
 def _quoted(value: Any) -> str:
     """As a shell needs it."""
-    text = word(value)
+    text = argument(value)
     return f"'{text}'" if any(one in text for one in " ()'\"[]{}") else text

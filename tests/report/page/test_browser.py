@@ -34,7 +34,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: 
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(items, "words", lambda **_: ["table8"])
+        patch.setattr(items, "experiment_names", lambda **_: ["table8"])
         return build.write(folder / "index.html", Store(folder / "runs"), store(folder / "published"))
 
 

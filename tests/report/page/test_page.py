@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pitome.config import portable
-from pitome.paper.outcome import outcome
+from pitome.paper.verdicts import judge
 from pitome.records import Record, Store
 from pitome.report.page import build, items, sweeps
 from pitome.report.page.command import command_of
@@ -122,7 +122,7 @@ def test_columns_in_which_nothing_stands_are_left_out() -> None:
 
 
 def test_an_item_of_the_paper_shows_what_is_printed() -> None:
-    table = items.view(outcome("table5", [], []))
+    table = items.view(judge("table5", [], []))
     names = [column.name for column in table.columns]
     printed = [line.cells[names.index("Printed")] for line in table.lines]
     assert any(cell.text == "72.30" and cell.value == 72.3 for cell in printed)
@@ -201,7 +201,7 @@ class Ids(HTMLParser):
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """One item of the paper: there are many."""
-    monkeypatch.setattr(items, "words", lambda **_: ["table8"])
+    monkeypatch.setattr(items, "experiment_names", lambda **_: ["table8"])
 
 
 def test_the_page_is_one_file_and_equal_for_equal_records(tmp_path: Path, few: None) -> None:
@@ -236,7 +236,7 @@ def test_figures_are_what_plotly_knows(sweep: View) -> None:
 @pytest.fixture(scope="module")
 def offline() -> View:
     committed = PUBLISHED.all()
-    return items.view(outcome("figure5_offline", [], committed), committed)
+    return items.view(judge("figure5_offline", [], committed), committed)
 
 
 def test_an_offline_experiment_has_the_plots_of_its_runs(offline: View) -> None:
@@ -263,8 +263,8 @@ def test_what_is_published_and_not_repeated_says_so(offline: View) -> None:
 
 def test_links_lead_to_views_on_the_page(offline: View) -> None:
     assert build.linked([offline])[0].links == {}
-    (item,) = [items.view(outcome("table8", []))]
-    counterpart = items.view(outcome("table8_offline", [], PUBLISHED.all()))
+    (item,) = [items.view(judge("table8", []))]
+    counterpart = items.view(judge("table8_offline", [], PUBLISHED.all()))
     keys = {item.key, counterpart.key}
     assert "table8_offline" in items._linked(item, keys).links
     assert "table8" in items._linked(counterpart, keys).links

@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from pitome.paper import loading, matching
-from pitome.paper.outcome import NOT_JUDGED, NOT_RUN, ONLY_PUBLISHED, OUTSIDE, WITHIN, Row, outcome
+from pitome.paper.experiments import choose
+from pitome.paper.matching import finished_runs, why_unfinished
+from pitome.paper.verdicts import (
+    NOT_JUDGED,
+    NOT_RUN,
+    ONLY_PUBLISHED,
+    OUTSIDE,
+    WITHIN,
+    JudgedValue,
+    judge,
+)
 from pitome.records.schema import Record
 from tests.conftest import ITEM, record
 
@@ -24,10 +33,10 @@ TOME = {
 OFFLINE = TOME | {"model": "vit_fmnist", "data": "fashion_mnist"}
 
 
-def row(records: Sequence[Record], method: str = "tome_repo", metric: str = "Top-1") -> Row:
+def row(records: Sequence[Record], method: str = "tome_repo", metric: str = "Top-1") -> JudgedValue:
     (found,) = [
         one
-        for one in outcome("table99", records).rows
+        for one in judge("table99", records).rows
         if one.point.get("merge") == method and one.metric == metric and one.method != "-"
     ]
     return found
@@ -52,12 +61,12 @@ def test_the_tolerance_decides(write: Callable[..., Path], top1: float, verdict:
 
 def test_a_corrected_value_changes_a_verdict_and_no_run(write: Callable[..., Path]) -> None:
     run = record(TOME, {"top1": 0.7843})
-    before, points = row([run]), loading.choose("table99").points
+    before, points = row([run]), choose("table99").points
     assert before.verdict == OUTSIDE
     write(ITEM.replace("tome_repo: 77.7", "tome_repo: 78.4"))
     after = row([run])
     assert after.verdict == WITHIN and after.run_id == before.run_id and after.command == before.command
-    assert loading.choose("table99").points == points
+    assert choose("table99").points == points
 
 
 def test_where_nothing_is_printed_the_logged_value_counts(write: Callable[..., Path]) -> None:
@@ -99,7 +108,7 @@ def test_a_model_of_ones_own_has_its_own_checkpoint(
         config = {**run.config, "model": {"name": "mine", "checkpoint": checkpoint}}
         own = dataclasses.replace(run, config=config, model=dataclasses.replace(run.model, name="mine"))
         counts = checkpoint == "mine.safetensors" or not known
-        assert bool(matching.runs(TOME | {"model": "mine"}, [own])) is counts
+        assert bool(finished_runs(TOME | {"model": "mine"}, [own])) is counts
 
 
 @pytest.mark.parametrize("case", NOT_THE_POINT)
@@ -114,21 +123,21 @@ def test_another_run_does_not_count(write: Callable[..., Path], case: str) -> No
 def test_random_weights_measure_nothing(write: Callable[..., Path]) -> None:
     run = record(TOME, {"top1": 0.777})
     random = dataclasses.replace(run, weights=dataclasses.replace(run.weights, random=True))
-    assert matching.runs(TOME, [run]) and not matching.runs(TOME, [random])
+    assert finished_runs(TOME, [run]) and not finished_runs(TOME, [random])
 
 
 def test_the_method_as_published_has_a_row_of_its_own(write: Callable[..., Path]) -> None:
-    result = outcome("table99", [])
+    result = judge("table99", [])
     variants = [(one.method, one.variant) for one in result.rows if one.method == "PiToMe"]
     assert variants == [("PiToMe", "authors' code"), ("PiToMe", "as published")]
     assert not [one for one in result.rows if one.point.get("merge") == "tome"]
     bare = record(TOME | {"merge": "tome"}, {"top1": 0.777})
-    (found,) = [one for one in outcome("table99", [bare]).rows if one.point.get("merge") == "tome"]
+    (found,) = [one for one in judge("table99", [bare]).rows if one.point.get("merge") == "tome"]
     assert found.verdict == WITHIN and found.variant == "as published"
 
 
 def test_what_is_not_here_or_only_quoted_says_so(write: Callable[..., Path]) -> None:
-    (quoted,) = [one for one in outcome("table99", []).rows if one.model == "Other"]
+    (quoted,) = [one for one in judge("table99", []).rows if one.model == "Other"]
     assert quoted.verdict == NOT_RUN and "another work" in quoted.reason and quoted.command == ""
     assert "merge=dct_repo is not among" in row([], "dct_repo").reason
 
@@ -142,20 +151,20 @@ def test_flops_need_no_run(write: Callable[..., Path]) -> None:
 def test_offline_is_compared_with_our_own_records_and_never_the_papers(write: Callable[..., Path]) -> None:
     ours = record(OFFLINE, {"top1": 0.88})
     again = record(OFFLINE, {"top1": 0.8805}, started="2026-02-01T00:00:00+00:00")
-    result = outcome("table99_offline", [again], [ours])
+    result = judge("table99_offline", [again], [ours])
     assert result.offline and all(one.printed is None and one.logged is None for one in result.rows)
     (found,) = [one for one in result.rows if one.point["merge"] == "tome_repo"]
     assert found.published == pytest.approx(88.0) and found.measured == pytest.approx(88.05)
     assert found.verdict == WITHIN and found.difference == pytest.approx(0.05)
     far = record(OFFLINE, {"top1": 0.89}, started="2026-02-01T00:00:00+00:00")
-    verdicts = [r.verdict for r in outcome("table99_offline", [far], [ours]).rows if r.published]
+    verdicts = [r.verdict for r in judge("table99_offline", [far], [ours]).rows if r.published]
     assert verdicts == [OUTSIDE]
-    (alone,) = [r for r in outcome("table99_offline", [ours], [ours]).rows if r.published]
+    (alone,) = [r for r in judge("table99_offline", [ours], [ours]).rows if r.published]
     assert alone.verdict == ONLY_PUBLISHED and "the published one itself" in alone.reason
-    (new,) = [r for r in outcome("table99_offline", [again], []).rows if r.measured]
+    (new,) = [r for r in judge("table99_offline", [again], []).rows if r.measured]
     assert new.verdict == NOT_JUDGED and "nothing published" in new.reason
     failed = record(OFFLINE, {}, status="failed", error="out of memory")
-    (broken,) = [r for r in outcome("table99_offline", [failed], [ours]).rows if r.published]
+    (broken,) = [r for r in judge("table99_offline", [failed], [ours]).rows if r.published]
     assert broken.verdict == NOT_RUN and "out of memory" in broken.reason
 
 
@@ -174,8 +183,8 @@ def test_a_point_may_ask_for_a_part_of_the_data(write: Callable[..., Path]) -> N
     part = OFFLINE | {"limit": 2000}
     ours = record(part, {"top1": 0.88}, limit=2000)
     ours = dataclasses.replace(ours, config=ours.config | {"limit": 2000})
-    assert matching.runs(part, [ours]) == [ours] and not matching.runs(OFFLINE, [ours])
-    assert matching.unfinished(part, [ours]) is None
-    assert not matching.runs(part, [record(OFFLINE, {"top1": 0.88})])
-    (found,) = [one for one in outcome("table99_offline", [], [ours]).rows if one.published]
+    assert finished_runs(part, [ours]) == [ours] and not finished_runs(OFFLINE, [ours])
+    assert why_unfinished(part, [ours]) is None
+    assert not finished_runs(part, [record(OFFLINE, {"top1": 0.88})])
+    (found,) = [one for one in judge("table99_offline", [], [ours]).rows if one.published]
     assert found.data == "Fashion-MNIST, 2,000 samples" and "limit=2000" in found.command

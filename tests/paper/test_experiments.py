@@ -13,9 +13,12 @@ import pytest
 
 from pitome.config import CONF
 from pitome.errors import PitomeError, UsageError
-from pitome.paper import costs, loading, values
+from pitome.paper import costs, experiments, files
+from pitome.paper.checks import not_built
+from pitome.paper.experiments import choose, load
+from pitome.paper.item import PICTURES, RUNS
 from pitome.paper.metrics import METRICS
-from pitome.paper.schema import PICTURES, RUNS
+from pitome.paper.points import offline_points, paper_values
 from pitome.records.identity import canonical
 from pitome.report import offline
 from tests.conftest import ITEM
@@ -29,12 +32,12 @@ ITEMS = [
 
 
 def test_every_item_of_the_paper_has_a_file() -> None:
-    assert loading.names() == ITEMS
+    assert files.item_names() == ITEMS
 
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_a_file_opens_with_its_command_its_needs_and_what_to_expect(name: str) -> None:
-    lines = (loading.FOLDER / f"{name}.yaml").read_text().splitlines()
+    lines = (files.FOLDER / f"{name}.yaml").read_text().splitlines()
     assert lines[0].startswith("# ") and lines[1].startswith("# python run.py ")
     assert f"experiment={name}" in lines[1]
     assert lines[2].startswith("# Needs ") and lines[3].startswith("# Expect ")
@@ -42,14 +45,14 @@ def test_a_file_opens_with_its_command_its_needs_and_what_to_expect(name: str) -
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_an_item_has_values_with_sources_and_an_offline_twin(name: str) -> None:
-    experiment = loading.load(name)
+    experiment = load(name)
     # in a list without quotes `(1,000 images)` would be two entries
     assert all(one.count("(") == one.count(")") for one in experiment.needs.data)
-    found = values.values(experiment)
+    found = paper_values(experiment)
     assert found or experiment.kind == PICTURES
-    assert all(v.source or v.logged_source for v in found)
+    assert all(v.block.source or v.block.logged_source for v in found)
     if experiment.kind == RUNS:
-        twins = values.offline_points(experiment)
+        twins = offline_points(experiment)
         assert twins and {p["model"] for p in twins} <= {
             "vit_fmnist",
             "minilm",
@@ -61,18 +64,18 @@ def test_an_item_has_values_with_sources_and_an_offline_twin(name: str) -> None:
 
 def test_every_cost_that_is_printed_is_computed_or_of_a_method_that_is_not_here() -> None:
     for name in ITEMS:
-        for value in values.values(loading.load(name)):
-            if METRICS[value.metric].computed and not value.quoted and loading.missing(value.point) is None:
+        for value in paper_values(load(name)):
+            if METRICS[value.metric].computed and not value.quoted and not_built(value.point) is None:
                 assert costs.find(value.point, value.metric) is not None, (name, value.point)
 
 
 def test_what_one_log_says_of_a_run_is_the_same_in_every_item() -> None:
     seen: dict[str, set[float]] = {}
     for name in ITEMS:
-        for value in values.values(loading.load(name)):
-            if value.logged is not None and not value.blocked:
-                again = value.variant.endswith("second run")
-                run = [canonical(value.point), value.metric, value.logged_source, again]
+        for value in paper_values(load(name)):
+            if value.logged is not None and not value.block.blocked:
+                again = value.block.variant.endswith("second run")
+                run = [canonical(value.point), value.metric, value.block.logged_source, again]
                 seen.setdefault(json.dumps(run, sort_keys=True), set()).add(value.logged)
     assert {key: numbers for key, numbers in seen.items() if len(numbers) > 1} == {}
 
@@ -106,7 +109,7 @@ def test_values_as_they_are_printed_and_logged(case: str) -> None:
     name, metric, part, printed, logged = ADDED[case]
     found = [
         (value.printed, value.logged)
-        for value in values.values(loading.load(name))
+        for value in paper_values(load(name))
         if value.metric == metric and not value.quoted and part.items() <= value.point.items()
     ]
     assert (printed, logged) in found
@@ -114,7 +117,7 @@ def test_values_as_they_are_printed_and_logged(case: str) -> None:
 
 MISTAKES = {
     "an unknown field": (("title:", "titel:"), "unknown key titel; did you mean title"),
-    "a value that is no number": (("77.7", "77.7 %"), "'77.7 %', expected a number"),
+    "a value that is no number": (("77.7", "77.7 %"), "values[1].printed.tome_repo='77.7 %' is not a number"),
     "a column too few": (("[79.8, 4.6]", "[79.8]"), "has 1 numbers for 2 columns"),
     "an unknown metric": (("metric: [top1, gmacs]", "metric: [top, gmacs]"), "top is no metric"),
     "an unknown method": (("tome_repo: 77.7", "tomee_repo: 77.7"), "unknown merge=tomee_repo; did you mean"),
@@ -224,8 +227,8 @@ MISTAKES = {
         ("task: classification", "task: clasification"),
         "unknown task=clasification; did you",
     ),
-    "a printed value of no number": (("77.7", ".nan"), "is printed as nan, expected a number"),
-    "a logged value beyond all": (("78.43", ".inf"), "is logged as inf, expected a number"),
+    "a printed value of no number": (("77.7", ".nan"), "values[1].printed.tome_repo=nan is not a number"),
+    "a logged value beyond all": (("78.43", ".inf"), "values[1].logged.tome_repo=inf is not a number"),
     "a logged value without a source": (
         ("    logged_source: a log\n", ""),
         "is logged without a logged_source",
@@ -313,7 +316,7 @@ def test_a_mistake_is_one_line(write: Callable[..., Path], case: str) -> None:
     assert item != ITEM
     write(item)
     with pytest.raises(PitomeError, match=r"experiments/table99\.yaml: ") as caught:
-        loading.choose("table99")
+        choose("table99")
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -333,54 +336,60 @@ def test_a_metric_of_another_task_is_one_line(
     item = ITEM.replace("top1", metric).replace("{task: classification, data: imagenet, model: deit_s}", base)
     write(item.partition("offline:")[0])
     with pytest.raises(PitomeError, match=f"{metric} is no metric of task={task}, but of "):
-        loading.choose("table99")
+        choose("table99")
 
 
 @pytest.mark.parametrize("text", ["- a list\n", "plain text\n", "3\n", "", "# a comment alone\n"])
 def test_a_file_that_holds_something_else_is_one_line(write: Callable[..., Path], text: str) -> None:
     write(text)
     with pytest.raises(PitomeError) as caught:
-        loading.choose("table99")
+        choose("table99")
     assert str(caught.value).endswith("it holds no lines of `key: value`; docs/adding.md has an example")
 
 
 def test_bytes_that_are_no_text_are_one_line(write: Callable[..., Path]) -> None:
     write().write_bytes(b"item: \xff\n")
-    loading._load.cache_clear()
+    experiments.load_file.cache_clear()
     with pytest.raises(PitomeError, match=r"experiments/table99\.yaml: .*can't decode"):
-        loading.choose("table99")
+        choose("table99")
 
 
 @pytest.mark.parametrize("text", ["- a list", "merge: {}", "merge: {}\nmodel: {}\ndata: x", "merge: ["])
 def test_names_that_hold_something_else_are_one_line(write: Callable[..., Path], text: str) -> None:
     (write().parent / "_names.yaml").write_text(text)
-    loading.known.cache_clear()
+    files.labels.cache_clear()
     with pytest.raises(PitomeError, match=r"experiments/_names\.yaml: ") as caught:
-        loading.choose("table99")
-    loading.known.cache_clear()
+        choose("table99")
+    files.labels.cache_clear()
     assert "\n" not in str(caught.value)
 
 
 def test_two_logs_may_differ(write: Callable[..., Path]) -> None:
     more = "  - {at: {ratio: 0.925}, metric: top1, logged_source: another, logged: {tome_repo: 78}}\noffline:"
     write(ITEM.replace("offline:", more, 1))
-    assert len(values.values(loading.load("table99"))) == 7
+    assert len(paper_values(load("table99"))) == 7
 
 
 def test_a_mistake_in_one_file_leaves_the_others(
     write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(ITEM.replace("ratio: 0.925", "raito: 0.925"), "mine")
-    assert loading.choose("table99").points and loading.choose("table99_offline").points
-    assert loading.words() == ["table99", "table99_offline", "mine", "mine_offline", "mine_trained"]
-    assert loading.is_word("mine_offline") and not loading.is_word("table9")
+    assert choose("table99").points and choose("table99_offline").points
+    assert experiments.experiment_names() == [
+        "table99",
+        "table99_offline",
+        "mine",
+        "mine_offline",
+        "mine_trained",
+    ]
+    assert experiments.is_experiment("mine_offline") and not experiments.is_experiment("table9")
     for word in ("mine", "mine_offline", "mine_trained"):
         with pytest.raises(PitomeError, match=r"experiments/mine\.yaml: values\[1\]\.at: raito"):
-            loading.choose(word)
+            choose(word)
     with pytest.raises(UsageError, match="unknown experiment=tabel99; did you mean table99"):
-        loading.choose("tabel99")
+        choose("tabel99")
     assert capsys.readouterr().err == ""
-    assert offline.items() == ["table99_offline"]
+    assert offline.offline_sweeps() == ["table99_offline"]
     told = capsys.readouterr().err
     assert told.startswith("left out: experiments/mine.yaml: values[1].at: raito") and told.count("\n") == 1
 
@@ -388,18 +397,18 @@ def test_a_mistake_in_one_file_leaves_the_others(
 @pytest.mark.parametrize("word", ["theorem_offline", "theorem_trained", "figure1_trained"])
 def test_a_part_that_an_item_has_not_is_no_experiment(word: str) -> None:
     with pytest.raises(UsageError, match=f"has no points for {word}; use experiment="):
-        loading.choose(word)
+        choose(word)
 
 
 def test_an_unknown_experiment_names_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown experiment=tabel5; did you mean .*table5"):
-        loading.choose("tabel5")
+        choose("tabel5")
     with pytest.raises(UsageError, match="has no points for table1_trained"):
-        loading.choose("table1_trained")
+        choose("table1_trained")
 
 
 def test_points_are_a_product_without_what_is_not_built(write: Callable[..., Path]) -> None:
-    points = loading.choose("table99").points
+    points = choose("table99").points
     base = {"task": "classification", "data": "imagenet", "model": "deit_s"}
     assert points == [
         base | {"merge": "none"},
@@ -407,12 +416,12 @@ def test_points_are_a_product_without_what_is_not_built(write: Callable[..., Pat
         base | {"ratio": 0.925, "merge": "pitome_repo"},
         base | {"ratio": 0.925, "merge": "pitome"},
     ]
-    offline = loading.choose("table99_offline").points
+    offline = choose("table99_offline").points
     assert {(p["model"], p["data"]) for p in offline} == {("vit_fmnist", "fashion_mnist")}
     assert [p["merge"] for p in offline] == ["none", "tome_repo", "pitome_repo", "pitome", "random", "stride"]
 
 
-def test_loading_imports_no_torch() -> None:
-    code = "import sys; from pitome.paper.outcome import outcome; outcome('table5', [])"
+def test_verdicts_import_no_torch() -> None:
+    code = "import sys; from pitome.paper.verdicts import judge; judge('table5', [])"
     code += "; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

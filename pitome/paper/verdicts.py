@@ -1,0 +1,294 @@
+"""Step 7: each value of an item beside what was measured, with a verdict. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from pitome.config import DEFAULT_RATIO
+from pitome.paper import costs
+from pitome.paper.checks import not_built
+from pitome.paper.experiments import Experiment, choose
+from pitome.paper.files import label, labels
+from pitome.paper.item import MetricRule, Needs
+from pitome.paper.matching import finished_runs, why_unfinished
+from pitome.paper.metrics import METRICS, Metric
+from pitome.paper.points import OPTIONS, REPO, PaperValue, Point, command, paper_values, published_name
+from pitome.records.identity import UNMERGED
+from pitome.records.schema import Record
+
+WITHIN, OUTSIDE, NOT_RUN = "within", "outside", "not run"
+ONLY_PUBLISHED = "published"  # by this project, and not run a second time on this machine
+NOT_JUDGED = "not judged"  # measured, with nothing to compare it with, or without a tolerance
+VERDICTS = (WITHIN, OUTSIDE, ONLY_PUBLISHED, NOT_JUDGED, NOT_RUN)
+R, FLOPS = "r", "FLOPs"  # what `JudgedValue.ratio` begins with where it is no ratio
+AUTHORS, AS_PUBLISHED = "authors' code", "as published"  # parts of `JudgedValue.variant`
+_ROUNDING = 1e-9  # 79.4 - 79.1 is above 0.3 in binary
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedValue:
+    """One value of a table or figure beside what was measured. The CSV files have these fields."""
+
+    point: Point  # the overrides of its run; empty where a number of another work is only quoted
+    # As the paper calls them.
+    model: str
+    method: str
+    variant: str  # how it was run, in words
+    ratio: str  # how much is merged: `0.925`, `r 8`, `FLOPs 0.5`, `-` for the unmerged model
+    data: str
+    metric: str
+    unit: str  # of all numbers: `%`, `Rsum`, `GMACs`, `x`, `points`, ...
+    printed: float | None = None  # by the paper
+    logged: float | None = None  # by the authors' result files
+    published: float | None = None  # by this project, for offline experiments alone
+    measured: float | None = None  # by a run, or computed where the metric needs no run
+    interval: tuple[float, float] | None = None  # 95 %, of the measured value alone
+    difference: float | None = None  # measured minus printed, else minus logged, else minus published
+    tolerance: float | None = None
+    verdict: str = NOT_RUN  # one of VERDICTS
+    reason: str = ""  # why it was not run, not repeated or not judged, or what else is to be said
+    command: str = ""  # the run's
+    run_id: str | None = None  # of its record
+
+    @property
+    def title(self) -> str:
+        """The metric with its unit, where its name does not say it."""
+        return f"{self.metric}, {self.unit}" if self.unit and self.unit not in self.metric else self.metric
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether its metric is computed from the architecture, without a run."""
+        return any(metric.computed and metric.label == self.metric for metric in METRICS.values())
+
+    @property
+    def amount_kind(self) -> str:
+        """What the number in `ratio` is: R, FLOPS, or a ratio if empty."""
+        return next((kind for kind in (R, FLOPS) if self.ratio.startswith(f"{kind} ")), "")
+
+    @property
+    def amount(self) -> float | None:
+        """The number in `ratio`; None where there is none."""
+        try:
+            return float(self.ratio.removeprefix(self.amount_kind))
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemVerdicts:
+    """An experiment with a verdict on each of its values."""
+
+    name: str  # as in `experiment=<name>`
+    title: str
+    item: str  # `Table 5`, `Figure 3`
+    command: str  # runs it
+    needs: str  # in words
+    expect: str  # in words
+    offline: bool  # whether the rows are of this project's own models, without the paper's numbers
+    rows: list[JudgedValue] = field(default_factory=list)
+    runs: list[Record] = field(default_factory=list)  # finished ones of all its points
+
+    def count(self, verdict: str) -> int:
+        """Rows with this verdict."""
+        return sum(row.verdict == verdict for row in self.rows)
+
+
+def judge(name: str, records: Sequence[Record], published: Sequence[Record] = ()) -> ItemVerdicts:
+    """Every value of an experiment beside what these records measured.
+
+    name: `table5`, `table5_offline`, ...; `table5_trained` has the values of `table5`. records: runs of
+    this machine. published: runs that this project has committed; they count as measured where the paper's
+    numbers are concerned, and are the reference of an offline experiment. Raises UsageError for an unknown
+    name, ExperimentError for a file with a mistake.
+    """
+    experiment = choose(name)
+    item, every = experiment.item, [*published, *records]
+    if experiment.offline:
+        rows = _judge_offline(experiment, records, published)
+        needs, expect = "nothing but this repository and a package registry", "our own published values"
+    else:
+        rows = [row for value in paper_values(item) for row in _judge_value(experiment, value, every)]
+        needs, expect = needs_in_words(item.needs), " ".join(item.expect.split())
+    runs = {record.run_id: record for point in experiment.points for record in finished_runs(point, every)}
+    return ItemVerdicts(
+        name=experiment.name if experiment.offline else item.name,
+        title=item.title,
+        item=item.item,
+        command=experiment.command,
+        needs=needs,
+        expect=expect,
+        offline=experiment.offline,
+        rows=rows,
+        runs=list(runs.values()),
+    )
+
+
+def needs_in_words(needs: Needs) -> str:
+    """What an item needs, in one line."""
+    parts = [*(f"checkpoint {name}" for name in needs.checkpoints), *needs.data]
+    parts += [f"about {needs.gpu_hours:g} GPU hours"] if needs.gpu_hours else []
+    parts += [f"{needs.gpu_hours_training:g} more to train"] if needs.gpu_hours_training else []
+    parts += [f"{needs.disk_gb:g} GB of disk"] if needs.disk_gb else []
+    return "; ".join(parts) or "nothing"
+
+
+def _judge_value(experiment: Experiment, value: PaperValue, records: Sequence[Record]) -> list[JudgedValue]:
+    """The row of a value, and that of its method as published where this is asked for or was run."""
+    first = _judge_point(experiment, value, value.point, records)
+    method = published_name(value.point)
+    if value.quoted or method is None:
+        return [first]
+    second = _judge_point(experiment, value, value.point | {"merge": method}, records)
+    asked = method in experiment.item.also and METRICS[value.metric].read and not value.block.blocked
+    return [first, second] if asked or second.run_id is not None else [first]
+
+
+def _judge_point(
+    experiment: Experiment, value: PaperValue, point: Point, records: Sequence[Record]
+) -> JudgedValue:
+    metric, rule, block = METRICS[value.metric], experiment.item.metrics[value.metric], value.block
+    row = replace(
+        _row(point, metric, block.variant, "" if value.quoted else value.case),
+        printed=value.printed,
+        logged=value.logged,
+        command=experiment.command_of(point),
+    )
+    if value.quoted:
+        row = replace(row, point={}, model=value.case, method="-", command="")
+        return replace(row, reason="a number of another work, quoted by the paper")
+    notes = [block.note] if block.note else []
+    if metric.computed:
+        cost = costs.find(point, value.metric)
+        if cost is None:
+            return replace(row, reason=not_built(point) or "not among the computed costs")
+        return _compare(replace(row, measured=cost.value), value, rule, [*notes, cost.note])
+    reason = block.blocked or (not_built(point) if experiment.sweeps else None)
+    if reason is None and metric.read is None:
+        reason = rule.why or "not measured by this project"
+    runs = [] if reason else finished_runs(point, records)
+    row = _with_runs(row, metric, runs)
+    if row.measured is None:
+        if runs:
+            reason = "the run has no such number; measure=full and rerun=true may give it"
+        reason = reason or why_unfinished(point, records) or "no run of it on the whole test split"
+        return replace(row, reason="; ".join([reason, *notes]))
+    return _compare(row, value, rule, [*notes, *_remarks(point, runs)])
+
+
+def _remarks(point: Point, runs: Sequence[Record]) -> list[str]:
+    """How the runs differ from the usual."""
+    remarks = [f"mean of {len(runs)} seeds"] if len(runs) > 1 else []
+    if any(record.precision not in ("32", "64") for record in runs):
+        remarks.append(f"precision {runs[0].precision}")
+    foreign = any(record.weights.source not in ("hub", "shipped", "none") for record in runs)
+    return [*remarks, f"weights {runs[0].weights.name}"] if foreign and "mode" not in point else remarks
+
+
+def _with_runs(row: JudgedValue, metric: Metric, runs: Sequence[Record]) -> JudgedValue:
+    """The row with the mean of these runs; unchanged where none has the metric."""
+    measured = _mean(metric, runs)
+    if measured is None:
+        return row
+    return replace(row, measured=measured, interval=metric.interval(runs[0]), run_id=runs[0].run_id)
+
+
+def _mean(metric: Metric, runs: Sequence[Record]) -> float | None:
+    if metric.read is None:
+        return None
+    numbers = [number for number in map(metric.read, runs) if number is not None]
+    return fmean(numbers) if numbers else None
+
+
+def _compare(row: JudgedValue, value: PaperValue, rule: MetricRule, notes: Sequence[str]) -> JudgedValue:
+    """The row with its verdict: the measured value against the paper's."""
+    assert row.measured is not None
+    if value.block.above is not None:
+        verdict = WITHIN if row.measured > value.block.above else OUTSIDE
+        return replace(
+            row, verdict=verdict, reason="; ".join([f"stated: above {value.block.above:g}", *notes])
+        )
+    target = value.printed if value.printed is not None else value.logged
+    assert target is not None
+    tolerance = rule.tolerance_of(target)
+    if tolerance is None:
+        return replace(row, verdict=NOT_JUDGED, reason="; ".join([rule.why, *notes]))
+    return replace(_against(row, target, tolerance), reason="; ".join(notes))
+
+
+def _against(row: JudgedValue, target: float, tolerance: float) -> JudgedValue:
+    assert row.measured is not None
+    difference = row.measured - target
+    verdict = WITHIN if abs(difference) <= tolerance * (1 + _ROUNDING) + _ROUNDING else OUTSIDE
+    return replace(row, difference=difference, tolerance=tolerance, verdict=verdict)
+
+
+def _judge_offline(
+    experiment: Experiment, records: Sequence[Record], published: Sequence[Record]
+) -> list[JudgedValue]:
+    """The points of an offline model. A record that is itself the published one is no repetition of it."""
+    copies = [record for record in records if record in published]
+    repeated = [record for record in records if record not in copies]
+    tolerances = experiment.item.offline.metrics if experiment.item.offline else {}
+    rows = []
+    for point in experiment.points:
+        for name, tolerance in tolerances.items():
+            metric = METRICS[name]
+            runs = [run for run in finished_runs(point, repeated) if _mean(metric, [run]) is not None]
+            reference = _mean(metric, finished_runs(point, published))
+            row = replace(_row(point, metric), published=reference, command=command(point))
+            row = _with_runs(row, metric, runs)
+            if runs and reference is not None:
+                row = _against(row, reference, tolerance)
+            elif runs:
+                row = replace(row, verdict=NOT_JUDGED, reason="nothing published to compare it with")
+            elif reason := why_unfinished(point, repeated):
+                row = replace(row, reason=reason)
+            elif reference is None:
+                row = replace(row, reason="not published, not run")
+            else:
+                copied = ": the run here is the published one itself" if finished_runs(point, copies) else ""
+                reason = f"not repeated{copied or ' on this machine'}"
+                row = replace(row, verdict=ONLY_PUBLISHED, reason=reason)
+            rows.append(row)
+    return rows
+
+
+def _row(point: Point, metric: Metric, variant: str = "", case: str = "") -> JudgedValue:
+    """A row with its labels."""
+    data = label("data", point.get("data", ""))
+    return JudgedValue(
+        point=point,
+        model=label("model", point.get("model", "")),
+        method=label("merge", point.get("merge", "-")),
+        variant=_variant(point, variant, case),
+        ratio=_ratio(point),
+        data=f"{data}, {point['limit']:,} samples" if "limit" in point else data,
+        metric=metric.label,
+        unit=metric.unit,
+    )
+
+
+def _variant(point: Point, variant: str, case: str) -> str:
+    """How it was run, in words, with whose code the method's name stands for."""
+    name = str(point.get("merge", ""))
+    parts = [variant, case]
+    if name.endswith(REPO):
+        parts.append(AUTHORS)
+    elif name + REPO in labels()["merge"]:
+        parts.append(AS_PUBLISHED)
+    parts += [f"noise {point['noise']:g}"] if "noise" in point else []
+    options = {} if case else {key: value for key, value in point.items() if key.startswith(OPTIONS)}
+    parts += [f"{key.rpartition('.')[2]}={value}" for key, value in options.items()]
+    return ", ".join(part for part in parts if part)
+
+
+def _ratio(point: Point) -> str:
+    if point.get("merge") in (None, UNMERGED):
+        return "-"
+    if "r" in point:
+        return f"{R} {point['r']}"
+    if "flops" in point:
+        return f"{FLOPS} {point['flops']:g}"
+    return f"{point.get('ratio', DEFAULT_RATIO):g}"
