@@ -78,9 +78,7 @@ def _image(model: nn.Module, method: str, point: Mapping[str, Any]) -> Entry | N
         options = {k.removeprefix(OPTIONS): value for k, value in point.items() if k.startswith(OPTIONS)}
         try:
             with pitome.patch(model, method, layers=point.get("layers"), **amount, **options) as handle:
-                form = closed_form(
-                    architecture, handle.schedule, handle.method, handle.options, handle.state.active
-                )
+                form = closed_form(architecture, handle.schedule, handle.method, handle.options)
         except PitomeError as problem:
             print(f"left out: {dict(point)}: {problem}")
             return None

@@ -64,9 +64,7 @@ def _rows(name: str) -> list[list[str]]:
     for method, ratio in [("none", 1.0), *((m, q) for q in RATIOS for m in METHODS)]:
         with pitome.patch(model, method, ratio=ratio) as handle:
             state = handle.state
-            tower = closed_form(
-                handle.architecture(), state.schedule, state.method, state.options, state.active
-            )
+            tower = closed_form(handle.architecture(), state.schedule, state.method, state.options)
             cells, total = _cost(model, tower)
         plain = plain or total
         asked = "-" if method == "none" else f"{ratio:g}"

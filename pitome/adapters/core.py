@@ -34,22 +34,20 @@ class State:
         method: Method,
         options: MethodOptions,
         schedule: Schedule,
-        active: tuple[bool, ...],
         protected: int,
         trace: bool,
     ) -> None:
         self.method = method
         self.options = options
         self.schedule = schedule
-        self.active = active
         self.protected = protected
         self.trace = trace
-        self.checked = [False] * len(active)  # whose first plan has been looked at
+        self.checked = [False] * schedule.depth  # whose first plan has been looked at
         self.clear()
 
     @property
     def depth(self) -> int:
-        return len(self.active)
+        return self.schedule.depth
 
     def clear(self) -> None:
         """Forget the last forward pass."""
@@ -60,20 +58,9 @@ class State:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         # Tensors of the last forward may belong to a graph, which cannot be copied.
-        copy = State(self.method, self.options, self.schedule, self.active, self.protected, self.trace)
+        copy = State(self.method, self.options, self.schedule, self.protected, self.trace)
         memo[id(self)] = copy
         return copy
-
-    def may_merge(self, layer: int) -> bool:
-        """Whether the plan function can be called at `layer`, whatever the number of tokens."""
-        if not self.active[layer]:
-            return False
-        if not self.method.guarantees.identity_at_1:
-            return True
-        rule = self.schedule
-        if rule.ratios is not None:
-            return rule.ratios[layer] < 1
-        return rule.removals is None or rule.removals[layer] > 0
 
 
 class Site:
@@ -91,13 +78,13 @@ class Site:
     @property
     def needs_keys(self) -> bool:
         state = self.state
-        return state.may_merge(self.layer) and (
+        return state.schedule.may_remove(self.layer) and (
             state.options.metric == "keys" or state.method.needs_cls_attention
         )
 
     @property
     def needs_cls_query(self) -> bool:
-        return self.state.may_merge(self.layer) and self.state.method.needs_cls_attention
+        return self.state.schedule.may_remove(self.layer) and self.state.method.needs_cls_attention
 
     def enter(self, x: Tensor) -> Tensor | None:
         """Start the block with features `x` [B, N, C]; returns the attention bias [B, 1, 1, N].
@@ -143,7 +130,8 @@ class Site:
             membership = membership.gather(1, self.order[..., None].expand_as(membership))
         self.order = None
         remove = self._remove(x.shape[1])
-        if remove > 0 or (state.active[layer] and not state.method.guarantees.identity_at_1):
+        always = not state.method.guarantees.identity_at_1
+        if remove > 0 or (always and state.schedule.may_remove(layer)):
             # Decisions in full precision, whatever the precision of the model.
             with _no_autocast(x.device.type):
                 dropped = None if state.method.padding == "merged" else padding
@@ -179,10 +167,7 @@ class Site:
         return self._padded_plan(tokens, padding)
 
     def _remove(self, n: int) -> int:
-        state = self.state
-        if not state.may_merge(self.layer):
-            return 0
-        method = state.method
+        state, method = self.state, self.state.method
         return state.schedule.remove(self.layer, n, state.protected, method.count, method.limit)
 
     def _plan(self, tokens: Tokens, remove: int | Tensor) -> Plan:

@@ -30,13 +30,25 @@ class Patched:
     """The handle of a patched model; a context manager that removes the patch at its end.
 
     method, options: the merge method and its options, filled in for the model's `family`;
-    schedule: the rule for every layer.
+    schedule: the rule for every layer; layers: the indices of those that may merge.
+
+    >>> import pitome, timm
+    >>> pitome.patch(timm.create_model("vit_tiny_patch16_224"), "tome", r=8, layers="last2")
+    <tome in layers 10, 11 of a VisionTransformer with 12, family deit>
     """
 
-    def __init__(self, adapter: Adapter, state: State, family: str) -> None:
+    def __init__(self, adapter: Adapter, state: State, family: str, layers: tuple[int, ...]) -> None:
         self._adapter = adapter
         self._state = state
         self.family = family
+        self.layers = layers
+
+    def __repr__(self) -> str:
+        depth = self._state.depth
+        where = "no layer" if not self.layers else f"layers {', '.join(map(str, self.layers))}"
+        where = "all layers" if len(self.layers) == depth else where
+        host = type(self._adapter.host).__name__
+        return f"<{self.method.name} in {where} of a {host} with {depth}, family {self.family}>"
 
     @property
     def method(self) -> Method:
@@ -127,9 +139,12 @@ def patch(
     `input_size` where the model does not fix its own); or the options of a method that has a
     schedule of its own.
 
-    `layers` restricts merging to some blocks: indices, or `first3`, `last3`, `every2`. `trace`
-    keeps which tokens merged (`Patched.sources`). `family` overrides the model family on which
-    `_repo` presets depend. All other keywords are options of the method.
+    `layers` restricts merging to some blocks: indices, or `first3`, `last3`, `every2` (`every1`: all).
+    Left out, all of them merge, but for `_repo` presets on texts: those merge in the first three, as
+    the authors' code does. `trace` keeps which tokens merged (`Patched.sources`). `family` overrides
+    the model family on which `_repo` presets depend; a tower taken out of a LLaVA model is of family
+    clip unless `family="llava"` says so. `Patched.family` and `Patched.layers` say what was chosen. All
+    other keywords are options of the method.
 
     state_dict() keys do not change; deepcopy, autocast, training, gradient checkpointing and
     torch.compile work on the patched model (patch first, compile second). With checkpointing,
@@ -165,27 +180,23 @@ def patch(
         raise UsageError(f"give exactly one of ratio, r, flops and a method's own schedule; got {found}")
     if kept is not None:
         schedule = _own_schedule(kept, adapter.depth, inflection, layers)
-    elif flops is not None:
-        if inflection is not None:
-            raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
-        largest = ratio_for_share(adapter.architecture(input_size), flops, entry, resolved, layers)
-        schedule = build_schedule(adapter.depth, ratio=largest, layers=layers)
     else:
+        layers = entry.layers if layers is None else layers
+        if flops is not None:
+            ratio = ratio_for_share(adapter.architecture(input_size), flops, entry, resolved, layers)
         schedule = build_schedule(adapter.depth, ratio=ratio, r=r, inflection=inflection, layers=layers)
         if min(schedule.ratios or (1.0,)) < LEAST_RATIO:
             _log.warning("ratio below 0.5: a layer merges at most half of its tokens, so 0.5 is used there")
             schedule = Schedule(ratios=tuple(max(value, LEAST_RATIO) for value in schedule.ratios or ()))
-    chosen = parse_layers(layers, adapter.depth)
     state = State(
         method=entry,
         options=resolved,
         schedule=schedule,
-        active=tuple(layer in chosen for layer in range(adapter.depth)),
         protected=adapter.protected if resolved.protected is None else resolved.protected,
         trace=trace,
     )
     adapter.attach(state)
-    handle = Patched(adapter, state, family)
+    handle = Patched(adapter, state, family, parse_layers(layers, adapter.depth))
     adapter.host._pitome = handle  # type: ignore[assignment]
     return handle
 

@@ -109,7 +109,7 @@ def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> 
     twin = meta_twin(getattr(model, "_orig_mod", model))  # what torch.compile wraps
     handle = patched(twin) or patch(twin, "none", ratio=1.0)
     architecture, example = handle.architecture(input_size), handle.example(input_size)
-    form = closed_form(architecture, handle.schedule, handle.method, handle.options, handle.state.active)
+    form = closed_form(architecture, handle.schedule, handle.method, handle.options)
     part = twin if handle.entry is None else handle.entry
     merged = count_flops(part, example)
     handle.remove()

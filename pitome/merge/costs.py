@@ -94,15 +94,13 @@ def closed_form(
     schedule: Schedule | None = None,
     method: Method | None = None,
     options: Any = None,
-    active: Sequence[bool] | None = None,
 ) -> Cost:
     """Cost of one image from the schedule alone, without running the model.
 
     Attention is paid at the tokens that enter a block, the MLP at those the merge leaves; with
     `options.position == "after_block"` both at those that enter. `options` are resolved for the
-    model's family (`Method.resolve`). `active` says which layers may merge (None: all); it
-    matters for methods that plan even where they remove nothing. Without a schedule: the
-    unmerged model. Only matrix products and convolutions count, as in torch's FlopCounterMode.
+    model's family (`Method.resolve`). Without a schedule: the unmerged model. Only matrix products
+    and convolutions count, as in torch's FlopCounterMode.
     """
     n = architecture.tokens
     tokens, attention, mlp, plan = [n], 0, 0, 0
@@ -112,8 +110,7 @@ def closed_form(
         if schedule is not None and method is not None:
             protected = architecture.protected if options.protected is None else options.protected
             remove = schedule.remove(index, n, protected, method.count, method.limit)
-            always = not method.guarantees.identity_at_1 and (active is None or active[index])
-            if remove > 0 or always:
+            if remove > 0 or (schedule.may_remove(index) and not method.guarantees.identity_at_1):
                 dim = layer.metric_dim if options.metric == "keys" else layer.hidden_dim
                 given = (n, protected, dim, remove, options)
                 plan += method.layer_macs(*given, index) if method.layer_macs else method.macs(*given)
@@ -152,11 +149,10 @@ def ratio_for_share(
         raise UsageError(f"flops={share!r} is not in (0, 1]; give a share of the unmerged cost, e.g. 0.7")
     depth = len(architecture.layers)
     chosen = parse_layers(layers, depth)
-    active = [layer in chosen for layer in range(depth)]
 
     def cost(ratio: float) -> Cost:
-        ratios = tuple(ratio if on else 1.0 for on in active)
-        return closed_form(architecture, Schedule(ratios=ratios), method, options, active)
+        ratios = tuple(ratio if layer in chosen else 1.0 for layer in range(depth))
+        return closed_form(architecture, Schedule(ratios=ratios), method, options)
 
     def step_down(ratio: float, tokens: tuple[int, ...]) -> float:
         """The next lower ratio at which any layer removes another number of tokens."""

@@ -10,6 +10,9 @@ from pitome.errors import UsageError
 
 Options = TypeVar("Options")
 
+TEXT_LAYERS = {family: {"layers": "first3"} for family in ("bert", "distilbert")}
+"""Where the authors' code merges in texts (algo/*/patch/bert.py, distilbert.py)."""
+
 
 def fill(method: str, options: Options, family: str, table: Mapping[str, Mapping[str, Any]]) -> Options:
     """`options` with everything left at None taken from `table[family]`.

@@ -80,6 +80,7 @@ class Method:
     padding: what a batch with padding means to `plan`: `alone`, it is asked for one sample at a time
     and never sees padding; `batch`, it takes `Tokens.padding` and a tensor [B] as `remove`; `merged`,
     it treats padding as any other token.
+    layers: where it merges unless the caller says (`first3`, ...); None: in every layer.
     families: family of models -> the fields of this class that are others there (a `_repo` preset
     whose authors wrote another function for it).
     """
@@ -96,6 +97,7 @@ class Method:
     resolve: Callable[[Any, str, int], Any]
     kept: Callable[[Any], Sequence[int] | None]
     padding: PaddingRule = "alone"
+    layers: str | None = None
     families: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     layer_macs: Callable[[int, int, int, int, Any, int], int] | None = None
 

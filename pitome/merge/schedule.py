@@ -49,6 +49,13 @@ class Schedule:
     def depth(self) -> int:
         return len(self.ratios or self.removals or self.kept or ())
 
+    def may_remove(self, layer: int) -> bool:
+        """Whether `layer` runs a method at all: at a ratio below 1, at a removal above 0, and at any
+        number of tokens to keep."""
+        if self.ratios is not None:
+            return self.ratios[layer] < 1
+        return self.removals is None or self.removals[layer] > 0
+
     def remove(
         self,
         layer: int,
@@ -60,7 +67,7 @@ class Schedule:
         """Tokens that `layer` removes from `n`."""
         if self.ratios is not None:
             ratio = self.ratios[layer]
-            return 0 if ratio == 1.0 else max(count(n, protected, ratio, layer), 0)
+            return max(count(n, protected, ratio, layer), 0) if self.may_remove(layer) else 0
         if self.kept is not None:
             return max(n - self.kept[layer], 0)
         assert self.removals is not None
@@ -127,8 +134,9 @@ def build_schedule(
 ) -> Schedule:
     """A schedule from one of `ratio` and `r`, for a model of `depth` blocks.
 
+    A list `r` that is shorter than the depth removes nothing in the layers it does not name.
     `inflection` in [-1, 1] is ToMe's: -1 starts at 2r and falls to 0, 1 the reverse, 0 constant
-    (arXiv 2210.09461, section 4.1). Raises UsageError on anything that does not fit.
+    (facebookresearch/ToMe, tome/utils.py, parse_r). Raises UsageError on anything that does not fit.
     """
     chosen = parse_layers(layers, depth)
     if (ratio is None) == (r is None):
@@ -143,8 +151,8 @@ def build_schedule(
             values = [check_ratio(ratio)] * depth
         return Schedule(ratios=tuple(v if i in chosen else 1.0 for i, v in enumerate(values)))
     if isinstance(r, Sequence) and not isinstance(r, str):
-        _one_per_layer("r", r, depth)
-        counts = [check_removal(value) for value in r]
+        counts = [check_removal(value) for value in r] + [0] * (depth - len(r))
+        _one_per_layer("r", counts, depth)
     else:
         counts = _inflect(check_removal(r), inflection or 0.0, depth)
     return Schedule(removals=tuple(v if i in chosen else 0 for i, v in enumerate(counts)))
@@ -153,10 +161,11 @@ def build_schedule(
 def _inflect(r: int, inflection: float, depth: int) -> list[int]:
     if not -1 <= inflection <= 1:
         raise UsageError(f"inflection={inflection} is outside [-1, 1]")
-    first, last = r * (1 - inflection), r * (1 + inflection)
     if depth == 1:
         return [r]
-    return [int(first + (last - first) * i / (depth - 1)) for i in range(depth)]
+    first = int(r * (1 - inflection))
+    step = (2 * r - 2 * first) / (depth - 1)
+    return [int(first + step * i) for i in range(depth)]
 
 
 def _one_per_layer(what: str, values: Sequence[object], depth: int) -> None:

@@ -126,7 +126,8 @@ def sign_test(differences: Sequence[float] | np.ndarray) -> float:
     Fisher's sign-flip test of the sum (1935). Where all differences but zeros have one size, as
     between right and wrong answers, it is McNemar's exact test. Otherwise (scores in between,
     means over seeds) all sign patterns are counted for up to 16 differences, and beyond that the
-    normal approximation is taken, whose variance is the sum of squares.
+    normal approximation is taken, whose variance is the sum of squares, with a correction for
+    continuity: sums of multiples of a unit g lie 2g apart, so half of that is taken off.
     """
     d = np.asarray(differences, dtype=float)
     d = d[d != 0]
@@ -139,7 +140,18 @@ def sign_test(differences: Sequence[float] | np.ndarray) -> float:
         patterns = (np.arange(1 << len(d))[:, None] >> np.arange(len(d))) & 1
         sums = np.abs((1 - 2 * patterns) @ size)
         return float((sums >= total * (1 - 1e-9)).mean())  # rounding must not lose what was seen
-    return math.erfc(total / math.sqrt(2 * float(d @ d)))
+    return math.erfc(max(total - _unit(size), 0.0) / math.sqrt(2 * float(d @ d)))
+
+
+def _unit(sizes: np.ndarray) -> float:
+    """The largest number of which all `sizes` [n] are multiples, to a millionth of the largest of them;
+    nearly 0 for sizes without one."""
+    tolerance, unit = 1e-6 * float(sizes.max()), 0.0
+    for size in np.unique(sizes):
+        rest = float(size)
+        while rest > tolerance:  # Euclid's algorithm, with the remainder nearest to zero
+            unit, rest = rest, abs(unit - round(unit / rest) * rest)
+    return unit
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

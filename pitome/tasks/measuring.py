@@ -31,7 +31,7 @@ def tokens_per_layer(architecture: Architecture, patched: Patched | None) -> lis
 
 
 def _form(architecture: Architecture, patched: Patched) -> ClosedForm:
-    return closed_form(architecture, patched.schedule, patched.method, patched.options, patched.state.active)
+    return closed_form(architecture, patched.schedule, patched.method, patched.options)
 
 
 def measure_cost(

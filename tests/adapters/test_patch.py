@@ -17,6 +17,8 @@ from pitome.adapters import patch as patch_module
 from pitome.errors import PitomeError, UnsupportedModelError, UsageError
 from pitome.merge.costs import closed_form
 from tests.adapters.tiny import images, vit
+from tests.adapters.tiny_text import bert, distilbert
+from tests.tasks.vqa.tiny_llava import llava
 
 
 def tokens(model: Any, **kwargs: Any) -> list[int]:
@@ -104,7 +106,7 @@ def test_ratio_below_one_half_is_clamped_with_one_line(caplog: pytest.LogCapture
         ({"ratio": [0.9, 0.9]}, "4 layers"),
         ({"r": -1}, "whole number"),
         ({"r": 2.5}, "whole number"),
-        ({"r": [1, 2]}, "4 layers"),
+        ({"r": [1, 2, 3, 4, 5]}, "4 layers"),
         ({"r": 4, "inflection": 2}, "outside"),
         ({"ratio": 0.9, "inflection": 1}, "inflection"),
         ({"flops": 0.9, "inflection": 1}, "inflection"),
@@ -156,6 +158,33 @@ def test_handle_says_what_was_resolved() -> None:
     assert handle.tokens == []
     with pytest.raises(UsageError, match="trace=True"):
         _ = handle.sources
+
+
+@pytest.mark.parametrize(
+    ("build", "method", "how", "family", "layers"),
+    [
+        (bert, "pitome_repo", {}, "bert", (0, 1, 2)),
+        (bert, "tofu_repo", {}, "bert", (0, 1, 2)),
+        (distilbert, "tome_repo", {}, "distilbert", (0, 1, 2)),
+        (bert, "pitome_repo", {"layers": "every1"}, "bert", (0, 1, 2, 3)),
+        (bert, "pitome_repo", {"layers": [3]}, "bert", (3,)),
+        (bert, "pitome", {}, "bert", (0, 1, 2, 3)),
+        (vit, "pitome_repo", {}, "deit", (0, 1, 2, 3)),
+        (llava, "pitome_repo", {}, "llava", (0, 1, 2)),
+        (vit, "tome_repo", {"family": "bert"}, "bert", (0, 1, 2)),
+    ],
+)
+@pytest.mark.parametrize("amount", [{"ratio": 0.8}, {"flops": 0.95}, {"r": 2}], ids=str)
+def test_presets_merge_where_the_authors_do(
+    build: Any, method: str, how: dict[str, Any], family: str, layers: tuple[int, ...], amount: dict[str, Any]
+) -> None:
+    size = {"input_size": 16} if "flops" in amount and build in (bert, distilbert) else {}
+    handle = pitome.patch(build(), method, **how, **amount, **size)
+    assert (handle.family, handle.layers) == (family, layers)
+    depth = handle.schedule.depth
+    assert [layer for layer in range(depth) if handle.schedule.may_remove(layer)] == list(layers)
+    where = "all layers" if len(layers) == depth else f"layers {', '.join(map(str, layers))}"
+    assert repr(handle).startswith(f"<{method} in {where} of a ") and f"family {family}" in repr(handle)
 
 
 def test_family_is_overridden_by_name() -> None:

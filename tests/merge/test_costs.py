@@ -307,8 +307,8 @@ def test_share_outside_its_range(share):
         shares("pitome", share)
 
 
-def test_methods_that_always_plan_pay_for_it_in_active_layers_only():
+def test_methods_that_always_plan_pay_for_it_where_the_ratio_is_below_1():
     always = method(guarantees=Guarantees(identity_at_1=False))
-    keep = Schedule(ratios=(1.0, 1.0))
-    assert closed_form(TINY, keep, always, MethodOptions()).plan_macs == 2 * 11 * 4
-    assert closed_form(TINY, keep, always, MethodOptions(), (False, True)).plan_macs == 11 * 4
+    for ratios, plans in (((0.999, 0.999), 2), ((1.0, 0.999), 1), ((1.0, 1.0), 0)):
+        form = closed_form(TINY, Schedule(ratios=ratios), always, MethodOptions())
+        assert form.plan_macs == plans * 11 * 4

@@ -126,7 +126,9 @@ def test_high_low_merges_the_upper_half_into_the_lower():
         ("none", 5, []),
         ("first_half", 4, [0, 1]),
         ("second_half", 4, [2, 3]),
-        ("first_half", 5, [0, 1]),
+        ("first_half", 5, [0, 1, 2]),  # the MAE of the authors: math.ceil(5 * 0.5) layers are protected
+        ("first_half", 1, [0]),
+        ("second_half", 1, []),
         ("second_half", 5, [3, 4]),  # deit_distilled_a of the golden vectors: depth 3, layer 2
         ("second_half", 3, [2]),
     ],

@@ -108,6 +108,27 @@ def test_inflection(r, inflection, removals):
     assert build_schedule(4, r=r, inflection=inflection).removals == removals
 
 
+# By ToMe's rule (tome/utils.py, parse_r), worked by hand: from int(r (1 - inflection)) to 2 r minus that.
+@pytest.mark.parametrize(
+    ("depth", "r", "inflection", "removals"),
+    [
+        (4, 3, 0.5, (1, 2, 3, 5)),  # 1 to 5 in steps of 4/3
+        (4, 3, -0.5, (4, 3, 2, 2)),  # 4 to 2 in steps of -2/3
+        (5, 1, 0.3, (0, 0, 1, 1, 2)),  # 0 to 2 in steps of 1/2
+        (3, 5, 0.1, (4, 5, 6)),
+        (3, 5, 0, (5, 5, 5)),
+    ],
+)
+def test_inflection_rounds_as_tome_does(depth, r, inflection, removals):
+    assert build_schedule(depth, r=r, inflection=inflection).removals == removals
+
+
+def test_a_list_shorter_than_the_depth_is_padded_with_zeros():
+    assert build_schedule(4, r=[5, 3]).removals == (5, 3, 0, 0)
+    assert build_schedule(4, r=[5, 3], layers=[1, 2]).removals == (0, 3, 0, 0)
+    assert build_schedule(2, r=[]).removals == (0, 0)
+
+
 def test_inflection_in_a_model_of_one_layer():
     assert build_schedule(1, r=5, inflection=1).removals == (5,)
 

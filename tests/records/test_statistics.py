@@ -5,6 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from pitome.records.schema import RecordError
 from pitome.records.statistics import compare, holm, mcnemar, paired_difference, proportion, sign_test
@@ -46,6 +49,16 @@ def test_bootstrap_agrees_with_a_loop_over_indices():
     got = paired_difference(range(40), a, range(40), b, resamples=20_000)
     assert got.low == pytest.approx(low, abs=0.006)  # three Monte Carlo standard errors
     assert got.high == pytest.approx(high, abs=0.006)
+
+
+def test_bootstrap_agrees_with_scipys():
+    a, b = outcomes_pair()
+    want = stats.bootstrap(
+        (a - b,), np.mean, n_resamples=50_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    got = paired_difference(range(50), a, range(50), b, resamples=50_000)
+    # three Monte Carlo standard errors of both
+    assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=0.004)
 
 
 def test_pairing_is_by_id_and_uses_common_samples_only():
@@ -115,6 +128,15 @@ def test_wilson(share, n, low, high):
     assert got.low <= share <= got.high
 
 
+def test_wilson_against_statsmodels():
+    for n in (1, 7, 20, 640, 50_000):
+        for correct in {0, n // 3, n // 2, n - 1, n}:
+            got = proportion(correct / n, n)
+            assert (got.low, got.high) == pytest.approx(
+                proportion_confint(correct, n, 0.05, method="wilson"), abs=1e-12
+            )
+
+
 @pytest.mark.parametrize(("share", "n"), [(1.1, 10), (-0.1, 10), (0.5, 0), (float("nan"), 10)])
 def test_wilson_refuses_what_is_no_proportion(share, n):
     with pytest.raises(ValueError, match="not a proportion"):
@@ -130,19 +152,12 @@ def test_wilson_bounds_solve_their_defining_equation():
 
 
 @pytest.mark.parametrize(
-    ("wins", "losses", "p"),
-    [  # scipy.stats.binomtest(wins, wins + losses, 0.5).pvalue, scipy 1.17.1
-        (5, 1, 0.21875),
-        (10, 2, 0.03857421875),
-        (6, 16, 0.052478790283203125),
-        (59, 6, 4.964650327128616e-12),
-        (121, 59, 4.4344492637551645e-06),
-        (352, 301, 0.05030532261242555),
-        (24_800, 25_200, 0.07436051924949075),
-    ],
+    ("wins", "losses"),
+    [(5, 1), (10, 2), (6, 16), (59, 6), (121, 59), (352, 301), (24_800, 25_200), (0, 12), (7, 7)],
 )
-def test_mcnemar_against_known_values(wins, losses, p):
-    assert mcnemar(wins, losses) == pytest.approx(p, rel=1e-12) == mcnemar(losses, wins)
+def test_mcnemar_against_scipy(wins, losses):
+    p = stats.binomtest(wins, wins + losses, 0.5).pvalue
+    assert mcnemar(wins, losses) == pytest.approx(p, rel=1e-9) == mcnemar(losses, wins)
 
 
 def test_mcnemar_against_every_fall_of_the_coin():
@@ -174,6 +189,34 @@ def test_the_sign_test_of_scores_against_every_pattern_of_signs():
     want = np.mean([s >= abs(d.sum()) - 1e-12 for s in sums])
     assert sign_test(d) == pytest.approx(want, abs=1e-12)
     assert sign_test(np.append(d, [0, 0, 0])) == sign_test(d)
+
+
+def every_sign(d):
+    """The p-value of scipy's permutation test over all patterns of signs."""
+    return stats.permutation_test(
+        (np.asarray(d),),
+        lambda x, axis: np.abs(x.sum(axis=axis)).round(9),
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=np.inf,
+    ).pvalue
+
+
+@pytest.mark.parametrize("unit", [1 / 3, 0.1, 0.5])
+@pytest.mark.parametrize("n", [9, 16, 17, 18])
+def test_the_sign_test_against_scipys_permutation_test(n, unit):
+    """Exact up to 16 differences; beyond, the correction for continuity leaves a few percent."""
+    generator = np.random.default_rng(n)
+    for _ in range(6):
+        d = unit * generator.choice([-3, -2, -1, 1, 2, 3], n)
+        want = every_sign(d)
+        assert sign_test(d) == pytest.approx(want, abs=1e-12 if n <= 16 else 0.012)
+
+
+def test_the_sign_test_of_scores_of_any_size_beyond_16():
+    """Scores without a common unit: sums lie close together, and there is nothing to correct."""
+    d = np.random.default_rng(3).normal(0.2, 1, 18)
+    assert sign_test(d) == pytest.approx(every_sign(d), abs=0.012)
 
 
 def test_the_normal_approximation_against_random_flips():
@@ -209,6 +252,13 @@ def test_holm_rejects_what_the_step_down_procedure_rejects():
         while left and p[left[0]] < 0.05 / len(left):
             rejected.add(left.pop(0))
         assert {i for i, value in enumerate(holm(list(p))) if value < 0.05} == rejected
+
+
+def test_holm_against_statsmodels():
+    generator = np.random.default_rng(9)
+    for n in (1, 2, 7, 40):
+        p = generator.random(n) ** 4
+        assert holm(list(p)) == pytest.approx(multipletests(p, method="holm")[1], rel=1e-12)
 
 
 def test_compare_is_interval_and_test_of_the_same_pairs():

@@ -43,7 +43,7 @@ class LlavaAdapter(VisionAdapter):
     def attach(self, state: State) -> None:
         """Raises UsageError where features of several layers are joined between which tokens merge, and
         for a kind of attention that takes no size bias."""
-        form = closed_form(self.architecture(), state.schedule, state.method, state.options, state.active)
+        form = closed_form(self.architecture(), state.schedule, state.method, state.options)
         handed_on(self.settings, form.tokens)
         super().attach(state)
 

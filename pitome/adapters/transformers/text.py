@@ -143,7 +143,7 @@ class TextAdapter(Adapter):
         self.host.register_forward_pre_hook(Begin(state), with_kwargs=True)
         if self.dense:
             self.host.register_forward_hook(Unmerge(state))
-        merging = [layer for layer in range(self.depth) if state.may_merge(layer)]
+        merging = [layer for layer in range(self.depth) if state.schedule.may_remove(layer)]
         for index, layer in enumerate(self.layers):
             site = Site(state, index)
             layer._pitome = site  # type: ignore[assignment]

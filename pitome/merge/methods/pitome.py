@@ -18,7 +18,7 @@ from pitome.merge.methods.tome import macs as bipartite_macs
 from pitome.merge.methods.tome import unclamped_plan
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
-from pitome.merge.presets import fill
+from pitome.merge.presets import TEXT_LAYERS, fill
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import count_all, count_unprotected
 
@@ -35,8 +35,8 @@ class PitomeOptions(MethodOptions):
     split: who merges into whom, in order of descending energy. `alternate`: ranks 0, 2, 4, ...
         into ranks 1, 3, 5, ... (Algorithm 1); `high_low`: the upper half into the lower half.
     protect: layers in which only the 2k tokens of highest energy take part and all others are
-        protected: `all`, `none`, `first_half` (the first floor(L/2)), `second_half` (the last
-        floor(L/2)). Without protection all tokens are split, and the k sources with the highest
+        protected: `all`, `none`, `first_half` (the first ceil(L/2)), `second_half` (the others).
+        Without protection all tokens are split, and the k sources with the highest
         similarity to a destination merge.
     weighted: average by size; false: plain mean of the tokens that meet in a layer.
     """
@@ -149,10 +149,8 @@ def padded_energy_plan(tokens: Tokens, remove: Tensor, options: PitomeOptions) -
 
 
 def _protects(protect: str, layer: int, depth: int) -> bool:
-    if protect == "first_half":
-        return layer < depth // 2
-    if protect == "second_half":
-        return layer >= (depth + 1) // 2
+    if protect in ("first_half", "second_half"):
+        return (layer < (depth + 1) // 2) == (protect == "first_half")
     return protect == "all"
 
 
@@ -253,12 +251,13 @@ def llava_plan(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
     padding="merged",
     resolve=lambda options, family, depth: fill("pitome_repo", options, family, FAMILIES),
     families={
+        **TEXT_LAYERS,
         "llava": {
             "plan": llava_plan,
             "count": count_llava,
             "layer_macs": llava_macs,
             "guarantees": Guarantees(proportional=False, keeps_protected_first=False),
-        }
+        },
     },
 )
 def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
@@ -267,7 +266,7 @@ def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan
     - energy `elu` instead of Eq. 4's, for text `gaussian` with the split `high_low`
       (algo/pitome/merge.py);
     - no proportional attention, except on EVA (patch/timm.py:38, patch/blip2.py:38);
-    - on DeiT the first ceil(L/2) layers, on MAE the last ceil(L/2), merge without protection
+    - the first ceil(L/2) layers merge without protection on DeiT, the others on MAE
       (patch/deit.py:34, patch/mae.py:32);
     - the margin depends on the family, alpha is always 1;
     - a distillation token is merged like a patch token;
@@ -281,7 +280,8 @@ def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan
     Two things are left out because no output shows them: where nothing is to be removed the
     authors' variant without protection reorders the tokens (this returns them as they are; their
     protected variant raises IndexError, merge.py:89), and their MAE pool divides by the number of
-    image channels in front of a LayerNorm. Which layers merge (BLIP all but the last, text the
-    first three) is the schedule's business: `layers`.
+    image channels in front of a LayerNorm. Text merges in the first three layers unless
+    `layers` says otherwise; on BLIP, where one of the authors' two forwards leaves the last layer out
+    (patch/blip.py:78), that is for `layers` to say.
     """
     return keep_all(tokens) if remove == 0 else energy_plan(tokens, remove, options)

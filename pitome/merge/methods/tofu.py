@@ -11,7 +11,7 @@ from torch import Tensor
 from pitome.fields import number
 from pitome.merge.methods.tome import bipartite_plan, macs, padded_bipartite_plan, unclamped_plan
 from pitome.merge.plan import Plan, Tokens, keep_all
-from pitome.merge.presets import fill
+from pitome.merge.presets import TEXT_LAYERS, fill
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import count_all
 
@@ -135,6 +135,7 @@ def _resolve(options: TofuRepoOptions, family: str, depth: int) -> TofuRepoOptio
     macs=macs,
     padding="merged",
     resolve=_resolve,
+    families=TEXT_LAYERS,
 )
 def tofu_repo(tokens: Tokens, remove: int, options: TofuRepoOptions) -> Plan:
     """What the PiToMe repository runs as ToFu. Its particulars:
@@ -145,8 +146,8 @@ def tofu_repo(tokens: Tokens, remove: int, options: TofuRepoOptions) -> Plan:
       result does not have the largest norm of its group; on MAE the plain mean (patch/mae.py:121);
     - no sizes are kept: every token counts 1 in every layer;
     - a source that is dropped still stands in the trace as merged;
-    - a ratio counts all tokens and is not clamped, tokens are permuted with nothing to remove, as
-      in `tome_repo`.
+    - a ratio counts all tokens and is not clamped, tokens are permuted where a ratio below 1 leaves
+      nothing to remove, and text merges in the first three layers, as in `tome_repo`.
     """
     plan = unclamped_plan(tokens, remove, None)
     ones = torch.ones_like(tokens.size)

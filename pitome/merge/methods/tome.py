@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pitome.merge.padding import split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
-from pitome.merge.presets import fill
+from pitome.merge.presets import TEXT_LAYERS, fill
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import count_all
 
@@ -167,6 +167,7 @@ FAMILIES = {
     macs=macs,
     padding="merged",
     resolve=lambda options, family, depth: fill("tome_repo", options, family, FAMILIES),
+    families=TEXT_LAYERS,
 )
 def tome_repo(tokens: Tokens, remove: int, options: TomeRepoOptions) -> Plan:
     """What the PiToMe repository runs as ToMe. It differs from ToMe in this:
@@ -176,10 +177,11 @@ def tome_repo(tokens: Tokens, remove: int, options: TomeRepoOptions) -> Plan:
     - no proportional attention (patch/timm.py:36);
     - on MAE the class token takes part in merging, and the rest of A is left in order of
       similarity, so that it ends in any row (patch/mae.py:112);
-    - with nothing to remove the tokens are permuted all the same, even positions first;
+    - at a ratio below 1 that leaves nothing to remove, tokens are permuted, even positions first;
     - CLIP and LLaVA compare hidden states, behind the block; BLIP hidden states; LLaVA takes the
       plain mean; text sizes restart at 1 in every layer, which is a plain mean;
-    - padding is matched and merged like any other token (patch/bert.py).
+    - padding is matched and merged like any other token (patch/bert.py);
+    - text merges in the first three layers, unless `layers` says otherwise (patch/bert.py:188).
 
     It has no row for EVA, on which the authors' patch fails (patch/blip2.py:17).
     """

@@ -99,7 +99,7 @@ def measure_throughput(model: nn.Module, inputs: dict[str, Tensor], precision: s
 def _form(architecture: Architecture, patched: Patched | None) -> ClosedForm:
     if patched is None:
         return closed_form(architecture)
-    return closed_form(architecture, patched.schedule, patched.method, patched.options, patched.state.active)
+    return closed_form(architecture, patched.schedule, patched.method, patched.options)
 
 
 def _at(architectures: Mapping[int, Architecture], tokens: int) -> Architecture:

@@ -94,7 +94,7 @@ class Llava(nn.Module):
         if handle is None:
             return self.unmerged_rows
         state = handle.state
-        form = closed_form(handle.architecture(), state.schedule, state.method, state.options, state.active)
+        form = closed_form(handle.architecture(), state.schedule, state.method, state.options)
         return handed_on(self.model.config, form.tokens)
 
     @property
