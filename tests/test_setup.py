@@ -2,8 +2,13 @@
 
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import pitome
 from tests import ROOT
 
 TARGETS = {"setup", "demo", "test", "lint", "bench", "report", "clean", "nightly"}
@@ -42,3 +47,22 @@ def test_constraints_are_versions_only() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = [line for line in lines if line and not line.startswith("#")]
     assert pinned and all(line.count("==") == 1 and "/" not in line for line in pinned)
+
+
+def test_the_oldest_versions_are_those_that_are_allowed() -> None:
+    """constraints-oldest.txt, with which the workflow tests, names the floor of every dependency."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["experiments"]]
+    floors = {r.name.replace("-", "_"): str(r.specifier).removeprefix(">=") for r in map(Requirement, wanted)}
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert {name: Version(text) for name, text in floors.items()} == {
+        name.replace("-", "_"): Version(text) for name, text in oldest.items()
+    }
+
+
+def test_the_version_stands_once() -> None:
+    """CITATION.cff, which is read where nothing is installed, has the version of the package."""
+    assert f"\nversion: {pitome.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"\n## {pitome.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,50 @@
+"""Docs: every link leads somewhere, and the page on the architecture names every package and arrow."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "pitome").rglob("*.md")]
+    if "node_modules" not in path.parts
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that headings make, as repositories show them."""
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in LINK.findall(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
+        place, _, anchor = link.partition("#")
+        if place.startswith(("https://", "http://", "mailto:")):
+            continue
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target.read_text()), f"{page.name} links to {link}"
+
+
+def test_the_architecture_names_every_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    folders = [path.parent.relative_to(ROOT) for path in (ROOT / "pitome").rglob("__init__.py")]
+    missing = [str(folder) for folder in folders if f"{folder.name}/" not in text and folder.name != "pitome"]
+    assert not missing
+
+
+def test_the_architecture_shows_the_contract() -> None:
+    """The layers stand there in the order that `make lint` enforces."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    arrows = " < ".join(layer.replace(" | ", ", ") for layer in reversed(layers))
+    assert arrows in (ROOT / "docs" / "architecture.md").read_text()
