@@ -20,11 +20,11 @@ from pitome.tasks.classification.data import build as build_data
 from pitome.tasks.classification.models import build_timm
 from pitome.tasks.data import Preprocess
 from pitome.tasks.loggers import close_logger, open_logger
+from pitome.tasks.recipe import recipes
 from pitome.tasks.retrieval.data import build_retrieval
 from pitome.tasks.text.data import build_text
 from pitome.tasks.text.models import from_args
 from pitome.tasks.text.split import text_split
-from pitome.tasks.training import stage_of
 from tests import ROOT
 from tests.tasks.text.tiny_text import tokenizer
 
@@ -126,8 +126,8 @@ def test_every_captioned_data_set_has_a_module(name: str) -> None:
 @pytest.mark.parametrize("name", choices("trainer"))
 def test_every_trainer_has_stages(name: str) -> None:
     trainer = config_of(f"trainer={name}").trainer
-    stages = [stage_of(stage, trainer) for stage in trainer.stages]
-    assert stages and all(stage.recipe.epochs > 0 and stage.recipe.lr > 0 for stage in stages)
+    stages = recipes(trainer)
+    assert stages and all(stage.epochs > 0 and stage.lr > 0 for stage in stages)
     text = name in of_task("data", "text")
     assert (trainer.schedule in TEXT_SCHEDULES) is text and (len(stages) == 1 or not text)
 

@@ -135,7 +135,7 @@ class Job:
         kind = task_class(asked.task.name)
         self.headline = kind.headline
         if asked.mode == "train":
-            self._claim(f"train-{asked.task.name}-{key_of(asked, amount)}")
+            self._claim(f"train-{asked.task.name}-{key_of(asked, amount, kind.train_split(asked))}")
             self.tested, folder = kind.train(asked, amount, device)
             if amount.ratio == 1.0:  # trained without merging, so tested without
                 self.tested = dataclasses.replace(self.tested, merge=MergeConfig(name=UNMERGED))

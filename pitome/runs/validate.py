@@ -35,6 +35,7 @@ from pitome.sources.weights import Weights, find_text_weights, find_weights
 from pitome.sources.weights_folder import find_model
 from pitome.tasks.classification.data import DATA
 from pitome.tasks.data import Preprocess
+from pitome.tasks.recipe import SCHEDULES
 from pitome.tasks.text.sets import SETS
 from pitome.tasks.text.split import text_split
 from pitome.tasks.vqa.benchmarks import check_options
@@ -106,6 +107,8 @@ def validate(config: Config) -> Amount:
     find_any(config)
     if config.task.name == "text":
         _check_text(config)
+    elif config.mode == "train":
+        _one_of("trainer.schedule", config.trainer.schedule, SCHEDULES)
     if config.mode == "train" and not config.trainer.stages:
         raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
     return amount

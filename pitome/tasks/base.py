@@ -80,6 +80,11 @@ class Task(ABC):
     def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
         """Train what `config` describes; the configuration that tests it, and the folder of the run."""
 
+    @staticmethod
+    def train_split(config: Config) -> str | None:
+        """Which of several ways to divide the data set is trained on; None where there is but one."""
+        return None
+
     @property
     @abstractmethod
     def info(self) -> Info:

@@ -1,37 +1,66 @@
-"""The optimiser that image and image-text training share."""
+"""The optimizer that all training shares."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Callable
+from typing import ClassVar
 
+import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
+from pitome.tasks.recipe import Recipe
 
-class Schedule(Protocol):
-    """epochs, warmup: in epochs; lr: at the peak, min_lr: at the end."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def min_lr(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def warmup(self) -> float: ...
+# What a schedule gives of the peak rate after the warm-up, at a progress from 0 to 1, above its floor.
+_DECAYS: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+}
 
 
-def adamw_cosine(
-    model: nn.Module, recipe: Schedule, steps: int, betas: tuple[float, float] = (0.9, 0.999)
+class Trainable(lightning.LightningModule):
+    """What `pitome.tasks.training.train` trains: it logs `monitor` after every epoch."""
+
+    monitor: ClassVar[str]  # the validation score, larger is better, by which the best epoch is chosen
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)  # of AdamW
+
+    def __init__(self, model: nn.Module, recipe: Recipe | None = None) -> None:
+        """recipe: None for a module that only tests."""
+        super().__init__()
+        self.model, self.recipe = model, recipe
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        assert self.recipe is not None, "training needs a recipe"
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw(self.model, self.recipe, steps, self.monitor, self.betas)
+
+
+def adamw(
+    model: nn.Module,
+    recipe: Recipe,
+    steps: int,
+    monitor: str,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> OptimizerLRSchedulerConfig:
-    """AdamW without decay of norms and biases; linear warm-up, then cosine over `steps` in all."""
-    groups = param_groups_weight_decay(model, recipe.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=betas)
+    """AdamW without decay of norms and biases, and its schedule over `steps` in all.
+
+    cosine, linear: a linear warm-up, then down to `min_lr`; plateau: no warm-up, a tenth of the rate
+    whenever an epoch brings no better `monitor`.
+    """
+    optimizer = torch.optim.AdamW(
+        param_groups_weight_decay(model, recipe.weight_decay), lr=recipe.lr, betas=betas
+    )
+    if recipe.schedule == "plateau":
+        # patience 0: from the first epoch without improvement on
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.1, patience=0)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": plateau, "interval": "epoch", "monitor": monitor},
+        }
+    decay = _DECAYS[recipe.schedule]
     warmup = max(int(steps * recipe.warmup / recipe.epochs), 1)
     floor = recipe.min_lr / recipe.lr
 
@@ -39,7 +68,7 @@ def adamw_cosine(
         if step < warmup:
             return (step + 1) / warmup
         progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+        return floor + (1 - floor) * decay(progress)
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

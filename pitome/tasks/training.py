@@ -1,103 +1,139 @@
-"""Training in stages, each resumable: what is finished is not repeated, what was cut off goes on."""
+"""Training in stages, each resumable: what is finished is not repeated, what was cut off goes on. Of every
+stage the epoch that is best on the validation split is kept."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pitome.config import Amount, Config, DataConfig, StageConfig, TrainerConfig, portable
+from pitome.config import Amount, Config, portable
 from pitome.records.files import write_atomically
-from pitome.records.identity import UNMERGED
 from pitome.sources.folders import check_root, folder_fingerprint
+from pitome.tasks.base import patch_model
 from pitome.tasks.loggers import open_logger
+from pitome.tasks.optimizers import Trainable
+from pitome.tasks.recipe import Recipe, recipes
+
+State = Mapping[str, Tensor]
+EPOCHS = "epochs.jsonl"
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage: `patch_size` None keeps the model's own."""
-
-    recipe: Recipe
-    batch_size: int
-    patch_size: int | None = None
+def save_model(model: nn.Module, path: Path) -> Path:
+    """Write all weights of a model; see `save_weights`."""
+    return save_weights(model.state_dict(), path)
 
 
 def train(
-    stages: list[Stage],
-    build: Callable[[int | None], nn.Module],
-    datamodule: Callable[[int, int], lightning.LightningDataModule],
-    module: Callable[[nn.Module, Recipe], lightning.LightningModule],
-    folder: Path,
+    config: Config,
+    amount: Amount,
+    device: torch.device,
+    path: Path,
     *,
-    accelerator: str,
-    precision: str,
-    logger: Logger | bool,
-    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]],
-    prepare: Callable[[nn.Module], object] = lambda model: None,
-) -> nn.Module:
-    """Run `stages` one after another; each starts from the weights of the one before.
+    build: Callable[[int | None], nn.Module],
+    data: Callable[[int, Recipe, nn.Module], lightning.LightningDataModule],
+    module: Callable[[nn.Module, Recipe], Trainable],
+    fit: Callable[[dict[str, Tensor], nn.Module], State] = lambda state, model: state,
+    save: Callable[[nn.Module, Path], Path] = save_model,
+    input_size: Callable[[], int] | None = None,
+) -> Path:
+    """Run the stages of conf/trainer one after another, with merging on if `config` and `amount` ask for
+    it, and write the trained weights to `path`, which is returned; nothing is done where it exists.
 
-    `build(patch_size)` gives a fresh model; `datamodule(batch_size, number)` the data of stage
-    `number`; `module(model, recipe)` what Lightning trains, which logs a metric `val_...`;
-    `prepare(model)` patches a model for training with merging on; `fit(state, model)` resizes the
-    weights of a stage to the next one's patches. In `folder`, stage i keeps `stage<i>.ckpt` while it
-    runs and `stage<i>.safetensors` once it is done, and every epoch adds a line to `epochs.jsonl`.
-    Returns the trained model.
+    build(patch_size): a fresh model with the weights that training starts from; data(number, recipe,
+    model): of a stage, for its model, which is patched by then; module(model, recipe): what Lightning
+    trains; fit(state, model): the weights of a stage for the next one's patches; save(model, path): writes
+    the weights of the last stage; input_size: for `flops=` where the model does not fix it.
+
+    Beside `path`, stage i keeps `stage<i>.ckpt` while it runs and, if it is not the last,
+    `stage<i>.safetensors` once it is done; every epoch adds a line to `epochs.jsonl`.
     """
+    if path.exists():
+        return path
+    folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
+    name = f"train {folder.name.rpartition('-')[0]}"
+    logger = open_logger(config.logger, name, portable(config), folder.parent.parent)
     previous: Path | None = None
-    model: nn.Module | None = None
-    for number, stage in enumerate(stages):
-        done = folder / f"stage{number}.safetensors"
-        model = build(stage.patch_size)
+    stages = recipes(config.trainer)
+    for number, recipe in enumerate(stages):
+        last = number + 1 == len(stages)
+        done = path if last else folder / f"stage{number}.safetensors"
         if done.exists():
-            model.load_state_dict(load_file(done))
             previous = done
             continue
+        model = build(recipe.patch_size).train()
         if previous is not None:
             model.load_state_dict(fit(load_file(previous), model))
-        prepare(model)
-        last = folder / f"stage{number}.ckpt"
+        if amount.ratio != 1.0:
+            patch_model(model, config, amount, input_size() if input_size is not None else None)
+        running = folder / f"stage{number}.ckpt"
+        trainable = module(model, recipe)
+        best = KeepBest(running, trainable.monitor)
         trainer = lightning.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            precision=precision,  # type: ignore[arg-type]
-            max_epochs=stage.recipe.epochs,
-            gradient_clip_val=stage.recipe.clip,
-            logger=logger,
-            callbacks=[
-                ModelCheckpoint(folder, filename=f"stage{number}", enable_version_counter=False),
-                TQDMProgressBar(refresh_rate=20),
-                EpochLog(folder / "epochs.jsonl", number),
-            ],
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=config.precision,  # type: ignore[arg-type]
+            max_epochs=recipe.epochs,
+            gradient_clip_val=recipe.clip,
+            logger=logger or False,
+            callbacks=[TQDMProgressBar(refresh_rate=20), EpochLog(folder / EPOCHS, number), best],
             enable_model_summary=False,
             log_every_n_steps=20,
         )
         trainer.fit(
-            module(model, stage.recipe),
-            datamodule(stage.batch_size, number),
-            ckpt_path=str(last) if last.exists() else None,
+            trainable,
+            data(number, recipe, model),
+            ckpt_path=str(running) if running.exists() else None,
             weights_only=True,
         )
         if trainer.interrupted:
             raise KeyboardInterrupt
-        save_weights(model, done)
-        last.unlink(missing_ok=True)
+        model.load_state_dict(best.weights)
+        (save if last else save_model)(model, done)
+        running.unlink(missing_ok=True)
         previous = done
-    assert model is not None, "training needs at least one stage"
-    return model
+    return path
+
+
+class KeepBest(Checkpoint):
+    """Keeps the weights of the epoch with the highest validation score, the first of equals, and after every
+    epoch writes a checkpoint from which training goes on; it holds them as well."""
+
+    def __init__(self, path: Path, monitor: str) -> None:
+        self.path, self.monitor = path, monitor
+        self.score = -math.inf
+        self.weights: dict[str, Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, Trainable)
+        score = float(trainer.callback_metrics[self.monitor])
+        if not self.weights or score > self.score:
+            self.score = -math.inf if math.isnan(score) else score
+            self.weights = {
+                key: value.detach().cpu().clone() for key, value in module.model.state_dict().items()
+            }
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        partial.replace(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.score, self.weights = state_dict["score"], state_dict["weights"]
 
 
 class EpochLog(Callback):
@@ -105,6 +141,15 @@ class EpochLog(Callback):
 
     def __init__(self, path: Path, stage: int) -> None:
         self.path, self.stage, self.clock = path, stage, 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Leave out what was written after the checkpoint that training goes on from."""
+        before = [
+            line
+            for line in read_epochs(self.path)
+            if line["stage"] != self.stage or line["epoch"] < trainer.current_epoch
+        ]
+        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in before).encode())
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.clock = time.monotonic()
@@ -121,97 +166,59 @@ class EpochLog(Callback):
             file.write(json.dumps(line) + "\n")
 
 
-def train_stages(
-    config: Config,
-    amount: Amount,
-    device: torch.device,
-    folder: Path,
-    make: Callable[[int | None], nn.Module],
-    data: Callable[[int, int], lightning.LightningDataModule],
-    module: Callable[[nn.Module, Recipe], lightning.LightningModule],
-    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]],
-) -> Path:
-    """The stages of conf/trainer as `train` runs them, with merging if the configuration asks for it;
-    returns the file of the weights, `<model>.safetensors` in `folder`."""
-
-    def prepare(model: nn.Module) -> None:
-        from pitome.tasks.base import patch_model
-
-        if config.merge.name != UNMERGED and amount.ratio != 1.0:
-            patch_model(model, config, amount)
-
-    name = f"train {folder.name.rpartition('-')[0]}"
-    logger = open_logger(config.logger, name, portable(config), folder.parent.parent)
-    model = train(
-        [stage_of(stage, config.trainer) for stage in config.trainer.stages],
-        make,
-        data,
-        module,
-        folder,
-        accelerator=device.type,
-        precision=config.precision,
-        logger=logger or False,
-        prepare=prepare,
-        fit=fit,
-    )
-    return save_weights(model, folder / f"{config.model.name}.safetensors")
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """The lines of an `EpochLog`, without one that was cut off; none where there is no file."""
+    epochs = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            epochs.append(json.loads(line))
+    return epochs
 
 
-def save_weights(model: nn.Module, path: Path) -> Path:
-    """Write the weights as safetensors, as a whole or not at all; return `path`."""
+def save_weights(state: State, path: Path, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write weights as safetensors, as a whole or not at all; return `path`."""
     partial = path.with_suffix(".partial")
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, partial, {"format": "pt"}
-    )
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    save_file(tensors, partial, {"format": "pt", **(metadata or {})})
     partial.replace(path)
     return path
 
 
 def write_card(folder: Path, name: str, command: str, facts: dict[str, Any]) -> Path:
     """A card beside the weights: data, command, time, seed and score, as they were."""
-    lines = (folder / "epochs.jsonl").read_text().splitlines() if (folder / "epochs.jsonl").exists() else []
-    epochs = [json.loads(line) for line in lines]
-    stages = sorted({epoch["stage"] for epoch in epochs})
+    epochs = read_epochs(folder / EPOCHS)
     rows = [f"# {name}", "", f"Trained with `{command}`.", "", "| | |", "| --- | --- |"]
     rows += [f"| {key} | {value} |" for key, value in facts.items()]
-    for stage in stages:
-        own = [epoch for epoch in epochs if epoch["stage"] == stage]
-        minutes = sum(epoch["seconds"] for epoch in own) / 60
-        key = next(key for key in own[-1] if key.startswith("val_"))
+    for stage in sorted({epoch["stage"] for epoch in epochs}):
+        of_stage = [epoch for epoch in epochs if epoch["stage"] == stage]
+        minutes = sum(epoch["seconds"] for epoch in of_stage) / 60
+        key = next(key for key in of_stage[-1] if key.startswith("val_"))
         score = key.removeprefix("val_").replace("top1", "top-1")
+        best = max(of_stage, key=lambda epoch: epoch[key])
         rows.append(
-            f"| stage {stage} | {len(own)} epochs, {minutes:.0f} minutes, "
-            f"validation {score} {own[-1][key]:.4f} at its end, {max(e[key] for e in own):.4f} at its best |"
+            f"| stage {stage} | {len(of_stage)} epochs, {minutes:.0f} minutes; kept: epoch "
+            f"{best['epoch'] + 1}, validation {score} {best[key]:.4f} ({of_stage[-1][key]:.4f} at the end) |"
         )
     path = folder / f"{name}.md"
     write_atomically(path, ("\n".join(rows) + "\n").encode())
     return path
 
 
-def stage_of(stage: StageConfig, trainer: TrainerConfig) -> Stage:
-    """One stage of conf/trainer as `train` takes it."""
-    recipe = Recipe(
-        epochs=stage.epochs,
-        lr=stage.lr,
-        min_lr=stage.min_lr,
-        weight_decay=trainer.weight_decay,
-        warmup=stage.warmup,
-        mixup=trainer.mixup,
-        cutmix=trainer.cutmix,
-        smoothing=trainer.smoothing,
-        clip=trainer.clip,
-    )
-    return Stage(recipe, stage.batch_size, stage.patch_size)
+def train_folder(config: Config, amount: Amount, name: str, split: str | None = None) -> Path:
+    """Where a training keeps its files: the same command finds them again. For `name` and `split` see
+    `key_of`."""
+    return Path(config.results).parent / "train" / f"{name}-{key_of(config, amount, split)}"
 
 
-def key_of(config: Config, amount: Amount) -> str:
-    """8 hexadecimal digits of everything the trained weights depend on."""
+def key_of(config: Config, amount: Amount, split: str | None = None) -> str:
+    """8 hexadecimal digits of everything the trained weights depend on. split: which of several ways to
+    divide the data set is trained on; None where there is but one."""
     trainer = dataclasses.asdict(config.trainer)
     del trainer["workers"]
     merge = dataclasses.asdict(config.merge) if amount.ratio != 1.0 else None
     parts = {
         "model": dataclasses.asdict(config.model),
-        "data": _own_data(config.data) if config.data.classes else config.data.name,
+        "data": _data_key(config, split),
         "merge": merge and [merge, amount.asked()],
         "trainer": trainer,
         "weights": config.weights,
@@ -221,27 +228,13 @@ def key_of(config: Config, amount: Amount) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _own_data(data: DataConfig) -> list[str]:
-    """A set of one's own goes by its files, which may change under one name."""
+def _data_key(config: Config, split: str | None) -> str | list[str]:
+    """A custom data set goes by its files, which may change under one name."""
+    data = config.data
+    if split is None and not data.classes:
+        return data.name
+    names = [data.name] if split is None else [data.name, split]
+    if not data.classes:
+        return names
     root = check_root(data.root) if data.root is not None else None
-    return [data.name, *data.classes, data.repository if root is None else folder_fingerprint(root)]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one stage of training runs.
-
-    epochs: passes over the training images; lr: peak learning rate of AdamW; warmup: epochs of
-    linear warm-up, then cosine to `min_lr`; mixup, cutmix: alpha of timm's Mixup, 0 is off;
-    smoothing: of the labels; clip: maximal norm of the gradient.
-    """
-
-    epochs: int
-    lr: float
-    min_lr: float
-    weight_decay: float
-    warmup: float
-    mixup: float
-    cutmix: float
-    smoothing: float
-    clip: float
+    return [*names, *data.classes, data.repository if root is None else folder_fingerprint(root)]

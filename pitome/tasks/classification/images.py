@@ -26,6 +26,7 @@ from pitome.tasks.images import make_transform
 from pitome.tasks.loading import Tolerant, TolerantLoader, collate_tolerant
 from pitome.tasks.selection import STRATIFIED, stratified_selection
 
+_VALIDATION = 5_000  # training images at most that are kept for validation
 ELSE = "give a folder with data.root=FOLDER, or use data=fashion_mnist, which needs no hub"
 
 
@@ -60,9 +61,10 @@ class ImageFiles(lightning.LightningDataModule):
 
     source: local (data.root with class folders or parquet files), hub, or auto: data.root if given,
     else the hub's cache, else the hub. limit: a permutation seeded with the data set's name chooses,
-    because folders are sorted by class; sample indices are positions in file order. Validation while
-    training is on the tested split. bank: so many training images in `bank_dataloader`, all by
-    default. Raises DataError, when first used.
+    because folders are sorted by class; sample indices are positions in file order. One in ten training
+    images, 5,000 at most, is kept for validation, so that nothing is chosen on the tested split. bank:
+    so many training images in `bank_dataloader`, all by default, those for validation among them.
+    Raises DataError, when first used.
     """
 
     def __init__(
@@ -144,17 +146,24 @@ class ImageFiles(lightning.LightningDataModule):
             Tolerant(samples, ids, info),
             self.batch_size,
             shuffle=train,
-            drop_last=train,
+            drop_last=train and len(ids) > self.batch_size,
             num_workers=self.workers,
             persistent_workers=self.workers > 0 and not once,
             collate_fn=collate_tolerant,
         )
 
+    @cached_property
+    def _validation_ids(self) -> np.ndarray:
+        files, ids, _ = self._train
+        return stratified_selection(self.kind.name, files.labels, min(-(-len(ids) // 10), _VALIDATION))
+
     def train_dataloader(self) -> TolerantLoader:
-        return self._loader(self._train, train=True)
+        files, ids, info = self._train
+        return self._loader((files, np.setdiff1d(ids, self._validation_ids), info), train=True)
 
     def val_dataloader(self) -> TolerantLoader:
-        return self._loader(self._test, train=False)
+        files, _, info = self._train
+        return self._loader((files, self._validation_ids, info), train=False)
 
     def test_dataloader(self) -> TolerantLoader:
         return self._loader(self._test, train=False)

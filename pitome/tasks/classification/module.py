@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from pitome.tasks.optimizers import adamw_cosine
-from pitome.tasks.training import Recipe
+from pitome.tasks.optimizers import Trainable
+from pitome.tasks.recipe import Recipe
 
 
-class Classification(lightning.LightningModule):
+class Classification(Trainable):
     """A classifier with images [B, C, H, W] -> logits [B, classes]."""
 
+    monitor = "val_top1"
+
     def __init__(self, model: nn.Module, classes: int, recipe: Recipe | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.recipe = recipe
+        super().__init__(model, recipe)
         self.top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
         self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
         self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
@@ -67,6 +65,8 @@ class Classification(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
         images, labels, _ = batch
         if self._mixup is not None:
+            if len(labels) % 2:  # an image could not be read; pairs are mixed
+                images, labels = torch.cat([images, images[:1]]), torch.cat([labels, labels[:1]])
             images, labels = self._mixup(images, labels)
         loss = self._loss(self(images), labels)
         self.log("train_loss", loss, prog_bar=True)
@@ -76,8 +76,3 @@ class Classification(lightning.LightningModule):
         images, labels, _ = batch
         self.val_top1.update(self(images).float(), labels)
         self.log("val_top1", self.val_top1, prog_bar=True)
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        assert self.recipe is not None, "training needs a recipe"
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_cosine(self.model, self.recipe, steps)

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from pitome.config import Amount, Config
 from pitome.tasks.classification.data import build as build_data
+from pitome.tasks.classification.fashion_mnist import FashionMNIST
+from pitome.tasks.classification.images import ImageFiles
 from pitome.tasks.classification.models import build, build_timm, fit_state
 from pitome.tasks.classification.module import Classification
-from pitome.tasks.training import key_of, train_stages
+from pitome.tasks.training import train, train_folder
 
 
 def train_from_config(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
-    The folder is results/train/<model>-<key>, its key a hash of all that the weights depend on: the
-    same command goes on where it was cut off.
+    The folder is results/train/<model>-<key>.
     """
-    folder = Path(config.results).parent / "train" / f"{config.model.name}-{key_of(config, amount)}"
+    folder = train_folder(config, amount, config.model.name)
     weights = config.weights or "random"
     model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
     preprocess = build(model_config, "random").preprocess
 
-    def data(batch_size: int, number: int = 0) -> Any:
+    def data(batch_size: int) -> FashionMNIST | ImageFiles:
         return build_data(
             data_config,
             preprocess,
@@ -47,20 +47,20 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
         model = build_timm(config.model.arch, args)
         if weights != "random":
             start = fit_state(build(model_config, weights).model.state_dict(), model)
-            own = model.state_dict()
+            fresh = model.state_dict()
             # A head for other classes starts afresh.
-            model.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in start.items()})
+            model.load_state_dict({k: v if v.shape == fresh[k].shape else fresh[k] for k, v in start.items()})
         return model
 
-    path = train_stages(
+    path = train(
         config,
         amount,
         device,
-        folder,
-        make,
-        data,
-        lambda model, recipe: Classification(model, classes, recipe),
-        fit_state,
+        folder / f"{config.model.name}.safetensors",
+        build=make,
+        data=lambda number, recipe, model: data(recipe.batch_size),
+        module=lambda model, recipe: Classification(model, classes, recipe),
+        fit=fit_state,
     )
     args = dict(config.model.args) | {"num_classes": classes}
     return dataclasses.replace(

@@ -7,14 +7,13 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from pitome.tasks.optimizers import adamw_cosine
+from pitome.tasks.optimizers import Trainable
+from pitome.tasks.recipe import Recipe
 from pitome.tasks.retrieval.data import Batch, Split
 from pitome.tasks.retrieval.recall import Retrieval, rank_features
 from pitome.tasks.retrieval.rerank import Reranking
-from pitome.tasks.training import Recipe
 
 _CHUNK = 250  # captions encoded at once; twice as many take a third longer on a CPU
 _PAIRS = 128  # captions that the matching head sees at once
@@ -80,13 +79,16 @@ class RerankTest(lightning.LightningModule):
         return self.model.match(states.expand(len(texts), -1, -1), texts)
 
 
-class RetrievalTraining(lightning.LightningModule):
+class RetrievalTraining(Trainable):
     """Trains `model` (encode_image, encode_text, log_scale) contrastively, as CLIP does; measures R@1
     on the validation split, text to image."""
 
+    monitor = "val_ri1"
+    betas = (0.9, 0.98)
+
     def __init__(self, model: nn.Module, validation: Callable[[], Split], recipe: Recipe) -> None:
-        super().__init__()
-        self.model, self.validation, self.recipe = model, validation, recipe
+        super().__init__(model, recipe)
+        self.validation = validation
         self._images: list[Tensor] = []
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -115,10 +117,6 @@ class RetrievalTraining(lightning.LightningModule):
             texts = encode_texts(self.model, captions)
         found = rank_features(images, texts, split.owner[known])
         self.log("val_ri1", float((found.to_image < 1).double().mean()), prog_bar=True)
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_cosine(self.model, self.recipe, steps, betas=(0.9, 0.98))
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:

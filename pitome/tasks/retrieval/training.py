@@ -10,30 +10,30 @@ import torch
 from torch import nn
 
 from pitome.config import Amount, Config
+from pitome.tasks.recipe import Recipe
 from pitome.tasks.retrieval.clip import build, build_model, fit_state
 from pitome.tasks.retrieval.data import RetrievalData, build_retrieval
 from pitome.tasks.retrieval.module import RetrievalTraining
-from pitome.tasks.training import key_of, train_stages
+from pitome.tasks.training import train, train_folder
 
 
 def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     It starts from random weights, or from weights=PATH or pretrained. The folder is
-    results/train/<model>_<data>-<key>, its key a hash of all that the weights depend on: the same
-    command goes on where it was cut off. The test split is not looked at.
+    results/train/<model>_<data>-<key>. The test split is not looked at.
     """
     name = f"{config.model.name}_{config.data.name}"
-    folder = Path(config.results).parent / "train" / f"{name}-{key_of(config, amount)}"
+    folder = train_folder(config, amount, name)
     start = build(dataclasses.asdict(config.model), config.weights or "random")
     opened: dict[int, RetrievalData] = {}
 
-    def data(batch_size: int, number: int = 0) -> RetrievalData:
+    def data(number: int, recipe: Recipe, model: nn.Module) -> RetrievalData:
         # A seed for each stage, so that none sees the scenes of the one before.
         opened[number] = build_retrieval(
             dataclasses.asdict(config.data),
             start.preprocess,
-            batch_size=batch_size,
+            batch_size=recipe.batch_size,
             source=config.source,
             seed=1000 * config.seed + number,
             workers=config.trainer.workers,
@@ -44,16 +44,16 @@ def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tup
         model: Any = build_model(dataclasses.asdict(config.model), patch_size=patch_size)
         if config.weights not in (None, "random"):
             model.load_state_dict(fit_state(start.model.state_dict(), model))
-        return model.train()
+        return model
 
-    path = train_stages(
+    path = train(
         config,
         amount,
         device,
-        folder,
-        make,
-        data,
-        lambda model, recipe: RetrievalTraining(model, lambda: opened[max(opened)].validation, recipe),
-        fit_state,
+        folder / f"{config.model.name}.safetensors",
+        build=make,
+        data=data,
+        module=lambda model, recipe: RetrievalTraining(model, lambda: opened[max(opened)].validation, recipe),
+        fit=fit_state,
     )
     return dataclasses.replace(config, weights=str(path)), folder

@@ -236,6 +236,11 @@ class TextData(lightning.LightningDataModule):
         return self._loader(self._test[0])
 
 
+def mean_length(lengths: Sequence[int]) -> int:
+    """Tokens at which the budget `flops=` is met: the mean over the texts, rounded."""
+    return round(sum(lengths) / len(lengths))
+
+
 def build_text(
     config: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,

@@ -47,7 +47,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 def metadata(lora: Lora) -> dict[str, str]:
     """What the file of an adapter says of itself."""
     values = {"rank": lora.rank, "alpha": lora.alpha, "targets": list(lora.targets)}
-    return {"format": "pt", _KEY: json.dumps(values)}
+    return {_KEY: json.dumps(values)}
 
 
 def read_lora(path: Path) -> Lora | None:

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from pitome.tasks.optimizers import Trainable
+from pitome.tasks.recipe import Recipe
 from pitome.tasks.text.data import Batch
 
-SCHEDULES = ("linear", "plateau")
 
-
-@dataclass(frozen=True)
-class TextRecipe:
-    """How training runs.
-
-    epochs: passes over the training texts; batch_size: texts in a step; lr: peak learning rate of
-    AdamW; warmup: epochs of linear warm-up; schedule: after it `linear` to zero, or `plateau`, a
-    tenth of the rate whenever an epoch brings no better validation accuracy; clip: maximal norm of
-    the gradient.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    warmup: float
-    schedule: str
-    clip: float
-
-
-class TextClassification(lightning.LightningModule):
+class TextClassification(Trainable):
     """A classifier of transformers: input_ids, attention_mask [B, N] -> logits [B, classes]."""
 
-    def __init__(self, model: nn.Module, classes: int, recipe: TextRecipe | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.recipe = recipe
+    monitor = "val_accuracy"
+
+    def __init__(self, model: nn.Module, classes: int, recipe: Recipe | None = None) -> None:
+        super().__init__(model, recipe)
+        self.smoothing = recipe.smoothing if recipe is not None else 0.0
         # Over all samples, not a mean of batch means, which overweights a short last batch.
         self.accuracy = MulticlassAccuracy(classes, average="micro")
         self.f1 = MulticlassF1Score(classes, average="macro")
@@ -76,38 +55,11 @@ class TextClassification(lightning.LightningModule):
         return lists
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        loss = nn.functional.cross_entropy(self(batch).float(), batch["labels"])
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
+        logits, labels = self(batch).float(), batch["labels"]
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(labels))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
         self.val_accuracy.update(self(batch).float(), batch["labels"])
         self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(batch["labels"]))
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        assert self.recipe is not None, "training needs a recipe"
-        recipe = self.recipe
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        # Biases and norms are not decayed.
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.lr)
-        if recipe.schedule == "plateau":
-            # patience 0: from the first epoch without improvement on
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.1, patience=0)
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": plateau, "interval": "epoch", "monitor": "val_accuracy"},
-            }
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(int(steps * recipe.warmup / recipe.epochs), 1)
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return max(steps - step, 0) / max(steps - warmup, 1)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -18,7 +18,7 @@ from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
 from pitome.tasks.subject import Subject, TextSample
-from pitome.tasks.text.data import build_text
+from pitome.tasks.text.data import build_text, mean_length
 from pitome.tasks.text.measuring import measure_cost, measure_throughput, tokens_per_layer
 from pitome.tasks.text.models import build
 from pitome.tasks.text.module import TextClassification
@@ -55,9 +55,7 @@ class Text(Task):
             max_length=own.max_position_embeddings,
         )
         self.lengths = Counter(self.data.lengths)
-        # The budget `flops=` is met at the mean length, rounded.
-        mean = round(sum(self.data.lengths) / len(self.data.lengths))
-        self.input_size = mean
+        self.input_size = mean = mean_length(self.data.lengths)
         with pitome.patch(self.model, "none", ratio=1.0) as handle:
             self.architectures = {n: handle.architecture(n) for n in sorted({*self.lengths, mean})}
         self.family = self.architectures[mean].family
@@ -65,6 +63,10 @@ class Text(Task):
     @staticmethod
     def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
         return train_text(config, amount, device)
+
+    @staticmethod
+    def train_split(config: Config) -> str | None:
+        return text_split(config)
 
     @property
     def info(self) -> DataInfo:

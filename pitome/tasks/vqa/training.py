@@ -6,16 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pitome.config import Amount, Config
 from pitome.errors import DataError, UsageError
-from pitome.tasks.optimizers import adamw_cosine
-from pitome.tasks.training import Recipe, key_of, train_stages
+from pitome.tasks.optimizers import Trainable
+from pitome.tasks.recipe import Recipe
+from pitome.tasks.training import train, train_folder
 from pitome.tasks.vqa.data import build_vqa
 from pitome.tasks.vqa.models import Llava, build, build_model, fit_state, ready
 from pitome.tasks.vqa.questions import Question
@@ -24,7 +23,7 @@ from pitome.tasks.vqa.training_data import IGNORED, Packed, PackedBatches, Turn,
 _VALIDATION_BATCH = 50
 
 
-class VqaTraining(lightning.LightningModule):
+class VqaTraining(Trainable):
     """Trains all of a LLaVA model to predict the tokens of answers; measures how many answers of the
     validation split it gets right to the last token.
 
@@ -33,9 +32,12 @@ class VqaTraining(lightning.LightningModule):
     is seen in it: the first words of its answers but yes and no.
     """
 
+    monitor = "val_accuracy"
+    betas = (0.9, 0.98)
+    model: Llava
+
     def __init__(self, model: Llava, recipe: Recipe) -> None:
-        super().__init__()
-        self.model, self.recipe = model, recipe
+        super().__init__(model, recipe)
         self._right: list[Tensor] = []
 
     def training_step(self, batch: Packed, index: int) -> Tensor:
@@ -60,10 +62,6 @@ class VqaTraining(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_accuracy", float(torch.cat(self._right).double().mean()), prog_bar=True)
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_cosine(self.model, self.recipe, steps, betas=(0.9, 0.98))
 
 
 def packed_logits(model: Llava, batch: Packed, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,9 +101,8 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     It starts from random weights, or from weights=PATH or pretrained. The folder is
-    results/train/<model>_<data>-<key>, its key a hash of all that the weights depend on: the same
-    command goes on where it was cut off. The test split is not looked at. Raises UsageError for models
-    and data that are tested as published, DataError for words that the model does not read.
+    results/train/<model>_<data>-<key>. The test split is not looked at. Raises UsageError for models and
+    data that are tested as published, DataError for words that the model does not read.
     """
     model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
     if not config.model.args.get("words") or config.data.name != "easy_vqa":
@@ -114,7 +111,7 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
             "model=llava_easyvqa data=easy_vqa, so use mode=test"
         )
     name = f"{config.model.name}_{config.data.name}"
-    folder = Path(config.results).parent / "train" / f"{name}-{key_of(config, amount)}"
+    folder = train_folder(config, amount, name)
     start = build(model_config, config.weights or "random")
     splits = {
         split: build_vqa(data_config, source=config.source, split=split) for split in ("train", "validation")
@@ -122,12 +119,13 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
     benchmark = splits["train"].benchmark
     images = {question.image for question in splits["validation"].questions}
 
+    reader: Any = start.model
+
     def prompt(question: Question) -> str:
-        reader: Any = start.model
         return reader.prompt(benchmark.prompt(question))
 
     texts = {text for data in splits.values() for q in data.questions for text in (prompt(q), q.answers[0])}
-    if unknown := start.model.unknown(sorted(texts)):  # type: ignore[operator]
+    if unknown := reader.unknown(sorted(texts)):
         raise DataError(
             f"model={config.model.name} does not read {', '.join(unknown[:10])}; add them to its words"
         )
@@ -136,20 +134,19 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
         model = build_model(model_config, patch_size=patch_size)
         if config.weights not in (None, "random"):
             model.load_state_dict(fit_state(start.model.state_dict(), model))
-        return model.train()
+        return model
 
-    def data(batch_size: int, number: int) -> VqaTrainingData:
-        patch_size = config.trainer.stages[number].patch_size
-        shaped = build_model(model_config, patch_size=patch_size)
-        ids = shaped.encode(shaped.prompt(""))
-        prefix = ids[: len(ids) - ids[::-1].index(shaped.model.config.image_token_id)]
+    def data(number: int, recipe: Recipe, model: nn.Module) -> VqaTrainingData:
+        assert isinstance(model, Llava)
+        ids = model.encode(model.prompt(""))  # an image has as many rows as the patched tower hands on
+        prefix = ids[: len(ids) - ids[::-1].index(model.model.config.image_token_id)]
 
         def batches(split: str, size: int, questions: int, *, training: bool) -> PackedBatches:
             return PackedBatches(
                 splits[split],
                 start.preprocess,
                 prefix,
-                lambda question: turn_of(shaped, prompt(question), question.answers[0]),
+                lambda question: turn_of(reader, prompt(question), question.answers[0]),
                 batch_size=size,
                 questions=questions,
                 flip=training and config.trainer.flip,
@@ -157,21 +154,21 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
             )
 
         return VqaTrainingData(
-            batches("train", batch_size, config.trainer.questions, training=True),
+            batches("train", recipe.batch_size, config.trainer.questions, training=True),
             batches(
                 "validation", min(_VALIDATION_BATCH, len(images)), config.trainer.questions, training=False
             ),
             config.trainer.workers,
         )
 
-    path = train_stages(
+    path = train(
         config,
         amount,
         device,
-        folder,
-        make,
-        data,
-        lambda model, recipe: VqaTraining(model, recipe),  # type: ignore[arg-type]
-        fit_state,
+        folder / f"{config.model.name}.safetensors",
+        build=make,
+        data=data,
+        module=lambda model, recipe: VqaTraining(model, recipe),  # type: ignore[arg-type]
+        fit=fit_state,
     )
     return dataclasses.replace(config, weights=str(path)), folder

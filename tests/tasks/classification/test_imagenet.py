@@ -1,4 +1,5 @@
 import io
+import shutil
 
 import datasets
 import huggingface_hub.constants
@@ -168,11 +169,25 @@ def test_other_layouts(folder, colour):
 
 def test_training_images(folder, colour):
     (folder / "val").rename(folder / "train")
-    data = ImageNet(str(folder), colour, batch_size=4, workers=0)
+    data = ImageNet(str(folder), colour, batch_size=1, workers=0)
     images, _, ids = read(data.train_dataloader())
-    assert images.shape == (8, 3, 32, 32)
-    assert sorted(ids.tolist()) == list(range(8))
+    held_out = read(data.val_dataloader())[2]
+    assert images.shape == (7, 3, 32, 32) and len(held_out) == 1
+    assert sorted([*ids.tolist(), *held_out.tolist()]) == list(range(8))
     assert data.train_info.split == "train"
+
+
+def test_validation_images_are_of_every_class(folder, colour):
+    """One in ten of the training images; what is tested is not among them."""
+    (folder / "val").rename(folder / "train")
+    for path in list((folder / "train").glob("*/*")):
+        for copy in range(9):
+            shutil.copy(path, path.with_name(f"{copy}{path.name}"))
+    data = ImageNet(str(folder), colour, batch_size=80, workers=0)
+    _, labels, ids = read(data.val_dataloader())
+    every = data._train[0].labels
+    assert len(ids) == 8 and labels.bincount().tolist() == [n // 10 for n in np.bincount(every)]
+    assert not set(ids.tolist()) & set(read(data.train_dataloader())[2].tolist())
 
 
 def test_revision_follows_the_files(folder, colour):
