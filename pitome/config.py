@@ -163,6 +163,7 @@ class Config:
     layers: Any = None
     source: str = "auto"
     weights: str | None = None
+    weights_key: str | None = None
     mode: str = "test"
     measure: str = "flops"
     limit: Any = None

@@ -40,6 +40,7 @@ class Answerer:
         built = build(
             dataclasses.asdict(config.model),
             config.weights or "pretrained",
+            config.weights_key,
             dtype=dtype,
             device_map=config.task.device_map,
         )

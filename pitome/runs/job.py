@@ -253,6 +253,7 @@ class Job:
 
     def _identity(self) -> dict[str, Any]:
         config = self.tested
+        part = {"weights_key": config.weights_key} if config.weights_key is not None else {}
         return build_identity(
             task=config.task.name,
             model=self.model.name,
@@ -267,7 +268,7 @@ class Job:
             precision=config.precision,
             seed=config.seed,
             measure=config.measure,
-            settings=self.settings | own_model(config.model),
+            settings=self.settings | own_model(config.model) | part,
         )
 
     def _record(self, status: str) -> Record:

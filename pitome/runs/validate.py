@@ -118,6 +118,8 @@ def find_any(config: Config) -> Weights | None:
     """The weights of a run, as far as text and paths tell; None of a training from random ones.
     Raises CheckpointError."""
     weights, model = config.weights or "pretrained", config.model
+    if config.weights_key is not None and weights in ("pretrained", "random"):
+        raise UsageError(f"weights_key={config.weights_key} goes with a file, weights=FILE")
     if config.weights is None and config.mode == "train":
         return None
     if config.task.name == "text":

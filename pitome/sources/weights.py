@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pitome.errors import CheckpointError
-from pitome.sources.checkpoints import check_checkpoint
+from pitome.sources.checkpoint_files import PUBLISHED, check_checkpoint
 from pitome.sources.hub import check_reach, fetch_folder
 
 SHIPPED = Path(__file__).parent / "shipped"  # <model>.safetensors beside its card <model>.md
@@ -40,13 +40,14 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
 
     weights: pretrained, random or a path; checkpoint: what pretrained means, one of `shipped`,
     `hub:<repository>@<revision>`, a URL (a file that the user downloads) and nothing. A path may be a folder
-    with the files of several models, each under its model's name or as the URL calls it: a model that
-    has none there and is shipped or on the hub is taken from there. Raises CheckpointError for a
-    missing or damaged file, and for pretrained where at most a URL is known.
+    with the files of several models, each under its model's name or as the URL calls it, or with one
+    model's as the hub names them: a model that has none there and is shipped or on the hub is taken from
+    there. Raises CheckpointError for a missing or damaged file, and for pretrained where at most a URL is
+    known.
     """
     if weights == "random":
         return Weights("random", "random")
-    if weights != "pretrained" and checkpoint and (folder := Path(weights).expanduser()).is_dir():
+    if weights != "pretrained" and (folder := Path(weights).expanduser()).is_dir():
         weights = _in_folder(folder, name, checkpoint)
     if weights != "pretrained":
         path = Path(weights).expanduser()
@@ -82,13 +83,18 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
 
 
 def _in_folder(folder: Path, name: str, checkpoint: str) -> str:
-    """The file of a model in a folder; `pretrained` where it has none and needs none."""
-    own = [] if checkpoint.startswith("hub:") else [checkpoint.rpartition("/")[2]]
-    names = [*own, *(f"{name}{ending}" for ending in (".safetensors", ".pth", ".pt", ".bin"))]
-    found = next((folder / one for one in names if (folder / one).is_file()), None)
-    if found is None and not checkpoint.startswith("hub:") and checkpoint != "shipped":
-        raise CheckpointError(f"{folder} has no {own[0]}: download {checkpoint} into it")
-    return "pretrained" if found is None else str(found)
+    """The file of a model in a folder: named after the model, or as its URL calls it, or the one that the
+    folder of a hub's repository holds; `pretrained` where it has none and needs none."""
+    url = "" if checkpoint.startswith("hub:") else checkpoint.rpartition("/")[2]
+    names = [url, *(f"{name}{ending}" for ending in (".safetensors", ".pth", ".pt", ".bin")), *PUBLISHED]
+    for file in names:
+        if file and (folder / file).is_file():
+            return str(folder / file)
+    if checkpoint.startswith("hub:") or checkpoint == "shipped":
+        return "pretrained"
+    if checkpoint:
+        raise CheckpointError(f"{folder} has no {url}: download {checkpoint} into it")
+    raise CheckpointError(f"{folder} holds neither {name}.safetensors, {name}.pth nor {', '.join(PUBLISHED)}")
 
 
 def find_text_weights(model: str, data: str, source: str | None, weights: str) -> Weights:

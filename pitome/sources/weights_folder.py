@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pitome.errors import CheckpointError
-from pitome.sources.checkpoints import check_checkpoint
+from pitome.sources.checkpoint_files import check_checkpoint
 from pitome.sources.llava_family import KNOWN, MISSING
 from pitome.sources.weights import Weights, find_weights
 

@@ -221,7 +221,7 @@ def key_of(config: Config, amount: Amount, split: str | None = None) -> str:
         "data": _data_key(config, split),
         "merge": merge and [merge, amount.asked()],
         "trainer": trainer,
-        "weights": config.weights,
+        "weights": config.weights if config.weights_key is None else [config.weights, config.weights_key],
         "precision": config.precision,
         "seed": config.seed,
     }

@@ -41,7 +41,7 @@ def draw(
     """
     config = methods[0][0]
     torch.manual_seed(config.seed)  # random weights
-    built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
+    built = build(dataclasses.asdict(config.model), config.weights or "pretrained", config.weights_key)
     samples = _samples(config, built.preprocess, images)
     return draw_subject(Subject(built.model, samples, built.weights, built.sha256), methods, device, after)
 

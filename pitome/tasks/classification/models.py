@@ -18,7 +18,7 @@ from pitome.tasks.built import Built, preprocess_of
 OWN = "vision_transformer"  # arch of a model made from its args alone
 
 
-def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
+def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | None = None) -> Built:
     """Build the model of a file of conf/model: images [B, C, H, W] -> logits [B, classes], or
     features [B, C] where it has no classifier.
 
@@ -32,7 +32,7 @@ def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
     model = build_timm(config["arch"], args).eval()
     digest = None
     if found.path is not None:
-        checkpoint = load_checkpoint(found.path)
+        checkpoint = load_checkpoint(found.path, model, key)
         if "img_size" in args and config["arch"] != OWN:
             checkpoint = replace(checkpoint, state=fit_positions(checkpoint.state, model))
         load_into(model, checkpoint)

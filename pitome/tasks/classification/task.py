@@ -35,7 +35,7 @@ class ImageClassification(Task):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
+        built = build(dataclasses.asdict(config.model), config.weights or "pretrained", config.weights_key)
         self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
         self.data = build_data(
             dataclasses.asdict(config.data),

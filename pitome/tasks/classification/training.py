@@ -46,7 +46,7 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
             args["patch_size"] = patch_size
         model = build_timm(config.model.arch, args)
         if weights != "random":
-            start = fit_state(build(model_config, weights).model.state_dict(), model)
+            start = fit_state(build(model_config, weights, config.weights_key).model.state_dict(), model)
             fresh = model.state_dict()
             # A head for other classes starts afresh.
             model.load_state_dict({k: v if v.shape == fresh[k].shape else fresh[k] for k, v in start.items()})
@@ -64,5 +64,5 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
     )
     args = dict(config.model.args) | {"num_classes": classes}
     return dataclasses.replace(
-        config, weights=str(path), model=dataclasses.replace(config.model, args=args)
+        config, weights=str(path), weights_key=None, model=dataclasses.replace(config.model, args=args)
     ), folder

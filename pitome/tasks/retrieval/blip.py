@@ -4,7 +4,6 @@ image and a caption together whether they match."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,7 +27,6 @@ ARCHS = ("blip", "blip-2")
 _ELSE = "give the file with weights=PATH, or use weights=random"
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _WORDS = ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594")
-_BUFFER = "position_ids"  # in older files, computed today
 
 
 class ImageTextMatching(nn.Module):
@@ -194,9 +192,10 @@ class _Part(nn.Module):
         return getattr(self.model, self.method)(**inputs)
 
 
-def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
+def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | None = None) -> Built:
     """Build the model of a BLIP file of conf/model, an `ImageTextMatching` in eval mode.
 
+    key: of the file, see `load_checkpoint`.
     config: name, arch (`blip`, `blip-2`), args (transformers' settings), preprocess, checkpoint;
     weights: pretrained, random (drawn from torch's global generator) or a file with transformers'
     names. The words are those of uncased BERT: from the hub with weights of the hub, else from the
@@ -208,9 +207,8 @@ def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
         found = _fetch(found)
     model = build_model(config)
     if found.path is not None:
-        checkpoint = load_checkpoint(found.path)
-        state = {key: value for key, value in checkpoint.state.items() if not key.endswith(_BUFFER)}
-        load_into(model, replace(checkpoint, state=state))
+        checkpoint = load_checkpoint(found.path, model, key)
+        load_into(model, checkpoint)
         digest = checkpoint.sha256
     if found.source == "hub":
         repo, revision = _WORDS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch.nn import functional
 from pitome.errors import CheckpointError, UsageError, nearest
 from pitome.measure.copies import meta_twin
 from pitome.measure.flops import count_flops
-from pitome.sources.checkpoints import Checkpoint, load_checkpoint, load_into
+from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
 from pitome.sources.weights import Weights, fetch_weights, find_weights
 from pitome.tasks.built import Built, preprocess_of
@@ -26,7 +25,6 @@ _FILE = "open_clip_model.safetensors"  # what repositories of open_clip models o
 _PIECES_FILE = "tokenizer.json"  # beside it, of SigLIP
 _ENGLISH = 32_000  # in the vocabulary of SigLIP; its later, multilingual kinds have more
 _CONV, _POSITION = "visual.conv1.weight", "visual.positional_embedding"
-_MODULE = "module."  # in front of every name where open_clip trained on several devices
 
 
 class ImageText(nn.Module):
@@ -81,9 +79,10 @@ class ImageText(nn.Module):
         return count_flops(meta_twin(self.model), {"text": tokens}).macs
 
 
-def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
+def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | None = None) -> Built:
     """Build the model of a CLIP file of conf/model, an `ImageText` in eval mode.
 
+    key: of the file, see `load_checkpoint`.
     config: name, arch, args, preprocess, checkpoint; weights: pretrained, random (drawn from
     torch's global generator) or a path, with the names of open_clip; SigLIP's tokenizer.json comes from
     the hub with weights of the hub, else stands beside the file. Raises CheckpointError when weights or
@@ -93,8 +92,8 @@ def build(config: Mapping[str, Any], weights: str = "pretrained") -> Built:
     found = fetch_weights(find_weights(config["name"], config["checkpoint"], weights), _FILE)
     model, digest = build_model(config, weights=found).eval(), None
     if found.path is not None:
-        checkpoint = load_checkpoint(found.path)
-        load_into(model.model, _without_module(checkpoint))
+        checkpoint = load_checkpoint(found.path, model.model, key)
+        load_into(model.model, checkpoint)
         digest = checkpoint.sha256
     return Built(model, preprocess_of(model, config["preprocess"]), found, digest)
 
@@ -169,9 +168,3 @@ def _named(arch: str) -> dict[str, Any]:
             "choose one, e.g. ViT-B-32 or ViT-B-16-SigLIP"
         )
     return found
-
-
-def _without_module(checkpoint: Checkpoint) -> Checkpoint:
-    if not all(key.startswith(_MODULE) for key in checkpoint.state):
-        return checkpoint
-    return replace(checkpoint, state={k.removeprefix(_MODULE): v for k, v in checkpoint.state.items()})

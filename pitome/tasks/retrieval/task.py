@@ -48,7 +48,7 @@ class ImageTextRetrieval(Task):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        built = build(dataclasses.asdict(config.model), config.weights or "pretrained")
+        built = build(dataclasses.asdict(config.model), config.weights or "pretrained", config.weights_key)
         self.weights, self.sha256 = built.weights, built.sha256
         self.model: Any = built.model
         self.data = build_retrieval(

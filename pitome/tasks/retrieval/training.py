@@ -25,7 +25,7 @@ def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tup
     """
     name = f"{config.model.name}_{config.data.name}"
     folder = train_folder(config, amount, name)
-    start = build(dataclasses.asdict(config.model), config.weights or "random")
+    start = build(dataclasses.asdict(config.model), config.weights or "random", config.weights_key)
     opened: dict[int, RetrievalData] = {}
 
     def data(number: int, recipe: Recipe, model: nn.Module) -> RetrievalData:
@@ -56,4 +56,4 @@ def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tup
         module=lambda model, recipe: RetrievalTraining(model, lambda: opened[max(opened)].validation, recipe),
         fit=fit_state,
     )
-    return dataclasses.replace(config, weights=str(path)), folder
+    return dataclasses.replace(config, weights=str(path), weights_key=None), folder

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from pitome.errors import CheckpointError
-from pitome.sources.checkpoints import Checkpoint
+from pitome.sources.checkpoints import check_fit, load_checkpoint
 
 _KEY = "lora"  # of the file's metadata
 _HEADS = ("classifier", "pre_classifier", "pooler")  # what is trained whole: parts behind the encoder
@@ -69,16 +68,17 @@ def read_lora(path: Path) -> Lora | None:
         ) from None
 
 
-def merge_adapter(model: nn.Module, lora: Lora, checkpoint: Checkpoint) -> nn.Module:
+def merge_adapter(model: nn.Module, lora: Lora, path: Path) -> tuple[nn.Module, str]:
     """Load adapters and head into the base `model` and add the adapters to its weights.
 
-    Returns a model of plain layers. Raises CheckpointError for tensors that do not fit.
+    Returns a model of plain layers and the file's sha256. Raises CheckpointError for tensors that do not
+    fit.
     """
     wrapped = _wrap(model, lora)
-    own = {key: tuple(value.shape) for key, value in adapter_state(model).items()}
-    _check(own, checkpoint)
+    checkpoint = load_checkpoint(path, adapter_state(model))
+    check_fit(adapter_state(model), checkpoint)
     model.load_state_dict(dict(checkpoint.state), strict=False)
-    return wrapped.merge_and_unload()  # type: ignore[operator]
+    return wrapped.merge_and_unload(), checkpoint.sha256  # type: ignore[operator]
 
 
 def _wrap(model: nn.Module, lora: Lora) -> nn.Module:
@@ -98,16 +98,6 @@ def _wrap(model: nn.Module, lora: Lora) -> nn.Module:
             f"no layer for adapters ({' '.join(str(problem).split())[:200]}); "
             "give names of linear layers in trainer.lora.targets"
         ) from None
-
-
-def _check(own: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint) -> None:
-    given = {key: tuple(value.shape) for key, value in checkpoint.state.items()}
-    wrong = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
-    if wrong:
-        raise CheckpointError(
-            f"{checkpoint.path} does not fit this model: {wrong[0]} is {given.get(wrong[0], 'missing')} "
-            f"in the file and {own.get(wrong[0], 'missing')} in the model; choose the model it was made for"
-        )
 
 
 def _is_head(name: str) -> bool:

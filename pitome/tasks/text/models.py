@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from pitome.errors import CheckpointError
-from pitome.sources.checkpoints import load_checkpoint, load_into, sha256_of
+from pitome.sources.checkpoint_files import sha256_of
+from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
 from pitome.sources.minilm import fetch_minilm
 from pitome.sources.weights import Weights, find_text_weights
@@ -35,9 +36,12 @@ class BuiltText:
     sha256: str | None
 
 
-def build(config: Mapping[str, Any], data: str, classes: int, weights: str = "pretrained") -> BuiltText:
+def build(
+    config: Mapping[str, Any], data: str, classes: int, weights: str = "pretrained", key: str | None = None
+) -> BuiltText:
     """Build the model of a text file of conf/model: token ids [B, N] -> logits [B, classes].
 
+    key: of the file, see `load_checkpoint`.
     config: name, arch (`bert`, `distilbert`), args (transformers' settings of the architecture),
     base, checkpoints; data: the data set the classifier is for; weights: pretrained (its
     checkpoint for `data`), random (drawn from torch's global generator) or a file, a whole model
@@ -51,15 +55,15 @@ def build(config: Mapping[str, Any], data: str, classes: int, weights: str = "pr
         built = _from_hub(config, found, classes, cased=entry["cased"])
     elif found.path is not None and (lora := read_lora(found.path)) is not None:
         base, tokenizer = load_base(config, classes)
-        checkpoint = load_checkpoint(found.path)
-        built = BuiltText(merge_adapter(base, lora, checkpoint), tokenizer, found, checkpoint.sha256)
+        model, digest = merge_adapter(base, lora, found.path)
+        built = BuiltText(model, tokenizer, found, digest)
     else:
-        model, digest = from_args(config, classes), None
+        model, sha256 = from_args(config, classes), None
         if found.path is not None:
-            checkpoint = load_checkpoint(found.path)
+            checkpoint = load_checkpoint(found.path, model, key)
             load_into(model, checkpoint)
-            digest = checkpoint.sha256
-        built = BuiltText(model, load_tokenizer(fetch_minilm()), found, digest)
+            sha256 = checkpoint.sha256
+        built = BuiltText(model, load_tokenizer(fetch_minilm()), found, sha256)
     check_vocabulary(built.model, built.tokenizer, config["name"])
     built.model.requires_grad_(False).eval()
     return built

@@ -42,7 +42,8 @@ class Text(Task):
         self.config = config
         name = config.data.name
         self.classes = len(text_set(name, config.data.classes).classes)
-        built = build(dataclasses.asdict(config.model), name, self.classes, config.weights or "pretrained")
+        weights = config.weights or "pretrained"
+        built = build(dataclasses.asdict(config.model), name, self.classes, weights, config.weights_key)
         self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
         own: Any = built.model.config
         self.data = build_text(

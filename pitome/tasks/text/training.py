@@ -29,7 +29,7 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
     name = f"{config.model.name}_{config.data.name}"
     path = train_folder(config, amount, name, split) / f"{name}.safetensors"
     tested = dataclasses.replace(
-        config, weights=str(path), data=dataclasses.replace(config.data, split=split)
+        config, weights=str(path), weights_key=None, data=dataclasses.replace(config.data, split=split)
     )
     if path.exists():
         return tested, path.parent
@@ -44,7 +44,7 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
             lora = Lora(given.rank, given.alpha, tuple(given.targets), given.dropout)
             add_lora(model, lora)
     else:
-        built = build(model_config, config.data.name, classes, config.weights)
+        built = build(model_config, config.data.name, classes, config.weights, config.weights_key)
         model, tokenizer = built.model.requires_grad_(True), built.tokenizer
     data = build_text(
         dataclasses.asdict(config.data),

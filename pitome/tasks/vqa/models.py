@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from pitome.adapters.patch import patched
 from pitome.errors import CheckpointError, UsageError
 from pitome.merge.costs import closed_form
-from pitome.sources.checkpoints import load_checkpoint, load_into, sha256_of
+from pitome.sources.checkpoint_files import sha256_of_files
+from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
 from pitome.sources.llava_family import check_arch
 from pitome.sources.weights import Weights
@@ -267,12 +267,14 @@ def pad_left(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 def build(
     config: Mapping[str, Any],
     weights: str = "pretrained",
+    key: str | None = None,
     *,
     dtype: torch.dtype = torch.float32,
     device_map: str | None = None,
 ) -> Built:
     """Build the model of a LLaVA file of conf/model, a `Llava` in eval mode.
 
+    key: of the file, see `load_checkpoint`.
     config: name, arch (`llava`), args (see `build_model`), preprocess, checkpoint; weights: pretrained,
     random (drawn from torch's global generator), a folder with transformers' files, or a file with the
     weights; dtype: of the weights; device_map: `auto` spreads a folder's model over the devices there
@@ -296,7 +298,7 @@ def build(
         own = build_model(config, dtype=dtype)
         model, tokenizer = own.model, own.tokenizer
         if found.path is not None:
-            checkpoint = load_checkpoint(found.path)
+            checkpoint = load_checkpoint(found.path, model, key)
             load_into(model, checkpoint)
             digest = checkpoint.sha256
     whole = Llava(model, tokenizer, config["args"]["prompt"])
@@ -405,5 +407,4 @@ def _fetch(weights: Weights) -> Path:
 @functools.lru_cache(maxsize=4)
 def _digest(folder: Path) -> str:
     """One checksum of all weights in a folder; read once for all runs of a sweep."""
-    files = sorted(folder.glob("*.safetensors"))
-    return hashlib.sha256(" ".join(sha256_of(file) for file in files).encode()).hexdigest()
+    return sha256_of_files(sorted(folder.glob("*.safetensors")))

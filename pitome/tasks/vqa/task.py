@@ -52,6 +52,7 @@ class VisualQuestions(Task):
         built = build(
             dataclasses.asdict(config.model),
             config.weights or "pretrained",
+            config.weights_key,
             dtype=_DTYPES.get(str(config.precision), torch.float32),
             device_map=config.task.device_map,
         )

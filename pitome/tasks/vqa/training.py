@@ -112,7 +112,7 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
         )
     name = f"{config.model.name}_{config.data.name}"
     folder = train_folder(config, amount, name)
-    start = build(model_config, config.weights or "random")
+    start = build(model_config, config.weights or "random", config.weights_key)
     splits = {
         split: build_vqa(data_config, source=config.source, split=split) for split in ("train", "validation")
     }
@@ -171,4 +171,4 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
         module=lambda model, recipe: VqaTraining(model, recipe),  # type: ignore[arg-type]
         fit=fit_state,
     )
-    return dataclasses.replace(config, weights=str(path)), folder
+    return dataclasses.replace(config, weights=str(path), weights_key=None), folder

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pitome.errors import CheckpointError
-from pitome.sources.checkpoints import load_checkpoint
 from pitome.tasks.text import models as text
 from pitome.tasks.text.lora import Lora, adapter_state, add_lora, merge_adapter, metadata, read_lora
 from pitome.tasks.text.models import build, check_vocabulary, load_base
@@ -88,8 +87,8 @@ def test_an_adapter_of_another_model(tmp_path):
         change()
         save_file(state, path, metadata(LORA))
         fresh, _ = load_base(CONFIG, 2)
-        with pytest.raises(CheckpointError, match="does not fit this model: classifier") as error:
-            merge_adapter(fresh, LORA, load_checkpoint(path))
+        with pytest.raises(CheckpointError, match=r"does not fit this model: .*classifier") as error:
+            merge_adapter(fresh, LORA, path)
         assert "\n" not in str(error.value)
 
 
