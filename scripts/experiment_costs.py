@@ -29,7 +29,7 @@ from pitome.records.files import write_atomically
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.text.costs import authors_cost, encoder, mean_share, our_cost, padded_lengths
 
-LENGTHS = Path(__file__).parent / "text_lengths.yaml"
+LENGTHS = Path(__file__).parent / "tables" / "text_lengths.yaml"
 BATCH = 32  # of the authors' evaluation (tasks/tc/engine.py:58-62 at 550b5de)
 REVIEW = 512  # tokens; where reviews of IMDb are cut off
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,23 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitome.paper.metrics import metric_label
-from pitome.records.files import write_atomically
 from pitome.records.groups import baseline, digest, group
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
 from pitome.records.rows import rows
 from pitome.records.schema import Record
 from pitome.records.statistics import proportion
+from pitome.report import figures, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008, told apart with every kind of colour blindness; yellow left out (too pale on
-# white). The marker distinguishes what the colour cannot: neighbours in a crowd, grey prints.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "<", ">", "h", "p", "*")
-_GREYS = ("0.55", "0.35", "0.45")
-_DASHES = ((0, (4, 2)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)))
 _MOST_BARS = 2  # lines; with more, the bars hide one another
+_LONG = 60  # letters of a label for which there is no room beside the axes
 _CONTROL_ROOM = 0.4  # of the picture's height below the methods, as a share of their range
 _BAR_GAP = 4 / 72  # inches between the bars of two methods at equal cost
 
@@ -41,55 +35,46 @@ def plot(records: Sequence[Record], folder: Path) -> list[Path]:
         figure = draw(members)
         if figure is None:
             continue
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=150)
-        path = folder / f"{_file_name(members[0])}.png"
-        write_atomically(path, content.getvalue())
-        written.append(path)
+        written.append(figures.save(figure, folder / f"{_file_name(members[0])}.png"))
     return written
 
 
 def draw(members: Sequence[Record]) -> Figure | None:
     """The figure of one group of runs; None if no merged run has both a score and a cost.
 
-    x: FLOPs as a share of the unmerged model's, y: the headline metric, both in percent. A line
-    per method, dashed and grey for controls, which may leave the picture: its height belongs to the
-    methods. Bars and band are Wilson's 95 % intervals of each point alone (differences between
-    methods are tighter: the samples are the same).
+    x: FLOPs as a share of the unmerged model's, y: the headline metric, both in percent. A line per
+    method (`style.looks`). Controls may leave the picture: its height is that of the methods. Bars and
+    band are Wilson's 95 % intervals of each point alone (differences between methods have narrower ones:
+    the samples are the same).
     """
     lines = _lines(members)
     if not lines:
         return None
-    # Figure itself, not pyplot: no display is looked for and no figure is kept in memory.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.transforms import ScaledTranslation
 
-    figure = Figure(figsize=(8.4, 5.0), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
-    FigureCanvasAgg(figure)
+    figure = figures.new_figure(8.4, 5.0)
     axes = figure.add_subplot()
+    looks = style.looks(list(lines))
     methods = [label for label in lines if label not in CONTROLS]
     shown = _shown(members, lines)
     for i, (label, runs) in enumerate(lines.items()):
-        control = label in CONTROLS
-        colour = _GREYS[CONTROLS.index(label)] if control else _COLOURS[i % len(_COLOURS)]
+        look = looks[label]
         x = [100 * share for share, _, _ in runs]
         y = [100 * score for _, score, _ in runs]
         axes.plot(
             x,
             y,
             label=_legend(label, y, shown),
-            color=colour,
-            marker=_MARKERS[i % len(_MARKERS)],
-            markersize=5 if control else 6,
+            color=look.colour,
+            marker=look.marker,
+            markersize=5 if look.control else 6,
             markeredgecolor="white",
             markeredgewidth=0.6,
-            linestyle=_DASHES[CONTROLS.index(label)] if control else "-",
-            linewidth=1.3 if control else 1.6,
-            zorder=2.5 if control else 3,
+            linestyle=look.line,
+            linewidth=1.3 if look.control else 1.6,
+            zorder=2.5 if look.control else 3,
         )
-        if not control and len(methods) <= _MOST_BARS:
+        if not look.control and len(methods) <= _MOST_BARS:
             bars = [_bar(score, n) for _, score, n in runs]
             # shifted bars do not count for the axis limits by themselves
             for sign, end in ((-1, 0), (1, 1)):
@@ -100,7 +85,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
                 y,
                 yerr=list(zip(*bars, strict=True)),
                 fmt="none",
-                ecolor=colour,
+                ecolor=look.colour,
                 elinewidth=0.9,
                 capsize=2.5,
                 alpha=0.7,
@@ -130,10 +115,11 @@ def draw(members: Sequence[Record]) -> Figure | None:
     n = f", n = {first.data.n_samples:,}" if first.data.n_samples is not None else ""
     split = f" {first.data.split}" if first.data.split else ""
     axes.set_title(f"{first.model.name} on {first.data.name}{split}{n}", fontsize=12)
-    axes.grid(True, color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right center", frameon=False)
+    figures.dress(axes)
+    if max(map(len, lines)) > _LONG:
+        figures.legend_beside(figure, loc="outside lower center", fontsize=6)
+    else:
+        figures.legend_beside(figure)
     return figure
 
 
@@ -158,8 +144,9 @@ def _shown(
     unmerged = [
         100 * m.score for m in members if m.done and m.score is not None and m.method.name == UNMERGED
     ]
-    kept = [score for label, one in scores.items() if label not in CONTROLS for score in one] + unmerged
-    every = [score for one in scores.values() for score in one]
+    kept = [score for label, line in scores.items() if label not in CONTROLS for score in line]
+    kept += unmerged
+    every = [score for line in scores.values() for score in line]
     if not kept or max(kept) == min(kept):
         return None
     low, high = min(kept), max(kept + every)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitome.records.files import write_atomically
+from pitome.records.markdown import markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,23 +21,18 @@ LONGEST = 40
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text. caption: lines above, saying what every number is; notes: lines below.
-
-    bold: (row, column) of the cells that stand out; text: the columns that are words;
-    remarks: row -> what is to be said of it (why it failed); sections: rows that begin something
-    new; folded: a long table that the reader opens.
-    """
+    """Cells as plain text, for the terminal and for Markdown."""
 
     title: str
-    caption: list[str]
+    caption: list[str]  # lines above the table, which say what every number is
     header: list[str]
     rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
-    bold: set[tuple[int, int]] = field(default_factory=set)
-    text: set[int] = field(default_factory=lambda: {0})
-    remarks: dict[int, str] = field(default_factory=dict)
-    sections: set[int] = field(default_factory=set)
-    folded: bool = False
+    notes: list[str] = field(default_factory=list)  # lines below the table
+    bold: set[tuple[int, int]] = field(default_factory=set)  # (row, column) of the cells in bold
+    text: set[int] = field(default_factory=lambda: {0})  # columns that are words, not numbers
+    remarks: dict[int, str] = field(default_factory=dict)  # row -> remark on it (why it failed)
+    sections: set[int] = field(default_factory=set)  # rows that begin a section
+    folded: bool = False  # a long table that the reader opens
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
@@ -101,20 +97,16 @@ def show(tables: Sequence[Table], console: Console | None = None) -> None:
 
 
 def _markdown(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    header, rule = [_escape(name) for name in table.header], []
-    for j in range(len(table.header)):
-        rule.append("---" if j in table.text else "---:")
-    if table.remarks:
-        header, rule = [*header, "Note"], [*rule, "---"]
+    header = [_escape(name) for name in table.header]
+    right = {j for j in range(len(header)) if j not in table.text}
     rows = []
     for i, row in enumerate(table.rows):
         cells = [f"**{_escape(c)}**" if (i, j) in table.bold else _escape(c) for j, c in enumerate(row)]
-        rows.append(line(cells + ([_escape(table.remarks.get(i, ""))] if table.remarks else [])))
-    parts = ["  \n".join(table.caption)]
-    parts.append("\n".join([line(header), line(rule), *rows]))
+        rows.append([*cells, _escape(table.remarks.get(i, ""))] if table.remarks else cells)
+    parts = [
+        "  \n".join(table.caption),
+        markdown_table([*header, "Note"] if table.remarks else header, rows, right),
+    ]
     parts += ["\n".join(f"- {note}" for note in table.notes)] if table.notes else []
     if table.folded:
         summary = f"<details>\n<summary>{_escape(table.title)} ({len(table.rows)} rows)</summary>"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pitome.config import Amount, Config, portable
 from pitome.records.files import write_atomically
+from pitome.records.markdown import markdown_table
 from pitome.sources.folders import check_root, folder_fingerprint
 from pitome.tasks.base import patch_model
 from pitome.tasks.loggers import open_logger
@@ -187,20 +188,18 @@ def save_weights(state: State, path: Path, metadata: Mapping[str, str] | None = 
 def write_card(folder: Path, name: str, command: str, facts: dict[str, Any]) -> Path:
     """A card beside the weights: data, command, time, seed and score, as they were."""
     epochs = read_epochs(folder / EPOCHS)
-    rows = [f"# {name}", "", f"Trained with `{command}`.", "", "| | |", "| --- | --- |"]
-    rows += [f"| {key} | {value} |" for key, value in facts.items()]
+    rows = [[key, str(value)] for key, value in facts.items()]
     for stage in sorted({epoch["stage"] for epoch in epochs}):
         of_stage = [epoch for epoch in epochs if epoch["stage"] == stage]
         minutes = sum(epoch["seconds"] for epoch in of_stage) / 60
         key = next(key for key in of_stage[-1] if key.startswith("val_"))
         score = key.removeprefix("val_").replace("top1", "top-1")
         best = max(of_stage, key=lambda epoch: epoch[key])
-        rows.append(
-            f"| stage {stage} | {len(of_stage)} epochs, {minutes:.0f} minutes; kept: epoch "
-            f"{best['epoch'] + 1}, validation {score} {best[key]:.4f} ({of_stage[-1][key]:.4f} at the end) |"
-        )
+        kept = f"epoch {best['epoch'] + 1}, validation {score} {best[key]:.4f} ({of_stage[-1][key]:.4f} at the end)"
+        rows.append([f"stage {stage}", f"{len(of_stage)} epochs, {minutes:.0f} minutes; kept: {kept}"])
+    content = f"# {name}\n\nTrained with `{command}`.\n\n{markdown_table(['', ''], rows)}\n"
     path = folder / f"{name}.md"
-    write_atomically(path, ("\n".join(rows) + "\n").encode())
+    write_atomically(path, content.encode())
     return path
 
 

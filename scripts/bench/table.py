@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pitome.records.markdown import markdown_table
 from scripts.bench import targets
 from scripts.bench.groups import RATIO
 from scripts.bench.record import cells as every_cell
@@ -70,7 +71,7 @@ def _revisions(parts: Mapping[str, Mapping[str, Any]]) -> str:
     if len({at[:2] for at in found}) < 2:
         return ""
     rows = [[*at, "; ".join(keys)] for at, keys in sorted(found.items())]
-    return table(["git_revision", "git_dirty", "Part", "Cells"], rows)
+    return markdown_table(["git_revision", "git_dirty", "Part", "Cells"], rows)
 
 
 def percent(value: float) -> str:
@@ -86,7 +87,7 @@ def targets_table(conditions: Mapping[str, Any], parts: Mapping[str, Mapping[str
     timed = results(parts.get("speed", {}))
     found = targets.judge(parts, timed) if conditions["device"] == "cpu" else targets.judge_gpu(parts, timed)
     rows = [[target.name, target.wanted, target.found, target.verdict] for target in found]
-    return table(["Target", "Wanted", "Found", "Verdict"], rows)
+    return markdown_table(["Target", "Wanted", "Found", "Verdict"], rows)
 
 
 def _speed(timed: Sequence[Result]) -> str:
@@ -109,7 +110,7 @@ def _speed(timed: Sequence[Result]) -> str:
         for one in timed
     ]
     head = ["Model", "Size", "Batch", "Ratio", "Mode", "Clock", "Method", "Promise", "Speed-up", "Saved"]
-    return table([*head, "ms merged / unmerged", "MB merged / unmerged", "Pairs"], rows)
+    return markdown_table([*head, "ms merged / unmerged", "MB merged / unmerged", "Pairs"], rows)
 
 
 def _layers(cells: Mapping[str, Any]) -> str:
@@ -128,7 +129,7 @@ def _layers(cells: Mapping[str, Any]) -> str:
             )
         shares = [percent(sum(layer[part] for layer in cell["layers"]) / whole) for part in parts]
         rows.append([cell["model"], str(cell["size"]), method, "all", "", *shares])
-    return table(
+    return markdown_table(
         ["Model", "Size", "Method", "Layer", "Tokens", "Attention, ms", "Plan", "Merge", "MLP"], rows
     )
 
@@ -161,7 +162,7 @@ def _scaling(timed: Sequence[Result], clock: str) -> str:
 
 def _export(cells: Mapping[str, Any]) -> str:
     rows = [[key, f"{cell['torch_export']:.1e}", f"{cell['onnxruntime']:.1e}"] for key, cell in cells.items()]
-    return table(["Model and method", "torch.export: largest difference", "onnxruntime"], rows)
+    return markdown_table(["Model and method", "torch.export: largest difference", "onnxruntime"], rows)
 
 
 def _rows(cells: Mapping[str, Any]) -> str:
@@ -177,11 +178,3 @@ def _rows(cells: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; empty without rows."""
-    if not rows:
-        return ""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -6,12 +6,9 @@ is what the PiToMe repository reports (`authors_macs`). No model is built.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from pitome.errors import UsageError, nearest
 from pitome.merge import registry
@@ -139,84 +136,3 @@ def padded_lengths(lengths: Mapping[int, int], batch_size: int) -> dict[int, int
         if (count := math.comb(seen, batch_size) - before) > 0:
             batches[tokens] = count
     return batches
-
-
-def rounding_interval(printed: str) -> tuple[float, float]:
-    """All numbers that print as `printed`: half a unit of its last digit to either side."""
-    half = 0.5 * 10.0 ** -len(printed.partition(".")[2])
-    return float(printed) - half, float(printed) + half
-
-
-def lengths_giving(printed: str, speedups: Mapping[int, float]) -> list[int]:
-    """The lengths whose speed-up prints as `printed`. `speedups`: tokens -> unmerged / merged."""
-    low, high = rounding_interval(printed)
-    return [tokens for tokens, value in speedups.items() if low <= value <= high]
-
-
-@dataclass(frozen=True)
-class Mix:
-    """Two sentence lengths, `short` <= `long`; `weight` of the unmerged cost is spent on `short`."""
-
-    short: int
-    long: int
-    weight: float
-
-
-def mix_giving(printed: Sequence[str], speedups: Sequence[Mapping[int, float]]) -> Mix | None:
-    """Two lengths whose common mean share prints as every one of `printed`, the longer as short
-    as can be; None if no two do. One printed speed-up and one curve per ratio; all curves over
-    the same lengths.
-
-    The share of a mix is the mean of the shares, weighted by unmerged cost, whatever is averaged
-    (sums of costs, or shares with other weights): so a mean over a data set is such a mix too.
-    """
-    tokens = np.array(list(speedups[0]))
-    low = np.zeros((len(tokens), len(tokens)))  # of the weight on the row's length
-    high = np.ones_like(low)
-    for text, curve in zip(printed, speedups, strict=True):
-        least, most = rounding_interval(text)
-        share = 1 / np.array([curve[int(t)] for t in tokens])
-        step = share[:, None] - share[None, :]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ends = np.stack([(1 / most - share) / step, (1 / least - share) / step])
-        # Equal shares: any weight does, or none.
-        fits = (1 / most <= share) & (share <= 1 / least)
-        flat = step == 0
-        below = np.where(flat, np.where(fits, 0.0, 2.0), ends.min(axis=0))
-        above = np.where(flat, np.where(fits, 1.0, -1.0), ends.max(axis=0))
-        low, high = np.maximum(low, below), np.minimum(high, above)
-    possible = np.argwhere((low <= high) & (tokens[:, None] <= tokens[None, :]))
-    if not len(possible):
-        return None
-    # The longest length first, then the shortest that goes with it.
-    row, column = min(possible, key=lambda pair: (tokens[pair[1]], -tokens[pair[0]]))
-    weight = float((low[row, column] + high[row, column]) / 2)
-    return Mix(int(tokens[row]), int(tokens[column]), weight)
-
-
-def excluded(printed: Sequence[str], speedups: Sequence[Mapping[int, float]]) -> bool:
-    """Whether it is certain that no mixture of any number of lengths gives all of `printed`.
-
-    Certain if a plane (one coordinate per ratio) has the shares of all lengths on one side and
-    everything that rounds to `printed` on the other. The distance between the two is a concave
-    function of the plane's direction, so a grid that closes in on its best point finds the
-    plane; False means that none was found.
-    """
-    shares = 1 / np.array([list(curve.values()) for curve in speedups])
-    bounds = [rounding_interval(text) for text in printed]
-    low, high = (np.array([1 / pair[i] for pair in bounds]) for i in (1, 0))
-    # In units of the intervals, which differ in width.
-    shares, low, high = shares / (high - low)[:, None], low / (high - low), high / (high - low)
-    grid = np.array(list(itertools.product(np.linspace(-1, 1, 7), repeat=len(printed))))
-    centre, reach = np.zeros(len(printed)), 1.0
-    for _ in range(16):
-        directions = centre + reach * grid
-        norm = np.linalg.norm(directions, axis=1)
-        directions = directions[norm > 0] / norm[norm > 0, None]
-        nearest_length = (directions @ shares).min(axis=1)
-        farthest_value = (np.where(directions > 0, high, low) * directions).sum(axis=1)
-        best = int((nearest_length - farthest_value).argmax())
-        if nearest_length[best] - farthest_value[best] > 1e-6:
-            return True
-        centre, reach = directions[best], reach / 2
-    return False

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-
 import pytest
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.errors import UsageError
 from pitome.tasks.text.costs import (
     ENCODERS,
     LIMIT,
-    Mix,
     TextEncoder,
     authors_cost,
     encoder,
-    excluded,
-    lengths_giving,
     mean_share,
-    mix_giving,
     our_cost,
     padded_lengths,
-    rounding_interval,
 )
-from tests import ROOT
 
 TINY = TextEncoder(depth=4, width=32, heads=4, intermediate=128)
 TINY_DISTIL = TextEncoder(4, 32, 4, 128, "distilbert")
@@ -118,67 +108,6 @@ def test_a_batch_is_as_long_as_its_longest_sentence():
     assert padded_lengths({9: 1, 3: 1, 5: 2}, 4) == {9: 1}
 
 
-@pytest.mark.parametrize(
-    ("printed", "low", "high"), [("1.9", 1.85, 1.95), ("2.27", 2.265, 2.275), ("2", 1.5, 2.5)]
-)
-def test_printed_digits_bound_the_value(printed, low, high):
-    assert rounding_interval(printed) == pytest.approx((low, high))
-
-
-def test_lengths_that_give_a_printed_value():
-    curve = {10: 1.84, 20: 1.85, 30: 1.9, 40: 1.96}
-    assert lengths_giving("1.9", curve) == [20, 30]
-    assert lengths_giving("1.96", curve) == [40]
-    assert lengths_giving("3.00", curve) == []
-
-
-def test_a_mix_of_two_lengths():
-    curves = [{10: 1.0, 20: 2.0, 30: 4.0}, {10: 1.0, 20: 4.0, 30: 5.0}]
-    # Shares 1, 1/2, 1/4 and 1, 1/4, 1/5: half of the cost on 10, half on 20 gives 3/4 and 5/8.
-    mix = mix_giving(["1.333", "1.600"], curves)
-    assert mix == Mix(10, 20, pytest.approx(0.5, abs=0.01))
-    assert mix_giving(["2.00", "4.00"], curves) == Mix(20, 20, pytest.approx(0.5, abs=0.5))
-
-
-def test_the_longer_length_is_as_short_as_can_be():
-    curve = {10: 1.0, 20: 2.0, 30: 2.0, 40: 4.0}
-    mix = mix_giving(["1.500"], [curve])
-    assert mix is not None and (mix.short, mix.long) == (10, 20)
-
-
-@pytest.mark.parametrize("printed", [("2.00", "3.00"), ("5.00", "5.00"), ("0.50", "0.50")])
-def test_no_mix_gives_what_lies_outside(printed):
-    assert mix_giving(printed, [{10: 1.0, 20: 2.0}, {10: 1.0, 20: 2.0}]) is None
-
-
-@pytest.mark.parametrize(
-    ("printed", "certain"),
-    [
-        (("2.00", "4.00"), False),  # a length
-        (("1.333", "1.600"), False),  # half of 10, half of 20
-        (("2.00", "2.00"), True),  # shares 1/2, 1/2: above the line from 10 to 30
-        (("4.10", "5.00"), True),  # beyond all
-        (("1.600", "2.069"), False),  # the middle of all three, which no two lengths give
-    ],
-    ids=["length", "two", "beside", "beyond", "three"],
-)
-def test_what_no_mixture_can_give(printed, certain):
-    curves = [{10: 1.0, 20: 2.0, 30: 4.0}, {10: 1.0, 20: 4.0, 30: 5.0}]
-    assert excluded(printed, curves) is certain
-    if certain:
-        assert mix_giving(printed, curves) is None
-
-
-def test_a_mixture_that_misses_narrowly_is_excluded():
-    """Intervals a twentieth wider on each side would do (15, 35 and 511 tokens): the plane has to be
-    found closely."""
-    repo = [(q, authors_cost(ENCODERS["distilbert"], "pitome_repo", q)) for q in (0.8, 0.75, 0.7)]
-    unmerged = authors_cost(ENCODERS["distilbert"], "pitome_repo", 1.0)
-    curves = [{n: unmerged(n) / cost(n) for n in range(3, LIMIT + 1)} for _, cost in repo]
-    assert excluded(("1.61", "1.88", "2.26"), curves)
-    assert not excluded(("1.615", "1.885", "2.25"), curves)
-
-
 @pytest.mark.parametrize("tokens", [0, -1, LIMIT + 1])
 def test_a_length_outside_the_encoder(tokens):
     with pytest.raises(UsageError, match=f"{tokens} tokens does not fit; give 1 to 512"):
@@ -198,36 +127,3 @@ def test_nothing_to_average_over():
     for size in (0, 3):
         with pytest.raises(UsageError, match=f"batch_size={size} does not fit 2 sentences"):
             padded_lengths({7: 2}, size)
-
-
-@pytest.fixture(scope="module")
-def script():
-    """scripts/text_flops.py as a module."""
-    path = ROOT / "scripts" / "text_flops.py"
-    spec = importlib.util.spec_from_file_location("text_flops", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks itself up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
-def test_the_page_is_what_its_script_writes(script):
-    """docs/text_flops.md follows from the printed values, the lengths and the code."""
-    table, measured = (yaml.safe_load(path.read_text()) for path in (script.PRINTED, script.LENGTHS))
-    assert len(script.rows(table)) == 20  # Table 10: two models, two data sets, five methods
-    assert script.page(table, measured) == script.PAGE.read_text()
-
-
-@pytest.mark.parametrize("arguments", [["--length"], ["--lengths"], ["page.md"]], ids=" ".join)
-def test_wrong_arguments_are_one_line(script, capsys, arguments):
-    assert script.main(arguments) == 2
-    assert capsys.readouterr().err == "error: give nothing, or --lengths and the folder of a tokenizer\n"
-
-
-def test_a_folder_without_a_tokenizer_is_one_line(script, capsys, tmp_path):
-    pytest.importorskip("transformers")
-    assert script.main(["--lengths", str(tmp_path / "nowhere")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: no tokenizer in ") and error.count("\n") == 1

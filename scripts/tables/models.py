@@ -1,8 +1,8 @@
-"""Which models of timm can be patched, and why others cannot: python scripts/models.py
+"""docs/models.md: which models of timm can be patched, and why others cannot.
 
-Writes docs/models.md. Every name that timm registers is looked at without building it: its
-constructor and arguments are recorded. Of names that differ in size alone one is built, tiny and
-without weights, and given to the timm adapter.
+Every name that timm registers is looked at without building it: its constructor and arguments are
+recorded. Of names that differ in size alone one is built, tiny and without weights, and given to the
+timm adapter.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import inspect
 import re
 import sys
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,12 +25,9 @@ from timm.models import vision_transformer as vit
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from pitome.adapters.timm import adapt
 from pitome.errors import UnsupportedModelError
-
-PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+from pitome.records.markdown import markdown_table
 
 # What may differ between models of one structure: numbers that change neither what is computed
 # nor in which order. The rest (norms, activations, pools, prefix tokens, ...) is the structure.
@@ -40,13 +36,13 @@ _SIZES = frozenset(
 )
 # Arguments of timm's builder, not of the model.
 _BUILDER = frozenset({"pretrained_filter_fn", "feature_cfg", "pretrained_strict", "pretrained_cfg"})
-_TINY = {"embed_dim": 32, "num_heads": 2, "patch_size": 4, "img_size": 16}
+_TINY: dict[str, Any] = {"embed_dim": 32, "num_heads": 2, "patch_size": 4, "img_size": 16}
 _DEPTH = 2
-_HYBRID_SIZE = 64  # pixels: at least 2 x 2 patches behind every stem of timm
+_HYBRID_SIZE = 64  # pixels: at least 2 x 2 patches after every stem of timm
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class TimmModel:
     """What timm would build under `name`: a class and its arguments."""
 
     name: str
@@ -76,7 +72,7 @@ class Recipe:
         return f"{self.cls.__qualname__} {sorted((key, str(value)) for key, value in args.items())}"
 
 
-def recipes(files: set[str] | None = None) -> list[Recipe]:
+def recipes(files: set[str] | None = None) -> list[TimmModel]:
     """What every name in `files` of timm (default: all) stands for, in timm's order."""
     out = []
     with _recording() as record, torch.device("meta"), warnings.catch_warnings():
@@ -86,7 +82,7 @@ def recipes(files: set[str] | None = None) -> list[Recipe]:
             if files is None or entry.__module__.rpartition(".")[2] in files:
                 with contextlib.suppress(_Recorded):
                     entry(pretrained=False)
-                out.append(Recipe(name, *record.pop()))
+                out.append(TimmModel(name, *record.pop()))
     return out
 
 
@@ -100,21 +96,21 @@ def relatives() -> set[str]:
     }
 
 
-def tiny(recipe: Recipe) -> nn.Module:
+def tiny(recipe: TimmModel) -> nn.Module:
     """A model of the structure of a `VisionTransformer` recipe: 2 blocks, width 32, 16 patches, 5
-    classes; behind a stem, which fixes the width, that width and the patches of 64 pixels."""
-    sizes = _TINY if recipe.stem is None else {"img_size": _HYBRID_SIZE}
+    classes; after a stem, which fixes the width, that width and the patches of 64 pixels."""
+    sizes: dict[str, Any] = _TINY if recipe.stem is None else {"img_size": _HYBRID_SIZE}
     return timm.create_model(recipe.name, num_classes=5, depth=_DEPTH, **sizes).eval()
 
 
-def smallest(group: list[Recipe]) -> Recipe:
+def smallest(group: list[TimmModel]) -> TimmModel:
     """The narrowest of models of one structure."""
     return min(group, key=lambda recipe: recipe.args.get("embed_dim", 0))
 
 
-def by_structure(found: list[Recipe]) -> dict[str, list[Recipe]]:
+def by_structure(found: list[TimmModel]) -> dict[str, list[TimmModel]]:
     """Models in groups of one structure, in the order in which the structures come."""
-    groups: dict[str, list[Recipe]] = {}
+    groups: dict[str, list[TimmModel]] = {}
     for recipe in found:
         groups.setdefault(recipe.structure, []).append(recipe)
     return groups
@@ -129,55 +125,46 @@ def verdict(model: nn.Module) -> str | None:
     return None
 
 
-def page() -> str:
-    """The text of docs/models.md for the installed timm."""
+def tables() -> dict[str, str]:
+    """The tables of the page for the installed timm, by their names in its markers."""
     related = relatives()
-    found = recipes()
-    vits = [recipe for recipe in found if recipe.is_vit]
-    taken: dict[tuple[str, ...], list[str]] = {}
-    refused: dict[str, list[str]] = {}
-    for group in by_structure(vits).values():
+    all_recipes = recipes()
+    patched: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    refused: dict[str, list[str]] = defaultdict(list)
+    for group in by_structure([recipe for recipe in all_recipes if recipe.is_vit]).values():
         with torch.device("meta"):
             model = tiny(smallest(group))
         reason, names = verdict(model), [recipe.name for recipe in group]
         if reason is None:
-            taken.setdefault(_features(model), []).extend(names)
+            patched[_features(model)] += names
         else:
-            refused.setdefault(reason, []).extend(names)
-    others: dict[tuple[str, str], list[str]] = {}
-    for recipe in found:
-        if not recipe.is_vit:
-            others.setdefault((recipe.file, recipe.cls.__qualname__), []).append(recipe.name)
-    close = {key: names for key, names in others.items() if key[0] in related}
-    far = Counter({file: 0 for file, _ in others if file not in related})
-    for (file, _), names in others.items():
-        if file in far:
-            far[file] += len(names)
-    return "\n".join(
-        [
-            *_HEAD.format(version=timm.__version__, total=len(found)).splitlines(),
-            f"\n## Patched: {sum(map(len, taken.values()))} names\n",
-            _row("protected tokens", "output", "parts", "closed form of the cost", "names"),
-            _row(*["---"] * 5),
-            *(_row(*features, _names(names)) for features, names in sorted(taken.items())),
-            *_ARGUMENTS_HEAD.split("\n"),
-            _row("argument", "patched"),
-            _row("---", "---"),
-            *(_row(f"`{text}`", verdict_of(args)) for text, args in _ARGUMENTS.items()),
-            *_REFUSED_HEAD.split("\n"),
-            _row("reason", "names"),
-            _row("---", "---"),
-            *(_row(_code(reason), _names(names)) for reason, names in sorted(refused.items())),
-            *(
-                _row(f"`{cls}`: uses `Block` in a model that is no `VisionTransformer`", _names(names))
-                for (_, cls), names in sorted(close.items())
-            ),
-            *_OTHERS_HEAD.split("\n"),
-            "",
-            ", ".join(f"`{file}` ({count})" for file, count in sorted(far.items())),
-            "",
-        ]
-    )
+            refused[_code(reason)] += names
+    near: dict[str, list[str]] = defaultdict(list)
+    far: Counter[str] = Counter()
+    for recipe in all_recipes:
+        if recipe.file in related and not recipe.is_vit:
+            near[recipe.cls.__qualname__].append(recipe.name)
+        elif not recipe.is_vit:
+            far[recipe.file] += 1
+    total = [timm.__version__, str(len(all_recipes)), str(sum(map(len, patched.values())))]
+    features = ["protected tokens", "output", "parts", "closed form of the cost", "names"]
+    reasons = [(reason, names) for reason, names in sorted(refused.items())] + [
+        (f"`{cls}`: uses `Block` in a model that is no `VisionTransformer`", names)
+        for cls, names in sorted(near.items())
+    ]
+    return {
+        "timm": markdown_table(["timm", "names", "of them patched"], [total]),
+        "patched": markdown_table(
+            features, [[*key, _names(names)] for key, names in sorted(patched.items())]
+        ),
+        "arguments": markdown_table(
+            ["argument", "patched"], [[f"`{text}`", verdict_of(args)] for text, args in _ARGUMENTS.items()]
+        ),
+        "refused": markdown_table(
+            ["reason", "names"], [[reason, _names(names)] for reason, names in reasons]
+        ),
+        "others": ", ".join(f"`{file}` ({count})" for file, count in sorted(far.items())),
+    }
 
 
 def verdict_of(args: dict[str, Any]) -> str:
@@ -186,33 +173,6 @@ def verdict_of(args: dict[str, Any]) -> str:
         reason = verdict(vit.VisionTransformer(depth=1, **_TINY, **args))
     return "yes" if reason is None else f"no: {_code(reason)}"
 
-
-_HEAD = """\
-# Models of timm
-
-Made by `python scripts/models.py` for timm {version}, which has {total} names; a test compares.
-`pitome.patch` takes a `VisionTransformer` made of `vision_transformer.Block` and refuses every other
-model with the reason. Of names that differ in size alone, one was tried.
-
-Protected tokens lead the sequence and never merge. Where the output is a mean or an attention pool,
-merged tokens count as often as they stand for patches. Models without a class token take every
-method but those that rank by its attention. Without a closed form of the cost, `ratio=` and `r=` work,
-`flops=` and the FLOPs of a record do not: the convolutions before the tokens are not counted."""
-
-_ARGUMENTS_HEAD = """
-## Arguments
-
-What may be changed in any of them, through `timm.create_model` or `VisionTransformer`.
-"""
-
-_REFUSED_HEAD = """
-## Refused: models near a VisionTransformer
-"""
-
-_OTHERS_HEAD = """
-## Refused: every other model
-
-Neither `VisionTransformer` nor `Block` is in these files of timm (with their number of names):"""
 
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "dynamic_img_size=True": {"dynamic_img_size": True},
@@ -271,10 +231,6 @@ def _features(model: Any) -> tuple[str, ...]:
     )
 
 
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _names(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
@@ -317,9 +273,3 @@ def _files() -> list[ModuleType]:
 
 def _classes(module: ModuleType) -> list[type]:
     return [value for value in vars(module).values() if inspect.isclass(value)]
-
-
-if __name__ == "__main__":
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page())
-    print(PAGE)
