@@ -46,6 +46,8 @@ MARKERS = {
     "<": "triangle-left",
     ">": "triangle-right",
     "h": "hexagon",
+    "d": "diamond-tall",
+    "8": "octagon",
     "p": "pentagon",
     "*": "star",
     "X": "x",
