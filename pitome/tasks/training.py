@@ -195,8 +195,9 @@ def write_card(folder: Path, name: str, command: str, facts: dict[str, Any]) -> 
         key = next(key for key in of_stage[-1] if key.startswith("val_"))
         score = key.removeprefix("val_").replace("top1", "top-1")
         best = max(of_stage, key=lambda epoch: epoch[key])
-        kept = f"epoch {best['epoch'] + 1}, validation {score} {best[key]:.4f} ({of_stage[-1][key]:.4f} at the end)"
-        rows.append([f"stage {stage}", f"{len(of_stage)} epochs, {minutes:.0f} minutes; kept: {kept}"])
+        kept = f"epoch {best['epoch'] + 1}, validation {score} {best[key]:.4f}"
+        last = f"({of_stage[-1][key]:.4f} at the end)"
+        rows.append([f"stage {stage}", f"{len(of_stage)} epochs, {minutes:.0f} minutes; kept: {kept} {last}"])
     content = f"# {name}\n\nTrained with `{command}`.\n\n{markdown_table(['', ''], rows)}\n"
     path = folder / f"{name}.md"
     write_atomically(path, content.encode())

@@ -13,11 +13,11 @@ from pitome.report.style import COLOURS, GREYS, LINES, MARKERS, METHODS, PALETTE
 
 # Full loss of one kind of cone, in linear RGB: Machado, Oliveira and Fernandes 2009.
 SIGHT = {
-    "normal": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
-}  # fmt: skip
+    "normal": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+    "protanopia": [0.1523, 1.0526, -0.2049, 0.1145, 0.7863, 0.0992, -0.0039, -0.0481, 1.0520],
+    "deuteranopia": [0.3673, 0.8606, -0.2280, 0.2801, 0.6725, 0.0474, -0.0118, 0.0429, 0.9689],
+    "tritanopia": [1.2555, -0.0767, -0.1788, -0.0784, 0.9308, 0.1476, 0.0047, 0.6914, 0.3039],
+}
 GROUNDS = ("#ffffff", "#1a2029")
 
 
@@ -37,7 +37,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("ground", [0, 1], ids=["on white", "on black"])
 @pytest.mark.parametrize("sight", SIGHT)
 def test_methods_differ_for_every_eye(sight: str, ground: int) -> None:
-    seen = [lab(np.array(SIGHT[sight]) @ linear(PALETTE[i][ground])) for i in range(len(METHODS))]
+    seen = [lab(np.reshape(SIGHT[sight], (3, 3)) @ linear(PALETTE[i][ground])) for i in range(len(METHODS))]
     near = {
         (METHODS[i], METHODS[j]): round(float(np.linalg.norm(seen[i] - seen[j])), 1)
         for i, j in itertools.combinations(range(len(METHODS)), 2)
