@@ -40,9 +40,9 @@ def main() -> None:
     """Compute every cost that a value of experiments/ needs."""
     table = {costs.key(point): point for name in item_names() for point in needed(name)}
     models: dict[str, nn.Module] = {}
-    found = {key: entry for key, point in sorted(table.items()) if (entry := compute(point, models))}
-    write_atomically(costs.FILE, (json.dumps(found, indent=1) + "\n").encode())
-    print(f"{costs.FILE.name}: {len(found)} of {len(table)} points")
+    entries = {key: entry for key, point in sorted(table.items()) if (entry := compute(point, models))}
+    write_atomically(costs.FILE, (json.dumps(entries, indent=1) + "\n").encode())
+    print(f"{costs.FILE.name}: {len(entries)} of {len(table)} points")
 
 
 def needed(name: str) -> list[Point]:

@@ -46,9 +46,9 @@ def find(point: Point, metric: str) -> PointCost | None:
 
 def gmacs_of(points: Iterable[Point]) -> list[float] | None:
     """The GMACs of each point by the authors' count; None unless all are known."""
-    found = [find(point, "gmacs") for point in points]
-    values = [cost.value for cost in found if cost is not None]
-    return values if len(values) == len(found) else None
+    costs = [find(point, "gmacs") for point in points]
+    values = [cost.value for cost in costs if cost is not None]
+    return values if len(values) == len(costs) else None
 
 
 @functools.cache

@@ -41,11 +41,6 @@ def read_item(path: Path) -> dict[str, Any]:
     return {"name": path.stem} | content
 
 
-def label(group: str, name: object) -> str:
-    """The paper's name for one of our models, methods or data sets; our own name where it has none."""
-    return labels()[group].get(str(name), str(name))
-
-
 @functools.cache
 def labels() -> dict[str, dict[str, str]]:
     """Group of conf/ -> our name -> the paper's. Raises ExperimentError for a mistake in _names.yaml."""

@@ -36,6 +36,14 @@ class Needs:
     gpu_hours_training: float = number(0.0, least=0)  # those of training, on top
     disk_gb: float = number(0.0, least=0)  # of checkpoints and data
 
+    def in_words(self) -> str:
+        """All of it, in one line."""
+        parts = [*(f"checkpoint {name}" for name in self.checkpoints), *self.data]
+        parts += [f"about {self.gpu_hours:g} GPU hours"] if self.gpu_hours else []
+        parts += [f"{self.gpu_hours_training:g} more to train"] if self.gpu_hours_training else []
+        parts += [f"{self.disk_gb:g} GB of disk"] if self.disk_gb else []
+        return "; ".join(parts) or "nothing"
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRule:

@@ -47,8 +47,8 @@ def measure(trials: int = TRIALS) -> Iterator[Record]:
         for noise in NOISES:
             for method in METHODS:
                 started, clock = datetime.now(UTC).isoformat(timespec="microseconds"), time.monotonic()
-                found = [trial(case, noise, method, seed) for seed in range(trials)]
-                distance, purity = (statistics.fmean(values) for values in zip(*found, strict=True))
+                draws = [trial(case, noise, method, seed) for seed in range(trials)]
+                distance, purity = (statistics.fmean(values) for values in zip(*draws, strict=True))
                 seconds = round(time.monotonic() - clock, 3)
                 yield _record(case, noise, method, trials, distance, purity, started, seconds)
 
@@ -58,10 +58,9 @@ def trial(case: str, noise: float, method: str, seed: int) -> tuple[float, float
     tokens, clusters = draw(case, noise, seed)
     torch.manual_seed(seed)  # the control draws
     groups = spectral.merged_groups(tokens, method, ratio=RATIO)
-    pure = [len(set(clusters[groups == group].tolist())) == 1 for group in groups.unique()]
-    several = [int((groups == group).sum()) > 1 for group in groups.unique()]
-    own = [p for p, s in zip(pure, several, strict=True) if s]
-    return spectral.distance(spectral.graph(tokens), groups), sum(own) / len(own)
+    merged = [clusters[groups == group] for group in groups.unique() if int((groups == group).sum()) > 1]
+    pure = [len(members.unique()) == 1 for members in merged]
+    return spectral.distance(spectral.graph(tokens), groups), sum(pure) / len(pure)
 
 
 def draw(case: str, noise: float, seed: int) -> tuple[Tensor, Tensor]:

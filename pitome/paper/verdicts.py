@@ -6,38 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from pitome.config import DEFAULT_RATIO
 from pitome.paper import costs
 from pitome.paper.checks import not_built
 from pitome.paper.experiments import Experiment, choose
-from pitome.paper.files import label, labels
-from pitome.paper.item import MetricRule, Needs
+from pitome.paper.item import MetricRule
+from pitome.paper.labels import LabelledPoint, label_point
 from pitome.paper.matching import finished_runs, why_unfinished
 from pitome.paper.metrics import METRICS, Metric
-from pitome.paper.points import OPTIONS, REPO, PaperValue, Point, command, paper_values, published_name
-from pitome.records.identity import UNMERGED
+from pitome.paper.points import PaperValue, Point, command, paper_values, published_name
 from pitome.records.schema import Record
 
 WITHIN, OUTSIDE, NOT_RUN = "within", "outside", "not run"
 ONLY_PUBLISHED = "published"  # by this project, and not run a second time on this machine
 NOT_JUDGED = "not judged"  # measured, with nothing to compare it with, or without a tolerance
 VERDICTS = (WITHIN, OUTSIDE, ONLY_PUBLISHED, NOT_JUDGED, NOT_RUN)
-R, FLOPS = "r", "FLOPs"  # what `JudgedValue.ratio` begins with where it is no ratio
-AUTHORS, AS_PUBLISHED = "authors' code", "as published"  # parts of `JudgedValue.variant`
 _ROUNDING = 1e-9  # 79.4 - 79.1 is above 0.3 in binary
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedValue:
+class JudgedValue(LabelledPoint):
     """One value of a table or figure beside what was measured. The CSV files have these fields."""
 
-    point: Point  # the overrides of its run; empty where a number of another work is only quoted
-    # As the paper calls them.
-    model: str
-    method: str
-    variant: str  # how it was run, in words
-    ratio: str  # how much is merged: `0.925`, `r 8`, `FLOPs 0.5`, `-` for the unmerged model
-    data: str
+    # The point is empty where a number of another work is only quoted.
     metric: str
     unit: str  # of all numbers: `%`, `Rsum`, `GMACs`, `x`, `points`, ...
     printed: float | None = None  # by the paper
@@ -61,19 +51,6 @@ class JudgedValue:
     def is_cost(self) -> bool:
         """Whether its metric is computed from the architecture, without a run."""
         return any(metric.computed and metric.label == self.metric for metric in METRICS.values())
-
-    @property
-    def amount_kind(self) -> str:
-        """What the number in `ratio` is: R, FLOPS, or a ratio if empty."""
-        return next((kind for kind in (R, FLOPS) if self.ratio.startswith(f"{kind} ")), "")
-
-    @property
-    def amount(self) -> float | None:
-        """The number in `ratio`; None where there is none."""
-        try:
-            return float(self.ratio.removeprefix(self.amount_kind))
-        except ValueError:
-            return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +87,7 @@ def judge(name: str, records: Sequence[Record], published: Sequence[Record] = ()
         needs, expect = "nothing but this repository and a package registry", "our own published values"
     else:
         rows = [row for value in paper_values(item) for row in _judge_value(experiment, value, every)]
-        needs, expect = needs_in_words(item.needs), " ".join(item.expect.split())
+        needs, expect = item.needs.in_words(), " ".join(item.expect.split())
     runs = {record.run_id: record for point in experiment.points for record in finished_runs(point, every)}
     return ItemVerdicts(
         name=experiment.name if experiment.offline else item.name,
@@ -123,15 +100,6 @@ def judge(name: str, records: Sequence[Record], published: Sequence[Record] = ()
         rows=rows,
         runs=list(runs.values()),
     )
-
-
-def needs_in_words(needs: Needs) -> str:
-    """What an item needs, in one line."""
-    parts = [*(f"checkpoint {name}" for name in needs.checkpoints), *needs.data]
-    parts += [f"about {needs.gpu_hours:g} GPU hours"] if needs.gpu_hours else []
-    parts += [f"{needs.gpu_hours_training:g} more to train"] if needs.gpu_hours_training else []
-    parts += [f"{needs.disk_gb:g} GB of disk"] if needs.disk_gb else []
-    return "; ".join(parts) or "nothing"
 
 
 def _judge_value(experiment: Experiment, value: PaperValue, records: Sequence[Record]) -> list[JudgedValue]:
@@ -256,39 +224,5 @@ def _judge_offline(
 
 
 def _row(point: Point, metric: Metric, variant: str = "", case: str = "") -> JudgedValue:
-    """A row with its labels."""
-    data = label("data", point.get("data", ""))
-    return JudgedValue(
-        point=point,
-        model=label("model", point.get("model", "")),
-        method=label("merge", point.get("merge", "-")),
-        variant=_variant(point, variant, case),
-        ratio=_ratio(point),
-        data=f"{data}, {point['limit']:,} samples" if "limit" in point else data,
-        metric=metric.label,
-        unit=metric.unit,
-    )
-
-
-def _variant(point: Point, variant: str, case: str) -> str:
-    """How it was run, in words, with whose code the method's name stands for."""
-    name = str(point.get("merge", ""))
-    parts = [variant, case]
-    if name.endswith(REPO):
-        parts.append(AUTHORS)
-    elif name + REPO in labels()["merge"]:
-        parts.append(AS_PUBLISHED)
-    parts += [f"noise {point['noise']:g}"] if "noise" in point else []
-    options = {} if case else {key: value for key, value in point.items() if key.startswith(OPTIONS)}
-    parts += [f"{key.rpartition('.')[2]}={value}" for key, value in options.items()]
-    return ", ".join(part for part in parts if part)
-
-
-def _ratio(point: Point) -> str:
-    if point.get("merge") in (None, UNMERGED):
-        return "-"
-    if "r" in point:
-        return f"{R} {point['r']}"
-    if "flops" in point:
-        return f"{FLOPS} {point['flops']:g}"
-    return f"{point.get('ratio', DEFAULT_RATIO):g}"
+    labels = vars(label_point(point, variant, case))
+    return JudgedValue(**labels, metric=metric.label, unit=metric.unit)

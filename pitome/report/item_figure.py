@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pitome.paper.costs import gmacs_of
-from pitome.paper.verdicts import AS_PUBLISHED, AUTHORS, FLOPS, ItemVerdicts, JudgedValue, R
+from pitome.paper.labels import AS_PUBLISHED, AUTHORS, FLOPS, R
+from pitome.paper.verdicts import ItemVerdicts, JudgedValue
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

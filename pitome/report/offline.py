@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pitome.paper.experiments import OFFLINE, choose, experiment_names
-from pitome.paper.verdicts import OUTSIDE, WITHIN, JudgedValue, R, judge
+from pitome.paper.labels import R
+from pitome.paper.verdicts import OUTSIDE, WITHIN, JudgedValue, judge
 from pitome.records.schema import Record
 from pitome.report.item_figure import label_of
 from pitome.report.items import PUBLISHED, number

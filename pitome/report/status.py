@@ -69,11 +69,11 @@ def to_table(names: Sequence[str], store: Store) -> Table:
     """Status of these experiments in a folder of runs. Raises UsageError for an unknown experiment."""
     at_work = running(store.folder)
     records = store.all()
-    found = [sweep_status(name, records, len(at_work)) for name in names]
+    statuses = [sweep_status(name, records, len(at_work)) for name in names]
     notes = [f"running: {run_id} ({owner})" for run_id, owner in sorted(at_work.items())]
-    notes += [f"failed: {point}: {reason}" for sweep in found for point, reason in sweep.failed.items()]
-    if len(found) == 1:
-        notes += [f"pending: {point}" for point in found[0].pending]
+    notes += [f"failed: {point}: {reason}" for sweep in statuses for point, reason in sweep.failed.items()]
+    if len(statuses) == 1:
+        notes += [f"pending: {point}" for point in statuses[0].pending]
     notes.append(
         f"Runs under way in {store.folder.name}: {len(at_work)}. A start of the same command does the failed "
         "and the pending ones and leaves out what is done or under way. Time left: at the mean duration of "
@@ -89,7 +89,7 @@ def to_table(names: Sequence[str], store: Store) -> Table:
                 *(str(n) for n in (sweep.points, len(sweep.done), len(sweep.failed), len(sweep.pending))),
                 duration(sweep.seconds) if sweep.points > len(sweep.done) else "-",
             ]
-            for sweep in found
+            for sweep in statuses
         ],
         notes=notes,
     )

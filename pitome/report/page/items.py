@@ -10,17 +10,8 @@ from dataclasses import replace
 from pitome.errors import UsageError
 from pitome.paper.costs import gmacs_of
 from pitome.paper.experiments import OFFLINE, TRAINED, experiment_names
-from pitome.paper.verdicts import (
-    FLOPS,
-    NOT_RUN,
-    OUTSIDE,
-    VERDICTS,
-    WITHIN,
-    ItemVerdicts,
-    JudgedValue,
-    R,
-    judge,
-)
+from pitome.paper.labels import FLOPS, R
+from pitome.paper.verdicts import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, ItemVerdicts, JudgedValue, judge
 from pitome.records.groups import group
 from pitome.records.rows import rows
 from pitome.records.schema import Record
