@@ -72,7 +72,9 @@ class DataConfig:
     """root: a local folder; repository, revision: on the hub; sources: where it can be had; split, of
     texts: official, hash, or None for the one that the classifier was trained on; of questions about
     images, and of images of one's own: the part that is tested on. classes: of a set of one's own, their
-    names, by label; sources may then be left out. ocr: the OCR tokens of TextVQA stand in the prompt."""
+    names, by label; sources may then be left out. max_pixels: larger images are refused, None: more than
+    50 million; exif: whether images are turned upright as their EXIF orientation says. ocr: the OCR tokens
+    of TextVQA stand in the prompt."""
 
     name: str = MISSING
     task: str = MISSING
@@ -82,6 +84,8 @@ class DataConfig:
     sources: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     split: str | None = None
+    max_pixels: int | None = None
+    exif: bool = True
     ocr: bool = False
 
 

@@ -30,6 +30,7 @@ from pitome.runs import control
 from pitome.runs.environment import describe_environment, resolve_device
 from pitome.runs.token_pictures import of_run
 from pitome.runs.validate import import_modules, validate
+from pitome.sources.images import ImageRules
 from pitome.tasks.base import Layers, Task, patch_model, task_class
 from pitome.tasks.loggers import close_logger, open_logger
 from pitome.tasks.training import key_of, write_card
@@ -253,6 +254,7 @@ class Job:
 
     def _identity(self) -> dict[str, Any]:
         config = self.tested
+        images = ImageRules.of(vars(config.data)).settings()
         part = {"weights_key": config.weights_key} if config.weights_key is not None else {}
         return build_identity(
             task=config.task.name,
@@ -268,7 +270,7 @@ class Job:
             precision=config.precision,
             seed=config.seed,
             measure=config.measure,
-            settings=self.settings | own_model(config.model) | part,
+            settings=self.settings | images | own_model(config.model) | part,
         )
 
     def _record(self, status: str) -> Record:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pitome.errors import DataError
+from pitome.errors import DataError, Unreadable
 from pitome.sources.debian import fetch_package
 from pitome.sources.folders import cache_folder, check_source
 from pitome.sources.hub import fetch_folder
 from pitome.sources.idx import find_idx, read_idx
+from pitome.sources.images import DEFAULT, ImageRules, decode
 
 CLASSES = 10
 SIZE = 28
@@ -65,10 +65,10 @@ def locate(source: str, root: str | None, split: str, repository: str, revision:
     return Place("package", fetch_package(PACKAGE, INSIDE, cached, otherwise=f"go online, or {_ELSE}"))
 
 
-def read_split(place: Place, split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_split(place: Place, split: str, rules: ImageRules = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, 28, 28] and labels [N] of `train` or `test`, as uint8. Raises DataError."""
     if place.source == "hub":
-        images, labels = _read_parquet(place.folder, split)
+        images, labels = _read_parquet(place.folder, split, rules)
     else:
         part = _PARTS[split]
         images = read_idx(find_idx(place.folder, f"{part}-images-idx3-ubyte"), dims=3)
@@ -86,19 +86,20 @@ def read_split(place: Place, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _read_parquet(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_parquet(folder: Path, split: str, rules: ImageRules) -> tuple[np.ndarray, np.ndarray]:
     """The hub's form: a column `image` of PNG bytes and a column `label`."""
     import pyarrow
     import pyarrow.parquet
-    from PIL import Image
 
-    images, labels = [], []
+    images: list[np.ndarray] = []
+    labels: list[int] = []
     for file in sorted(folder.rglob(f"*{split}-*.parquet")):
         try:
             table = pyarrow.parquet.read_table(file, columns=["image", "label"])
-            images += [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["image"].to_pylist()]
+            for number, row in enumerate(table["image"].to_pylist()):
+                images.append(np.asarray(decode(row["bytes"], f"row {number}", rules).image.convert("L")))
             labels += table["label"].to_pylist()
-        except (OSError, KeyError, TypeError, pyarrow.ArrowException) as problem:
+        except (OSError, KeyError, TypeError, Unreadable, pyarrow.ArrowException) as problem:
             raise DataError(
                 f"{file} cannot be read ({problem}); delete it to fetch it again, or {_ELSE}"
             ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -11,18 +10,18 @@ from pathlib import Path
 from PIL import Image
 
 from pitome.errors import DataError, Unreadable
-from pitome.sources.image_files import _reason
-from pitome.sources.images import read_image
+from pitome.sources.images import DEFAULT, ImageRules, decode
 
 
 class ParquetImages:
     """A column `image` (struct with `bytes`) of parquet files; images are read when asked for, and the
     group of rows that was read last is kept."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], rules: ImageRules = DEFAULT) -> None:
         """Raises DataError for files that cannot be read or have no such column."""
         import pyarrow.parquet
 
+        self._rules = rules
         self._groups: list[tuple[Path, int]] = []
         sizes = []
         for file in files:
@@ -50,10 +49,7 @@ class ParquetImages:
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not content:
             raise Unreadable(f"{name}: no image")
-        try:
-            return read_image(name, file=io.BytesIO(content)).image
-        except DataError as problem:
-            raise Unreadable(_reason(problem)) from None
+        return decode(content, name, self._rules).image
 
 
 def parquet(path: Path, read):  # type: ignore[no-untyped-def]

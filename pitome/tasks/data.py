@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,8 @@ class DataInfo:
     source: hub, local or package (what was taken, not what was asked for); revision: a commit or
     checksum of the data; classes: number of labels; n_selected: samples asked for; limit,
     selection: how many and how they were chosen; skipped: (sample id, reason) of those that could
-    not be read, filled while the samples are read; n_truncated: texts longer than the model reads,
+    not be read, filled while the samples are read; left_out: (name, reason) of files that are no samples;
+    n_truncated: texts longer than the model reads,
     None for data that is no text.
     """
 
@@ -29,19 +31,21 @@ class DataInfo:
     limit: int | None = None
     selection: str = "all"
     skipped: dict[int, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
     n_truncated: int | None = None
 
     @property
     def n_skipped(self) -> int:
-        return len(self.skipped)
+        return len(self.skipped) + len(self.left_out)
 
     @property
     def n_samples(self) -> int:
         """Samples that can be evaluated; final once all have been read."""
-        return self.n_selected - self.n_skipped
+        return self.n_selected - len(self.skipped)
 
     def record(self, most: int = 20) -> dict[str, Any]:
-        """The entries of a record; names at most `most` of the skipped samples."""
+        """The entries of a record; names at most `most` of the skipped samples and files."""
+        skipped = [*sorted(self.skipped.items()), *self.left_out.items()][:most]
         cut = {} if self.n_truncated is None else {"n_truncated": self.n_truncated}
         return cut | {
             "name": self.name,
@@ -52,7 +56,7 @@ class DataInfo:
             "selection": self.selection,
             "n_samples": self.n_samples,
             "n_skipped": self.n_skipped,
-            "skipped": [{"id": str(id), "reason": why} for id, why in sorted(self.skipped.items())[:most]],
+            "skipped": [{"id": str(id), "reason": why} for id, why in skipped],
         }
 
 

@@ -3,101 +3,134 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pitome.errors import DataError
-from pitome.sources.images import read_image
-
-RAMP = np.linspace(0, 255, 48).round().astype(np.uint8).reshape(6, 8)
-
-
-def grey(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("L")).astype(int)
-
-
-def save(folder: Path, name: str, image: Image.Image, **how: object) -> Path:
-    image.save(folder / name, **how)
-    return folder / name
-
-
-def test_a_plain_file_is_rgb_and_needs_no_note(tmp_path: Path) -> None:
-    picture = read_image(save(tmp_path, "a.png", Image.fromarray(RAMP)))
-    assert (picture.image.mode, picture.name, picture.notes) == ("RGB", "a.png", ())
-    assert (np.asarray(picture.image) == RAMP[..., None]).all()
+from pitome.errors import DataError, Unreadable, UsageError
+from pitome.sources import images
+from pitome.sources.image_files import ImageFiles
+from pitome.sources.images import (
+    DEFAULT,
+    ImageRules,
+    _formats,
+    decode,
+    is_image,
+    read_file,
+    read_image,
+    suffixes,
+)
+from pitome.sources.parquet import ParquetImages
+from pitome.tasks.classification.files import Folder, own_set
+from tests.sources.image_kinds import KINDS, RAMP, grey, oriented, save
 
 
-def test_cmyk_is_converted_and_said(tmp_path: Path) -> None:
-    red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
-    picture = read_image(save(tmp_path, "a.jpg", red, quality=100))
-    assert picture.notes == ("converted from CMYK",)
-    r, g, b = np.asarray(picture.image)[4, 4]
-    assert r > 240 and g < 15 and b < 15
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_image_is_the_same_wherever_it_is_read(kind: str, tmp_path: Path) -> None:
+    make, expected, notes, tolerance = KINDS[kind]
+    picture = decode(make(), kind)
+    assert (picture.image.mode, picture.name, picture.notes) == ("RGB", kind, notes)
+    values = np.asarray(picture.image).astype(int)
+    assert np.abs(values - expected[..., None].astype(int)).max() <= tolerance
+
+    (tmp_path / "test" / "cat").mkdir(parents=True)
+    path = tmp_path / "test" / "cat" / kind
+    path.write_bytes(make())
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(path, f"packed/{kind}")
+    rows = pyarrow.Table.from_pylist([{"image": {"bytes": make(), "path": kind}}])
+    pyarrow.parquet.write_table(rows, tmp_path / "rows.parquet")
+    everywhere = {
+        "classification": Folder(own_set("x", ["cat"]), tmp_path, "test")[0][0],
+        "retrieval, questions": ImageFiles(tmp_path, {f"cat/{kind}"}).read(f"cat/{kind}"),
+        "zip files": ImageFiles(tmp_path, {f"packed/{kind}"}).read(f"packed/{kind}"),
+        "parquet files": ParquetImages([tmp_path / "rows.parquet"]).read(0, kind),
+        "pictures": read_image(path).image,
+    }
+    for where, image in everywhere.items():
+        assert np.array_equal(np.asarray(image), values), where
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 65535), (1000, 33000)])
-def test_16_bits_keep_their_greys(low: int, high: int, tmp_path: Path) -> None:
-    values = np.linspace(low, high, 48).round().astype(np.uint16).reshape(6, 8)
-    picture = read_image(save(tmp_path, "a.png", Image.fromarray(values)))
-    assert picture.notes == ("scaled from 16 to 8 bits",)
-    assert np.abs(grey(picture.image) - values / 257).max() <= 0.5  # neither clipped nor stretched
+def test_all_that_pillow_decodes_itself_is_read() -> None:
+    """Whatever it can also write, in one of the modes of the format."""
+    read = 0
+    for form in _formats():
+        for mode in ("RGB", "L", "P", "1") if form in Image.SAVE else ():
+            buffer = io.BytesIO()
+            try:
+                Image.fromarray(RAMP).convert(mode).resize((64, 64)).save(buffer, form)
+            except (OSError, ValueError):
+                continue
+            assert abs(np.asarray(decode(buffer.getvalue(), form).image).mean() - 127.5) < 3, form
+            read += 1
+            break
+    assert read > 15 and not {"EPS", "WMF"} & {*_formats()}, "other programs would be started for those"
+    assert {".avif", ".jfif", ".jpe", ".ppm", ".jp2", ".tga", ".mpo", ".webp"} <= suffixes()
 
 
-def test_wider_values_are_scaled_by_their_extremes(tmp_path: Path) -> None:
-    values = np.linspace(-2, 3, 48, dtype=np.float32).reshape(6, 8)
-    picture = read_image(save(tmp_path, "a.tif", Image.fromarray(values)))
-    assert picture.notes == ("scaled from -2..3 to 8 bits",)
-    assert np.abs(grey(picture.image) - RAMP).max() <= 1
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation(orientation: int) -> None:
+    stored = np.asarray(decode(oriented("PNG", orientation), "a").image)
+    with Image.open(io.BytesIO(oriented("PNG", orientation))) as image:
+        assert np.array_equal(stored, np.asarray(ImageOps.exif_transpose(image)))
+    raw = decode(oriented("PNG", orientation), "a", ImageRules(exif=False))
+    assert raw.notes == () and np.array_equal(np.asarray(raw.image)[..., 0], RAMP)
 
 
-def test_transparency_of_a_palette_is_white(tmp_path: Path) -> None:
-    image = Image.new("P", (4, 4), 0)
-    image.putpalette([0, 0, 0, 255, 0, 0])
-    image.putpixel((1, 1), 1)
-    picture = read_image(save(tmp_path, "a.png", image, transparency=0))
-    assert picture.notes == ("transparency over white",)
-    assert picture.image.getpixel((0, 0)) == (255, 255, 255)
-    assert picture.image.getpixel((1, 1)) == (255, 0, 0)
+def test_the_middle_of_16_bits_stays_the_middle(tmp_path: Path) -> None:
+    """Neither clipped nor stretched."""
+    values = np.linspace(1000, 33000, 256).round().astype(np.uint16)
+    image = np.asarray(decode(grey(values.reshape(16, 16), "PNG"), "a").image)[..., 0]
+    assert np.abs(image.ravel() - values / 257).max() <= 0.5
 
 
-def test_an_opaque_alpha_channel_needs_no_note(tmp_path: Path) -> None:
-    picture = read_image(save(tmp_path, "a.png", Image.new("RGBA", (4, 4), (9, 8, 7, 255))))
-    assert picture.notes == () and picture.image.getpixel((0, 0)) == (9, 8, 7)
-
-
-def test_exif_turns_the_image_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying on its left side
-    picture = read_image(save(tmp_path, "a.png", Image.fromarray(RAMP), exif=exif))
-    assert picture.notes == ("turned upright by EXIF",)
-    assert (grey(picture.image) == np.rot90(RAMP, -1)).all()
-
-
-def test_the_first_frame_of_several(tmp_path: Path) -> None:
-    frames = [Image.new("L", (4, 4), value) for value in (0, 255)]
-    picture = read_image(save(tmp_path, "a.gif", frames[0], save_all=True, append_images=frames[1:]))
-    assert picture.notes == ("first frame",) and grey(picture.image).max() == 0
-
-
-def test_one_pixel_is_an_image(tmp_path: Path) -> None:
-    picture = read_image(save(tmp_path, "a.png", Image.new("L", (1, 1), 77)))
+def test_one_pixel_is_an_image() -> None:
+    picture = decode(save(Image.new("L", (1, 1), 77), "PNG"), "a.png")
     assert picture.image.size == (1, 1) and picture.image.getpixel((0, 0)) == (77, 77, 77)
 
 
 def test_the_limit_can_be_set(tmp_path: Path) -> None:
-    path = save(tmp_path, "a.png", Image.fromarray(RAMP))  # 48 pixels
+    (tmp_path / "a.png").write_bytes(grey(RAMP, "PNG"))
     before = Image.MAX_IMAGE_PIXELS
-    assert read_image(path, max_pixels=48).image.size == (8, 6)
-    for limit in (47, 10):  # Pillow warns above its limit and raises above twice its limit
+    assert read_image(tmp_path / "a.png", max_pixels=256).image.size == (16, 16)
+    for limit in (255, 50):  # Pillow warns above its limit and raises above twice its limit
         with pytest.raises(DataError, match=f"more than max_pixels={limit} pixels"):
-            read_image(path, max_pixels=limit)
+            read_image(tmp_path / "a.png", max_pixels=limit)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_rules_come_from_the_configuration_and_are_recorded_where_they_differ() -> None:
+    assert ImageRules.of({"exif": True, "max_pixels": None}) == ImageRules.of({}) == DEFAULT
+    assert DEFAULT.settings() == {} and DEFAULT.max_pixels == 50_000_000
+    rules = ImageRules.of({"exif": False, "max_pixels": 9})
+    assert rules.settings() == {"images": {"exif": False, "max_pixels": 9}}
+    with pytest.raises(UsageError, match=r"data\.max_pixels=0 is not a whole number >= 1"):
+        ImageRules.of({"max_pixels": 0})
+
+
+def test_what_is_no_image_by_suffix_is_looked_into(tmp_path: Path) -> None:
+    cases = {
+        "a.PNG": (b"damaged", True),
+        "b.heic": (b"\0\0\0\x18ftypheic", False),
+        "c.txt": (b"text", False),
+        "d.txt": (grey(RAMP, "PNG"), True),
+        "e": (b"", False),
+        "f.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", False),
+    }
+    for name, (content, expected) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        assert is_image(tmp_path / name) == expected, name
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_image(tmp_path / "pipe") and not is_image(tmp_path)
 
 
 def bomb(folder: Path) -> Path:
@@ -122,19 +155,18 @@ def empty(folder: Path) -> Path:
     return folder / "a.jpg"
 
 
-def truncated(folder: Path) -> Path:
-    content = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(content, "JPEG")
-    (folder / "a.jpg").write_bytes(content.getvalue()[:600])
-    return folder / "a.jpg"
+def pipe(folder: Path) -> Path:
+    """To open it would wait for its other end."""
+    os.mkfifo(folder / "a.png")
+    return folder / "a.png"
 
 
-def not_finite(folder: Path) -> Path:
-    return save(folder, "a.tif", Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32)))
+def written(name: str, content: Callable[[], bytes]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(content())
+        return folder / name
 
-
-def narrow(folder: Path) -> Path:
-    return save(folder, "a.png", Image.new("L", (1, 500)))
+    return make
 
 
 def postscript(folder: Path) -> Path:
@@ -143,25 +175,60 @@ def postscript(folder: Path) -> Path:
     return folder / "a.eps"
 
 
-BAD: dict[Callable[[Path], Path], str] = {
-    text: "no image that can be read",
-    empty: "no image that can be read",
-    truncated: "damaged",
-    bomb: "max_pixels=50000000",
-    not_finite: "not finite",
-    narrow: "too long and narrow",
-    postscript: "no image that can be read",
-    (lambda folder: folder): "is a folder",
-    (lambda folder: folder / "none.png"): "no such file",
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+
+
+BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "text": (text, "no image that can be read"),
+    "empty": (empty, "no image that can be read"),
+    "postscript": (postscript, "no image that can be read"),
+    "bomb": (bomb, "more than max_pixels=50000000 pixels"),
+    "cut jpeg": (written("a.jpg", lambda: grey(noise(), "JPEG")[:600]), "damaged"),
+    "cut png": (written("a.png", lambda: grey(noise(), "PNG")[:600]), "damaged"),
+    "cut gif": (written("a.gif", lambda: grey(noise(), "GIF")[:1500]), "damaged"),
+    "cut tiff": (written("a.tif", lambda: grey(noise(), "TIFF")[:600]), "damaged"),
+    "cut webp": (written("a.webp", lambda: grey(noise(), "WEBP", "RGB")[:200]), "damaged"),
+    "not finite": (written("a.tif", lambda: grey(np.full((4, 4), np.nan, np.float32), "TIFF")), "not finite"),
+    "narrow": (written("a.png", lambda: grey(np.zeros((500, 1), np.uint8), "PNG")), "too long and narrow"),
+    "folder": (lambda folder: folder, "a folder, not a file"),
+    "pipe": (pipe, "a device or pipe, not a file"),
+    "device": (lambda folder: Path("/dev/zero"), "a device or pipe, not a file"),
+    "missing": (lambda folder: folder / "none.png", "no such file"),
+    "inside a file": (lambda folder: text(folder) / "b.png", "no such file"),
 }
 
 
-@pytest.mark.parametrize(
-    "make",
-    BAD,
-    ids=["text", "empty", "truncated", "bomb", "not_finite", "narrow", "postscript", "folder", "missing"],
-)
-def test_what_is_no_image_is_refused_in_one_line(make: Callable[[Path], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_image_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
+    make, says = BAD[case]
+    path = make(tmp_path)
     with pytest.raises(DataError) as caught:
-        read_image(make(tmp_path))
-    assert BAD[make] in str(caught.value) and "\n" not in str(caught.value)
+        read_image(path)
+    assert str(caught.value).startswith(f"image={path}: ") and says in str(caught.value)
+    with pytest.raises(Unreadable) as caught_too:
+        read_file(path.parent, path.name)
+    assert str(caught_too.value).startswith(f"{path.name}: ") and says in str(caught_too.value)
+    assert "\n" not in f"{caught.value}{caught_too.value}"
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(grey(RAMP, "PNG"))
+    monkeypatch.setattr(images, "MAX_BYTES", 50)
+    with pytest.raises(Unreadable, match=r"a\.png: the file is larger than"):
+        read_file(tmp_path, "a.png")
+
+
+def test_bytes_that_no_decoder_expects_are_one_reason() -> None:
+    """Damaged at random places: read, or Unreadable and nothing else."""
+    random, refused = np.random.default_rng(0), 0
+    for kind, (make, *_) in KINDS.items():
+        content = bytearray(make())
+        for place in random.integers(8, len(content), 6):
+            content[place] = random.integers(256)
+        try:
+            decode(bytes(content), kind)
+        except Unreadable as problem:
+            assert "\n" not in str(problem) and str(problem).startswith(f"{kind}: ")
+            refused += 1
+    assert refused > 5

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pitome.errors import UsageError, nearest
+from pitome.sources.images import ImageRules
 from pitome.tasks.data import Preprocess
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def build(
     workers: int | None = None,
     bank: int | None = None,
 ) -> FashionMNIST | ImageFiles:
-    """The data module of `config` (name, root, repository, revision; classes and split of a set of one's
-    own); nothing is read or fetched yet.
+    """The data module of `config` (name, root, repository, revision, max_pixels, exif; classes and split of
+    a set of one's own); nothing is read or fetched yet.
 
     workers: processes that load batches; None leaves it to the data set. bank: training images that
     the nearest neighbours are looked for in, all if None.
@@ -56,4 +57,5 @@ def build(
         repository=config["repository"],
         revision=config["revision"],
         bank=bank,
+        rules=ImageRules.of(config),
     )

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from pitome.sources.fashion_mnist import CLASSES, SIZE, VALIDATION, Place, checksum, locate, read_split
+from pitome.sources.images import DEFAULT, ImageRules
 from pitome.tasks.data import DataInfo, Preprocess
 from pitome.tasks.loading import Batch, identity
 from pitome.tasks.selection import STRATIFIED, stratified_selection
@@ -95,9 +96,10 @@ class FashionMNIST(lightning.LightningDataModule):
         repository: str = "zalando-datasets/fashion_mnist",
         revision: str = "main",
         bank: int | None = None,
+        rules: ImageRules = DEFAULT,
     ) -> None:
         super().__init__()
-        self.bank = bank
+        self.bank, self.rules = bank, rules
         self.root, self.source, self.repository, self.revision = root, source, repository, revision
         self.preprocess, self.batch_size, self.limit, self.workers = (
             preprocess,
@@ -108,7 +110,7 @@ class FashionMNIST(lightning.LightningDataModule):
 
     def _read(self, split: str) -> tuple[Place, np.ndarray, np.ndarray]:
         place = locate(self.source, self.root, split, self.repository, self.revision)
-        return place, *read_split(place, split)
+        return place, *read_split(place, split, self.rules)
 
     @cached_property
     def _test(self) -> tuple[Place, np.ndarray, np.ndarray]:

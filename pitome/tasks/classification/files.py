@@ -5,19 +5,16 @@ Imports no torch, so that a folder can be looked at before a run starts.
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pitome.errors import DataError, Unreadable
-from pitome.sources.folders import fingerprint
-
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+from pitome.sources.folders import entries, fingerprint, walk
+from pitome.sources.images import DEFAULT, ImageRules, decode, is_image, read_file
 
 
 @dataclass(frozen=True)
@@ -51,62 +48,61 @@ def own_set(name: str, classes: Sequence[str], split: str | None = None) -> Imag
     )
 
 
-def decode(encoded: Path | bytes, mode: str = "RGB") -> Image.Image:
-    """Read an image whole, as `mode`: RGB or, grey, L. Raises Unreadable when it is missing, truncated
-    or no image."""
-    try:
-        with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded)) as image:
-            return image.convert(mode)
-    except UnidentifiedImageError:
-        raise Unreadable("not an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
-        raise Unreadable(reason.splitlines()[0]) from None
-
-
 class Folder:
-    """Samples of a folder of class folders, sorted by class and name.
+    """Samples of a folder of class folders, sorted by class and name; in a class folder images may lie in
+    folders.
 
     The name of a class folder decides the label, so a folder with some of the classes works. Without
-    a folder of the split, `root` itself is what is tested on. What begins with a dot is no sample. Raises
-    DataError for folders of other names, and when there are no images, in all or in one class folder.
+    a folder of the split, `root` itself is what is tested on. Raises DataError for folders of other names,
+    and when there are no images, in all or in one class folder.
+
+    files, labels: of the samples; left_out: name -> reason of the files that are no samples.
     """
 
-    def __init__(self, kind: ImageSet, root: Path, split: str, mode: str = "RGB") -> None:
-        self.mode, known, names = mode, kind.labels, kind.splits[split]
+    def __init__(
+        self, kind: ImageSet, root: Path, split: str, mode: str = "RGB", rules: ImageRules = DEFAULT
+    ) -> None:
+        self.mode, self.rules, known, names = mode, rules, kind.labels, kind.splits[split]
         found = next((root / name for name in names if (root / name).is_dir()), None)
         wanted = f"{'|'.join(names)}/{kind.example}"
         if found is None and split == "train":
             raise DataError(f"{root} holds no training images; expected {wanted} in data.root")
         self.base = found or root
-        classes = [name for name in _names(self.base) if (self.base / name).is_dir()]
+        inside = [entry.name for entry in entries(self.base)]
+        classes = [name for name in inside if (self.base / name).is_dir()]
         strange = [name for name in classes if name not in known]
         if strange:
             raise DataError(
                 f"{self.base}/{strange[0]} is not named after {kind.named}"
                 f"{f' ({len(strange) - 1} more)' if len(strange) > 1 else ''}; expected {wanted} in data.root"
             )
-        files = {name: _images(self.base / name) for name in classes}
-        if not any(files.values()):
+        files = {name: [f"{name}/{file}" for file in walk(self.base / name)] for name in classes}
+        images = {name: list(filter(self._is_image, files[name])) for name in classes}
+        if not any(images.values()):
             raise DataError(
                 f"{self.base} holds no images and no parquet files; expected {wanted} in data.root"
             )
-        if empty := [name for name in classes if not files[name]]:
+        if empty := [name for name in classes if not images[name]]:
             raise DataError(
-                f"{self.base / empty[0]} holds no images ({', '.join(sorted(SUFFIXES))}); add some, or "
-                "remove the folder"
+                f"{self.base / empty[0]} holds no images that can be read (PNG, JPEG, WebP, AVIF, TIFF and "
+                "others, no HEIC); add some, or remove the folder"
             )
-        self.files = [f"{name}/{image}" for name in classes for image in files[name]]
-        self.labels = [known[name] for name in classes for _ in files[name]]
+        self.files = [file for name in classes for file in images[name]]
+        self.labels = [known[name] for name in classes for _ in images[name]]
+        others = {file for of_class in files.values() for file in of_class} - set(self.files)
+        stray = [name for name in inside if name not in classes and self._is_image(name)]
+        self.left_out = dict.fromkeys(sorted(others), "no image that can be read")
+        self.left_out |= dict.fromkeys(stray, "in no class folder")
+
+    def _is_image(self, name: str) -> bool:
+        return is_image(self.base / name)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        try:
-            return decode(self.base / self.files[index], self.mode), self.labels[index]
-        except Unreadable as problem:
-            raise Unreadable(f"{self.files[index]}: {problem}") from None
+        image = read_file(self.base, self.files[index], self.rules)
+        return image.convert(self.mode), self.labels[index]
 
     def revision(self) -> str:
         """Of the files and their labels; see `fingerprint`."""
@@ -114,21 +110,9 @@ class Folder:
         return fingerprint((f"{label} {name}", self.base / name) for name, label in pairs)
 
 
-def _images(folder: Path) -> list[str]:
-    return [name for name in _names(folder) if Path(name).suffix.lower() in SUFFIXES]
-
-
-def _names(folder: Path) -> list[str]:
-    """What is in a folder, sorted, without what begins with a dot. Raises DataError."""
-    try:
-        return sorted(name for name in os.listdir(folder) if name[0] != ".")
-    except OSError as problem:
-        raise DataError(f"{folder} cannot be read ({problem.strerror}); make it a readable folder") from None
-
-
 def parquet_files(root: Path) -> list[Path]:
     """Parquet files in `root` and its folders, sorted; not deeper, where a million images may lie."""
-    return sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet")])
+    return [root / name for name in walk(root, depth=2) if name.endswith(".parquet")]
 
 
 def files_of_split(kind: ImageSet, root: Path, split: str) -> list[Path]:
@@ -160,8 +144,12 @@ class Parquet:
     Raises DataError for no files (see `files_of_split`), damaged files and other columns.
     """
 
-    def __init__(self, kind: ImageSet, root: Path, split: str, mode: str = "RGB") -> None:
-        self.mode, self.known = mode, kind.labels
+    left_out: Mapping[str, str] = {}
+
+    def __init__(
+        self, kind: ImageSet, root: Path, split: str, mode: str = "RGB", rules: ImageRules = DEFAULT
+    ) -> None:
+        self.mode, self.rules, self.known = mode, rules, kind.labels
         self.paths = files_of_split(kind, root, split)
         import datasets
 
@@ -203,7 +191,8 @@ class Parquet:
         label = self._label(row["label"])
         if label is None:
             raise Unreadable(f"label {row['label']} is not one of {len(self.known)}")
-        return decode(row["image"]["bytes"], self.mode), label
+        image = decode(row["image"]["bytes"], row["image"].get("path") or "image", self.rules).image
+        return image.convert(self.mode), label
 
     def revision(self) -> str:
         """Of the files and the number of classes; see `fingerprint`."""

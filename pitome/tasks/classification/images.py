@@ -1,7 +1,7 @@
 """Classified images in files: folders of encoded images or parquet files, every image kept.
 
-Grey, CMYK and palette images are converted to RGB, all to grey for a model with one channel. Images
-that cannot be decoded are skipped and named.
+Images are read as docs/data.md says, and converted to grey for a model with one channel. Those that
+cannot be decoded are skipped and named.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from pitome.errors import DataError
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
+from pitome.sources.images import DEFAULT, ImageRules
 from pitome.tasks.classification.files import Folder, ImageSet, Parquet, parquet_files
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
 from pitome.tasks.images import make_transform
@@ -64,7 +65,7 @@ class ImageFiles(lightning.LightningDataModule):
     because folders are sorted by class; sample indices are positions in file order. One in ten training
     images, 5,000 at most, is kept for validation, so that nothing is chosen on the tested split. bank:
     so many training images in `bank_dataloader`, all by default, those for validation among them.
-    Raises DataError, when first used.
+    rules: how images are read. Raises DataError, when first used.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class ImageFiles(lightning.LightningDataModule):
         repository: str = "",
         revision: str = "main",
         bank: int | None = None,
+        rules: ImageRules = DEFAULT,
     ) -> None:
         super().__init__()
-        self.kind, self.bank = kind, bank
+        self.kind, self.bank, self.rules = kind, bank, rules
         self.root, self.source, self.repository, self.revision = root, source, repository, revision
         self.preprocess, self.batch_size, self.limit = preprocess, batch_size, limit
         self.workers = default_workers() if workers is None else workers
@@ -91,13 +93,15 @@ class ImageFiles(lightning.LightningDataModule):
         """The files of a split, where they were taken from, and their revision."""
         root = check_source(self.source, self.root)
         if root is not None:
-            files = (Parquet if parquet_files(root) else Folder)(self.kind, root, split, self._mode)
+            files = (Parquet if parquet_files(root) else Folder)(
+                self.kind, root, split, self._mode, self.rules
+            )
             return files, "local", files.revision()
         pattern = self.kind.pattern.format(self.kind.splits[split][-1])
         folder = fetch_folder(
             self.repository, pattern, kind="dataset", revision=self.revision, error=DataError, otherwise=ELSE
         )
-        return Parquet(self.kind, folder, split, self._mode), "hub", folder.name
+        return Parquet(self.kind, folder, split, self._mode, self.rules), "hub", folder.name
 
     @property
     def _mode(self) -> str:
@@ -116,6 +120,7 @@ class ImageFiles(lightning.LightningDataModule):
             n_selected=len(ids),
             limit=len(ids) if limited else None,
             selection="the first of a permutation seeded with the name" if limited else "all",
+            left_out=files.left_out,
         )
         return files, ids, info
 

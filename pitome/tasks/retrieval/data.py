@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pitome.errors import DataError, Unreadable, UsageError, nearest
 from pitome.sources.cache import cached, digest
+from pitome.sources.images import DEFAULT, ImageRules
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
 from pitome.tasks.images import normalise, prepare
 from pitome.tasks.loading import Steps, identity
@@ -115,8 +116,8 @@ class RetrievalData(lightning.LightningDataModule):
 
     limit: so many test images, drawn by a permutation seeded with the name. Images that cannot be
     read, and those without a caption, are left out and named in `info`; captions of an image left
-    out go with it. seed: of training batches. Raises DataError, when first used, for data that is
-    missing or damaged, and where no image is left.
+    out go with it. seed: of training batches; rules: how images are read. Raises DataError, when first
+    used, for data that is missing or damaged, and where no image is left.
     """
 
     def __init__(
@@ -132,11 +133,13 @@ class RetrievalData(lightning.LightningDataModule):
         limit: int | None = None,
         seed: int = 0,
         workers: int = 0,
+        rules: ImageRules = DEFAULT,
     ) -> None:
         super().__init__()
         if name not in NAMES:
             raise UsageError(f"unknown data {name!r}; {nearest(name, NAMES)}")
         self.name: str = name
+        self.rules = rules
         self.preprocess, self.batch_size = preprocess, batch_size
         self.limit, self.seed, self.workers = limit, seed, workers
         self._resumed = 0
@@ -163,7 +166,7 @@ class RetrievalData(lightning.LightningDataModule):
     def _pairs(self, split: str) -> Pairs:
         if self.name == "scenes":
             return scenes_pairs(split, **self.place)
-        return file_pairs(self.name, split, **self.place)
+        return file_pairs(self.name, split, **self.place, rules=self.rules)
 
     def _split(self, split: str, limit: int | None) -> Split:
         pairs = self._pairs(split)
@@ -258,6 +261,7 @@ def build_retrieval(
         limit=limit,
         seed=seed,
         workers=workers,
+        rules=ImageRules.of(config),
     )
 
 
@@ -277,6 +281,7 @@ def prepared_images(
         "squash": preprocess.squash,
         "interpolation": preprocess.interpolation,
         "pillow": PIL.__version__,
+        **pairs.settings,
     }
 
     def fill(folder: Path) -> None:

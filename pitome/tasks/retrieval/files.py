@@ -13,7 +13,8 @@ from pitome.errors import DataError
 from pitome.sources.checksums import checksum
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
-from pitome.sources.image_files import ImageFiles
+from pitome.sources.image_files import ImageFiles, short_names
+from pitome.sources.images import DEFAULT, ImageRules
 from pitome.sources.json_files import damaged
 from pitome.tasks.retrieval.pairs import Pairs
 from pitome.tasks.retrieval.sets import SETS, CaptionSet
@@ -22,11 +23,18 @@ _OURS = {"validation": "val"}  # our name of a split -> Karpathy's, where they d
 _LONGEST = 1 << 30  # characters of one CSV field
 
 Rows = list[tuple[str, list[str]]]
-"""File name of an image (no folders), its captions in order."""
+"""Name of an image, perhaps with folders, its captions in order."""
 
 
 def file_pairs(
-    name: str, split: str, *, source: str, root: str | None, repository: str, revision: str
+    name: str,
+    split: str,
+    *,
+    source: str,
+    root: str | None,
+    repository: str,
+    revision: str,
+    rules: ImageRules = DEFAULT,
 ) -> Pairs:
     """The `test`, `validation` or `train` split of a set of photographs.
 
@@ -52,17 +60,18 @@ def file_pairs(
     rows = read_annotations(given, data, split)
     if not rows:
         raise DataError(f"the {split} split of {name} in {given} holds no image; {otherwise}")
-    images = ImageFiles(given)
-    names, captions = [row[0] for row in rows], [row[1] for row in rows]
+    paths, captions = [row[0] for row in rows], [row[1] for row in rows]
+    images, names = ImageFiles(given, set(paths), rules), [*map(short_names(paths).__getitem__, paths)]
     lines = [text for row, own in zip(names, captions, strict=True) for text in (row, *own)]
     hub = root is None
     return Pairs(
         source="hub" if hub else "local",
-        revision=given.name if hub else checksum([*lines, *(images.size(name) for name in names)]),
+        revision=given.name if hub else checksum([*lines, *map(images.size, paths)]),
         names=names,
         captions=captions,
-        read=lambda index: images.read(names[index]),
-        stamp="" if hub else checksum(images.stamp(name) for name in names),
+        read=lambda index: images.read(paths[index]),
+        stamp="" if hub else checksum(map(images.stamp, paths)),
+        settings=rules.settings(),
     )
 
 
@@ -88,7 +97,8 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
 
 
 def karpathy_rows(path: Path, splits: Iterable[str]) -> Rows:
-    """Karpathy's form: {"images": [{"filename", "split", "sentences": [{"raw"}]}]}."""
+    """Karpathy's form: {"images": [{"filename", "split", "sentences": [{"raw"}]}]}, of COCO with "filepath",
+    the folder of the file."""
     found = _json(path)
     entries = found.get("images") if isinstance(found, dict) else None
     if not isinstance(entries, list):
@@ -97,7 +107,8 @@ def karpathy_rows(path: Path, splits: Iterable[str]) -> Rows:
     for number, entry in enumerate(entries):
         try:
             if entry["split"] in splits:
-                rows.append(_row(path, number, entry["filename"], [s["raw"] for s in entry["sentences"]]))
+                name, own = _row(path, number, entry["filename"], [s["raw"] for s in entry["sentences"]])
+                rows.append((_inside(entry.get("filepath"), name), own))
         except (TypeError, KeyError) as problem:
             raise damaged(path, f"image {number} lacks {problem}, or has another form") from None
     return rows
@@ -136,7 +147,15 @@ def _row(path: Path, number: int, name: Any, captions: Any) -> tuple[str, list[s
         raise damaged(path, f"the image of entry {number} has no file name")
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise damaged(path, f"the captions of {name} are not texts")
-    return name.replace("\\", "/").rpartition("/")[2], captions
+    return name.replace("\\", "/"), captions
+
+
+def _inside(folder: object, name: str) -> str:
+    """The name with its folder, which may be the whole path already."""
+    if not isinstance(folder, str) or not folder:
+        return name
+    path = folder.replace("\\", "/").rstrip("/")
+    return path if f"/{path}".endswith(f"/{name}") else f"{path}/{name}"
 
 
 def _json(path: Path) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 
@@ -17,7 +18,8 @@ class Pairs:
 
     source: hub, local or package; revision: a commit or checksum; names [I]: what the images are
     called; captions [I]: of each, perhaps none; read: index -> image in mode RGB, raises
-    `pitome.tasks.loading.Unreadable`; stamp: changes whenever the pixels may have.
+    `pitome.tasks.loading.Unreadable`; stamp: changes whenever the pixels may have; settings: how
+    images are read, where that is not the default.
     """
 
     source: str
@@ -26,3 +28,4 @@ class Pairs:
     captions: list[list[str]]
     read: Callable[[int], Image.Image]
     stamp: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)

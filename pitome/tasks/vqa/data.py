@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pitome.errors import Unreadable
+from pitome.sources.images import ImageRules
 from pitome.tasks.data import DataInfo, permuted_selection
 from pitome.tasks.vqa.benchmarks import Benchmark, benchmark_of, check_options
 from pitome.tasks.vqa.easy_vqa import easy_vqa_questions
@@ -90,7 +91,8 @@ class VqaData:
 def build_vqa(
     config: Mapping[str, Any], *, source: str = "auto", limit: int | None = None, split: str | None = None
 ) -> VqaData:
-    """The questions of a file of conf/data (name, root, repository, revision, split, ocr), read now.
+    """The questions of a file of conf/data (name, root, repository, revision, split, ocr, max_pixels, exif),
+    read now.
 
     limit: so many questions, drawn by a permutation seeded with the name, of MME images with all their
     questions; split: instead of the configuration's. Raises UsageError for an unknown name or split and
@@ -98,9 +100,9 @@ def build_vqa(
     """
     name, ocr = config["name"], bool(config.get("ocr"))
     part = check_options(name, split or config["split"], ocr)
-    benchmark = benchmark_of(name)
+    benchmark, rules = benchmark_of(name), ImageRules.of(config)
     if name == "easy_vqa":
-        found = easy_vqa_questions(part, source=source, root=config["root"])
+        found = easy_vqa_questions(part, source=source, root=config["root"], rules=rules)
     else:
         found = file_questions(
             name,
@@ -110,6 +112,7 @@ def build_vqa(
             root=config["root"],
             repository=config["repository"],
             revision=config["revision"],
+            rules=rules,
         )
     rows = select(name, found.questions, limit, together=benchmark.pairs)
     limited = len(rows) < len(found.questions)

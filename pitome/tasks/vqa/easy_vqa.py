@@ -15,7 +15,7 @@ from typing import Any
 from pitome.errors import DataError
 from pitome.sources.checksums import checksum
 from pitome.sources.folders import cache_folder, check_source
-from pitome.sources.image_files import read_file
+from pitome.sources.images import DEFAULT, ImageRules, read_file
 from pitome.sources.json_files import damaged, read_json, text_of
 from pitome.sources.pypi import Archive, fetch_archive
 from pitome.tasks.vqa.questions import Question, Questions, make_question
@@ -31,7 +31,9 @@ _INSIDE = "easy_vqa/data/"
 _HELD_OUT = 10  # percent of the training images
 
 
-def easy_vqa_questions(split: str, *, source: str, root: str | None) -> Questions:
+def easy_vqa_questions(
+    split: str, *, source: str, root: str | None, rules: ImageRules = DEFAULT
+) -> Questions:
     """The `test`, `train` or `validation` questions, each with one answer.
 
     source: local (data.root with train/ and test/: questions.json and images/), package, or auto:
@@ -58,7 +60,7 @@ def easy_vqa_questions(split: str, *, source: str, root: str | None) -> Question
         source="local" if local else "package",
         revision=checksum([*lines, *sizes]),
         questions=questions,
-        read=lambda question: read_file(part, question.image),
+        read=lambda question: read_file(part, question.image, rules),
     )
 
 

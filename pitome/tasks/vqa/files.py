@@ -9,6 +9,7 @@ from pitome.errors import DataError
 from pitome.sources.checksums import checksum
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
+from pitome.sources.images import DEFAULT, ImageRules
 from pitome.tasks.vqa.benchmarks import benchmark_of
 from pitome.tasks.vqa.local import local_questions
 from pitome.tasks.vqa.parquet import SETS, parquet_questions
@@ -24,11 +25,13 @@ def file_questions(
     root: str | None,
     repository: str,
     revision: str,
+    rules: ImageRules = DEFAULT,
 ) -> Questions:
     """The questions of a split.
 
     source: local (data.root with the set's own annotation files and images, or laid out as the hub's
-    repository), hub, or auto: data.root if given, else the hub. ocr: with OCR tokens (TextVQA). Raises
+    repository), hub, or auto: data.root if given, else the hub. ocr: with OCR tokens (TextVQA). rules: how
+    images are read. Raises
     DataError, one line, for what is missing or damaged; images are looked at when read.
     """
     given = check_source(source, root)
@@ -41,7 +44,7 @@ def file_questions(
     scored = split not in benchmark_of(name).hidden
     patterns = SETS[name].patterns(split)
     if given is not None and not any(given.glob(patterns[0])):
-        questions, read, size = local_questions(name, split, given, ocr=ocr)
+        questions, read, size = local_questions(name, split, given, ocr=ocr, rules=rules)
         bytes_of = {question.image: size(question) for question in questions}
         return Questions("local", checksum([*_lines(questions), *bytes_of.values()]), questions, read)
     folder = given
@@ -51,7 +54,7 @@ def file_questions(
                 repository, pattern, kind="dataset", revision=revision, error=DataError, otherwise=otherwise
             )
     assert isinstance(folder, Path)
-    questions, read = parquet_questions(name, split, folder, scored=scored)
+    questions, read = parquet_questions(name, split, folder, scored=scored, rules=rules)
     if not questions:
         raise DataError(f"{patterns[0]} in {folder} holds no questions; {otherwise}")
     if not ocr:

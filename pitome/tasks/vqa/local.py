@@ -10,15 +10,15 @@ from typing import Any
 from PIL import Image
 
 from pitome.errors import DataError
-from pitome.sources.image_files import ImageFiles, read_file
+from pitome.sources.folders import ignored, walk
+from pitome.sources.image_files import ImageFiles
+from pitome.sources.images import DEFAULT, ImageRules, suffixes
 from pitome.sources.json_files import damaged, field_of, id_of, read_json, text_of, texts_of
 from pitome.tasks.vqa.benchmarks import COGNITION, PERCEPTION
 from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
 
 Local = tuple[list[Question], Callable[[Question], Image.Image], Callable[[Question], str]]
 """Questions; what reads the image of one; the size of its file in bytes, empty where there is none."""
-
-_IMAGES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Files:
         )
 
 
-def local_questions(name: str, split: str, folder: Path, *, ocr: bool) -> Local:
+def local_questions(name: str, split: str, folder: Path, *, ocr: bool, rules: ImageRules = DEFAULT) -> Local:
     """The questions of a split from the set's own annotation files in `folder`.
 
     ocr: with the OCR tokens of TextVQA. Raises DataError, one line, for files that are missing, are
@@ -50,13 +50,7 @@ def local_questions(name: str, split: str, folder: Path, *, ocr: bool) -> Local:
     if not questions:
         raise DataError(f"{folder} holds no questions of the split {split} of {name}; give another folder")
     check_ids(questions, str(folder))
-    if name in ("scienceqa", "mme"):  # the same file names in many folders
-        return (
-            questions,
-            lambda question: read_file(folder, question.image),
-            lambda question: _size(folder / question.image),
-        )
-    images = ImageFiles(folder)
+    images = ImageFiles(folder, {question.image for question in questions if question.image}, rules)
     return (
         questions,
         lambda question: images.read(question.image),
@@ -177,8 +171,9 @@ def _mme(files: Files) -> list[Question]:
         texts, images = folder / "questions_answers_YN", folder / "images"
         if not texts.is_dir():
             texts = images = folder
-        known = {path.stem: path for path in images.glob("*") if path.suffix.lower() in _IMAGES}
-        for path in sorted(texts.glob("*.txt")):
+        names = [] if not images.is_dir() else [Path(name) for name in walk(images, depth=1)]
+        known = {name.stem: images / name for name in names if name.suffix.lower() in suffixes()}
+        for path in sorted(path for path in texts.glob("*.txt") if not ignored(path.name)):
             image = known.get(path.stem)
             name = "" if image is None else image.relative_to(files.folder).as_posix()
             for number, (text, answer) in enumerate(_lines(path)):
@@ -233,7 +228,3 @@ def _lines(path: Path) -> list[tuple[str, str]]:
             raise damaged(path, f"line {number + 1} is not a question, a tab, and yes or no")
         pairs.append((text, answer.strip()))
     return pairs
-
-
-def _size(path: Path) -> str:
-    return str(path.stat().st_size) if path.is_file() else ""

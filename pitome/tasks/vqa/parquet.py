@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pitome.errors import DataError, Unreadable
+from pitome.sources.images import ImageRules
 from pitome.sources.json_files import field_of, id_of, text_of, texts_of
 from pitome.sources.parquet import ParquetImages, parquet
 from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
@@ -96,7 +97,7 @@ SETS = {
 
 
 def parquet_questions(
-    name: str, split: str, folder: Path, *, scored: bool
+    name: str, split: str, folder: Path, *, scored: bool, rules: ImageRules
 ) -> tuple[list[Question], Callable[[Question], Any]]:
     """The questions of a split in a folder laid out as the hub's repository, and what reads their images.
 
@@ -112,13 +113,13 @@ def parquet_questions(
     check_ids(questions, str(folder))
     if data.images is None:
         rows = {question.id: row for row, question in enumerate(questions)}
-        images = ParquetImages(files)
+        images = ParquetImages(files, rules)
         return questions, lambda question: images.read(rows[question.id], question.image)
     apart = sorted(folder.glob(patterns[1]))
     if not apart:
         raise DataError(f"{folder} holds no {patterns[1]} with the images; fetch them as well")
     by_name = {row["id"]: at for at, row in enumerate(row for file in apart for row in _rows(file, ("id",)))}
-    images = ParquetImages(apart)
+    images = ParquetImages(apart, rules)
 
     def read(question: Question) -> Any:
         if question.image not in by_name:

@@ -41,21 +41,71 @@ def test_what_changes_a_result_changes_the_revision(root: Path) -> None:
     assert Folder(KIND, root, "test").revision() == before
 
 
+SAMPLES = [
+    *(
+        f"rose/{number}.{suffix}"
+        for number, suffix in enumerate(
+            ["avif", "jfif", "jpe", "ppm", "jp2", "tga", "JPG", "PnG", "webp"], 10
+        )
+    ),
+    "rose/a b.png",
+    "rose/damaged.jpg",
+    "rose/no suffix",
+    "rose/other.suffix",
+    "rose/sub/folder/1.png",
+    "rose/\u00e4.png",
+    "tulip/1/1.png",
+]
+LEFT_OUT = ["rose/a.heic", "rose/a.svg", "tulip/sub/readme.md"]
+IGNORED = [
+    "rose/.hidden.png",
+    "rose/.ipynb_checkpoints/0-checkpoint.png",
+    "rose/Thumbs.db",
+    "rose/__MACOSX/0.png",
+    "rose/sub/._1.png",
+    "tulip/desktop.ini",
+    ".ipynb_checkpoints/a.png",
+    "__MACOSX/rose/0.png",
+]
+
+
 def test_what_is_a_sample(root: Path) -> None:
     Image.new("L", (4, 4)).save(root / "test" / "rose" / "2.TIF", "tiff")
     (root / "test" / "rose" / "._0.png").write_bytes(b"of another system")
     (root / "test" / "rose" / "notes.txt").touch()
     (root / "test" / ".cache").mkdir()
+    for name in (*SAMPLES, *LEFT_OUT, *IGNORED):
+        path = root / "test" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name in LEFT_OUT or name == "rose/damaged.jpg":
+            path.write_bytes(b"no image")
+        else:
+            Image.new("L", (4, 4), 77).save(path, "png")
+    os.mkfifo(root / "test" / "rose" / "pipe.png")
+    (root / "test" / "stray.png").write_bytes((root / "test" / "rose" / "0.png").read_bytes())
+    (root / "test" / "labels.csv").touch()
+    for name, target in (("tulip/loop", root), ("rose/back", root / "test" / "rose"), ("rose/me", "me")):
+        (root / "test" / name).symlink_to(target)
     files = Folder(KIND, root, "test")
-    assert files.files == ["rose/0.png", "rose/1.png", "rose/2.TIF", "tulip/0.png", "tulip/1.png"]
-    assert files[2][0].size == (4, 4)
+    of_setup = ["rose/0.png", "rose/1.png", "tulip/0.png", "tulip/1.png"]
+    expected = [*SAMPLES, *of_setup, "rose/2.TIF", "rose/pipe.png"]
+    assert files.files == sorted(expected, key=lambda name: name.split("/"))
+    assert files[files.files.index("rose/2.TIF")][0].size == (4, 4)
+    for name in SAMPLES:
+        if name != "rose/damaged.jpg":
+            image, label = files[files.files.index(name)]
+            assert image.getpixel((0, 0)) == (77,) * 3 and label == name.startswith("tulip")
+    with pytest.raises(Unreadable, match=r"rose/pipe\.png: a device or pipe"):
+        _ = files[files.files.index("rose/pipe.png")]
+    reasons = dict.fromkeys([*LEFT_OUT, "rose/me", "rose/notes.txt"], "no image that can be read")
+    assert files.left_out == reasons | {"stray.png": "in no class folder"}
 
 
 def test_a_link_to_nowhere_is_a_sample_that_cannot_be_read(root: Path) -> None:
     (root / "test" / "rose" / "9.png").symlink_to(root / "gone.png")
     files = Folder(KIND, root, "test")
     assert files.files[2] == "rose/9.png" and files.revision().startswith("sha256:")
-    with pytest.raises(Unreadable, match=r"rose/9\.png: No such file"):
+    with pytest.raises(Unreadable, match=r"rose/9\.png: no such file"):
         _ = files[2]
 
 
@@ -68,9 +118,10 @@ def test_a_closed_class_folder_is_told(root: Path) -> None:
 
 def test_an_empty_class_folder_is_told(root: Path) -> None:
     for path in (root / "test" / "tulip").iterdir():
-        path.rename(path.with_suffix(".heic"))
+        path.with_suffix(".heic").write_bytes(b"ftypheic")
+        path.unlink()
     with pytest.raises(
-        DataError, match=r"test/tulip holds no images \(.bmp, .*\); add some, or remove"
+        DataError, match=r"test/tulip holds no images that can be read \(PNG, .*\); add some, or remove"
     ) as told:
         check_files(KIND, root, train=False)
     assert "\n" not in str(told.value)

@@ -9,12 +9,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
-from pitome.errors import DataError, Unreadable
+from pitome.config import CONF
+from pitome.errors import DataError
 from pitome.sources import hub
 from pitome.tasks.classification.data import build
-from pitome.tasks.classification.files import decode
 from pitome.tasks.classification.imagenet import ImageNet, synsets
 from pitome.tasks.data import Preprocess, permuted_selection
 
@@ -25,7 +26,9 @@ MODES = ["RGB", "L", "CMYK", "RGBA", "P", "LA", "1", "I;16"]
 def picture(mode: str, seed: int = 0, size=(60, 45)) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    return image.convert("L").convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    return image.convert(mode)
 
 
 def encode(image: Image.Image) -> bytes:
@@ -132,14 +135,15 @@ def test_a_file_that_vanishes_is_skipped(folder, colour):
     loader = data.test_dataloader()
     (folder / "val" / "n01440764" / "3.JPEG").unlink()
     assert 1 not in read(loader)[2].tolist()
-    assert data.info.skipped == {1: "n01440764/3.JPEG: No such file or directory"}
+    assert data.info.skipped == {1: "n01440764/3.JPEG: no such file"}
 
 
 def test_nothing_readable_is_an_error(folder, colour):
     for path in folder.rglob("*.JPEG"):
         path.write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"none of the 8 images of imagenet can be read: 0: n01440764/0.JPEG: not an image"
+        DataError,
+        match=r"none of the 8 images of imagenet can be read: 0: n01440764/0.JPEG: no image that can be read",
     ):
         read(ImageNet(str(folder), colour, batch_size=4, workers=0).test_dataloader())
 
@@ -305,7 +309,34 @@ def test_what_does_not_fit(colour, grey):
         build(CONFIG, grey, batch_size=3)
 
 
-def test_decoding_bombs_are_skipped(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(Unreadable, match="exceeds limit"):
-        decode(encode(picture("RGB")))
+def test_a_limit_on_pixels(folder, colour):
+    Image.new("RGB", (100, 100)).save(folder / "val" / "n01440764" / "0.JPEG")
+    data = build(CONFIG | {"root": str(folder), "max_pixels": 9_999}, colour, batch_size=3, workers=0)
+    assert read(data.test_dataloader())[2].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert data.info.skipped == {0: "n01440764/0.JPEG: more than max_pixels=9999 pixels"}
+
+
+def test_16_bits_keep_their_greys(folder, colour):
+    """The same image in 16 and in 8 bits, not a white one."""
+    path = folder / "val" / "n01443537" / "7.JPEG"
+    with Image.open(path) as image:
+        assert image.mode == "I;16" and np.asarray(image).max() > 60_000
+    in_16_bits, _, ids = read(ImageNet(str(folder), colour, batch_size=8, workers=0).test_dataloader())
+    picture("L", 7).save(path, "PNG")
+    in_8_bits = read(ImageNet(str(folder), colour, batch_size=8, workers=0).test_dataloader())[0]
+    assert torch.equal(in_16_bits, in_8_bits) and ids[5] == 5 and in_8_bits[5].std() > 0.1
+
+
+def test_exif_is_left_alone_as_the_published_accuracies_have_it(folder, colour):
+    """And applied where `exif` says so, which is then another run."""
+    assert OmegaConf.load(CONF / "data" / "imagenet.yaml").exif is False
+    path, exif = folder / "val" / "n01440764" / "0.JPEG", Image.Exif()
+    exif[0x0112] = 3
+    half = Image.new("L", (64, 64))
+    half.paste(255, (0, 0, 64, 32))
+    half.save(path, exif=exif)
+    for upright, brighter in ((False, 0), (True, 1)):
+        config = CONFIG | {"root": str(folder), "exif": upright}
+        image = read(build(config, colour, batch_size=8, workers=0).test_dataloader())[0][0]
+        halves = [image[:, :16].mean(), image[:, 16:].mean()]
+        assert halves[brighter] > halves[1 - brighter]

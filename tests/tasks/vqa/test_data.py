@@ -239,7 +239,7 @@ def test_samples_that_cannot_be_asked_are_counted_named_and_scored_wrong(tmp_pat
     reasons = {entry["id"]: entry["reason"] for entry in info["skipped"]}
     assert reasons["1"] == "question 2: no image" and reasons["2"] == "question 3: empty question"
     assert reasons["3"] == "question 4: gone.jpg: no such file"
-    assert "cut.jpg is damaged" in reasons["4"] and "text.jpg is no image" in reasons["5"]
+    assert "cut.jpg: damaged" in reasons["4"] and "text.jpg: no image" in reasons["5"]
     assert not any(str(tmp_path) in reason or "\n" in reason for reason in reasons.values())
     assert [data.reason(question) for question in data.questions[:3]] == [None, "no image", "empty question"]
 
@@ -372,7 +372,10 @@ def test_damaged_parquet_files_and_images(tmp_path):
     table(path, [row | {"question_id": n, "image": image} for n, image in enumerate(images)])
     data = build("vqav2", tmp_path)
     assert [data.image(question) for question in data.questions] == [None] * 3
-    assert data.info.skipped[0] == "question 0: 1: no image" and "is no image" in data.info.skipped[2]
+    assert (
+        data.info.skipped[0] == "question 0: 1: no image"
+        and "1: no image that can be read" in data.info.skipped[2]
+    )
     write(path, b"no parquet")
     with pytest.raises(DataError, match=r"validation-0\.parquet cannot be read"):
         build("vqav2", tmp_path)
