@@ -18,6 +18,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pitome.errors import DataError, UsageError
+from pitome.sources.images import ImageRules
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import prepare
 from pitome.tasks.retrieval import files as retrieval_files
@@ -133,6 +134,62 @@ def test_blips_lists(folder: Path, make: Make) -> None:
     rows = [{"image": f"x/{n}.jpg", "caption": text} for n in (15, 16) for text in captions_of(n)]
     write(folder, rows, "flickr30k_train.json")
     assert next(iter(make().train_dataloader()))[2].sort().values.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("form", ["list", "list of single captions", "Karpathy"])
+def test_images_of_one_name_in_several_folders(form: str, folder: Path, make: Make) -> None:
+    """Each is an image of its own, with its own captions."""
+    for number, part in enumerate("abc"):
+        (folder / part).mkdir()
+        Image.new("RGB", (20, 20), (80 * number, 0, 0)).save(folder / part / "0001.png")
+    (folder / "dataset_flickr30k.json").unlink()
+    captions = {part: [f"scene {part} {n}" for n in range(5)] for part in "abc"}
+    if form == "Karpathy":
+        entries = [entry("0001.png", "test", captions[part]) | {"filepath": part} for part in "abc"]
+        write(folder, entries)
+    elif form == "list":
+        rows = [{"image": f"{part}/0001.png", "caption": captions[part]} for part in "abc"]
+        write(folder, rows, "flickr30k_test.json")
+    else:
+        rows = [
+            {"image": f"{part}/0001.png", "caption": captions[part][n]} for n in range(5) for part in "abc"
+        ]
+        write(folder, rows, "flickr30k_test.json")
+    test = make(preprocess=Preprocess(SIZE, 3)).test
+    assert test.images[:, 0].max(axis=(1, 2)).tolist() == [0, 80, 160]
+    assert test.captions == [text for part in "abc" for text in captions[part]]
+    (folder / "b" / "0001.png").unlink()
+    split = make().test
+    assert split.ids == [0, 2] and split.info.skipped[1].startswith("b/0001.png: no such file")
+
+
+def test_a_name_for_two_images_ends_the_run(folder: Path, make: Make) -> None:
+    (folder / "thumbnails").mkdir()
+    (folder / "thumbnails" / "3.jpg").write_bytes(bytes_of(picture(3, size=(8, 8))))
+    with pytest.raises(DataError, match=r"3\.jpg may be images/3\.jpg or thumbnails/3\.jpg"):
+        make().test.ids  # noqa: B018
+
+
+def test_a_revision_says_nothing_of_folders_where_file_names_are_enough(folder: Path, make: Make) -> None:
+    """So that records of before keep theirs."""
+    before = make().info.revision
+    entries = [entry(f"{n}.jpg", "test", captions_of(n)) | {"filepath": "images"} for n in range(12)]
+    write(folder, entries)
+    assert make().info.revision == before
+    (folder / "dataset_flickr30k.json").unlink()
+    rows = [{"image": f"x/{n}.jpg", "caption": captions_of(n)} for n in range(12)]
+    write(folder, rows, "flickr30k_test.json")
+    assert make().info.revision == before
+
+
+def test_the_rules_make_another_entry_of_the_cache(folder: Path, make: Make) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture(0).save(folder / "images" / "0.jpg", exif=exif)
+    upright, stored = make().test.images[0], make(rules=ImageRules(exif=False)).test.images[0]
+    assert (
+        not np.array_equal(upright, stored) and np.abs(upright.astype(int) - stored[:, ::-1, ::-1]).max() < 3
+    )
 
 
 def test_a_folder_inside_and_a_zip(folder: Path, make: Make) -> None:
