@@ -100,7 +100,7 @@ def file_bytes(path: Path, name: str | None = None) -> bytes:
     name = path.name if name is None else name
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its other end
-            raise Unreadable(f"{name}: {'a folder' if path.is_dir() else 'a device or pipe'}, not a file")
+            raise Unreadable(f"{name}: is a {'folder' if path.is_dir() else 'device or pipe'}")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:

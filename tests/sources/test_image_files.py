@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_named_without_its_folder(tmp_path: Path) -> None
     content = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(content.replace(image(0)[:20], b"x" * 20))
     cases = {
-        "pipe.png": "a device or pipe",
+        "pipe.png": "is a device or pipe",
         "gone.png": "no such file",
         "empty.png": "no image",
         "folder.png": "no such file",

@@ -191,9 +191,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "cut webp": (written("a.webp", lambda: grey(noise(), "WEBP", "RGB")[:200]), "damaged"),
     "not finite": (written("a.tif", lambda: grey(np.full((4, 4), np.nan, np.float32), "TIFF")), "not finite"),
     "narrow": (written("a.png", lambda: grey(np.zeros((500, 1), np.uint8), "PNG")), "too long and narrow"),
-    "folder": (lambda folder: folder, "a folder, not a file"),
-    "pipe": (pipe, "a device or pipe, not a file"),
-    "device": (lambda folder: Path("/dev/zero"), "a device or pipe, not a file"),
+    "folder": (lambda folder: folder, "is a folder"),
+    "pipe": (pipe, "is a device or pipe"),
+    "device": (lambda folder: Path("/dev/zero"), "is a device or pipe"),
     "missing": (lambda folder: folder / "none.png", "no such file"),
     "inside a file": (lambda folder: text(folder) / "b.png", "no such file"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from pitome.errors import DataError
 from pitome.sources.checksums import checksum
-from pitome.sources.folders import check_source
+from pitome.sources.folders import check_source, find_file
 from pitome.sources.hub import fetch_folder
 from pitome.sources.image_files import ImageFiles, short_names
 from pitome.sources.images import DEFAULT, ImageRules
@@ -87,9 +87,8 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
     if split == "test":
         readers[data.table] = table_rows
     for name, reader in readers.items():
-        for path in (folder / name, *sorted(folder.glob(f"*/{name}"))):
-            if path.is_file():
-                return reader(path)
+        if (path := find_file(folder, name)) is not None:
+            return reader(path)
     raise DataError(
         f"{folder} holds none of {', '.join(readers)}, which say what the images of the {split} split show; "
         "put one of them there"

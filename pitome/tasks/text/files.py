@@ -132,7 +132,7 @@ def _local(data: TextSet, root: Path) -> Rows:
 
 def find_files(root: Path) -> list[Path]:
     """Files of texts in a folder and its folders, sorted. Raises DataError if there are none."""
-    files = sorted(path for path in [*root.glob("*"), *root.glob("*/*")] if path.suffix.lower() in SUFFIXES)
+    files = [root / name for name in walk(root, depth=2) if Path(name).suffix.lower() in SUFFIXES]
     if not files:
         raise DataError(f"{root} holds no parquet, jsonl or csv file; {_ELSE}")
     return files

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from pitome.errors import DataError
-from pitome.sources.folders import ignored, walk
+from pitome.sources.folders import find_file, ignored, walk
 from pitome.sources.image_files import ImageFiles
 from pitome.sources.images import DEFAULT, ImageRules, suffixes
 from pitome.sources.json_files import damaged, field_of, id_of, read_json, text_of, texts_of
@@ -32,9 +32,8 @@ class Files:
 
     def find(self, name: str) -> Path:
         """Raises DataError where there is no such file."""
-        for path in (self.folder / name, *sorted(self.folder.glob(f"*/{name}"))):
-            if path.is_file():
-                return path
+        if (path := find_file(self.folder, name)) is not None:
+            return path
         raise DataError(
             f"{self.folder} holds no {name}, the annotations of the split {self.split}; put it there"
         )

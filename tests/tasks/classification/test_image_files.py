@@ -95,7 +95,7 @@ def test_what_is_a_sample(root: Path) -> None:
         if name != "rose/damaged.jpg":
             image, label = files[files.files.index(name)]
             assert image.getpixel((0, 0)) == (77,) * 3 and label == name.startswith("tulip")
-    with pytest.raises(Unreadable, match=r"rose/pipe\.png: a device or pipe"):
+    with pytest.raises(Unreadable, match=r"rose/pipe\.png: is a device or pipe"):
         _ = files[files.files.index("rose/pipe.png")]
     reasons = dict.fromkeys([*LEFT_OUT, "rose/me", "rose/notes.txt"], "no image that can be read")
     assert files.left_out == reasons | {"stray.png": "in no class folder"}

@@ -11,7 +11,7 @@ import pytest
 from pitome.errors import DataError
 from pitome.tasks.text import files as text_files
 from pitome.tasks.text import sets as text_sets
-from pitome.tasks.text.files import assign, checksum, read_file, read_rows
+from pitome.tasks.text.files import assign, checksum, find_files, read_file, read_rows
 from pitome.tasks.text.sets import SETS, package_rows
 from pitome.tasks.text.split import SPLITS, hash_split, normalise, official_split
 
@@ -229,3 +229,12 @@ def test_without_hub_and_package(monkeypatch):
     monkeypatch.setattr(text_files, "fetch_folder", refuse)
     with pytest.raises(DataError, match=r"out of reach, give a folder with data\.root"):
         read_rows("imdb", "official", source="auto", root=None, repository="r/s", revision="abc")
+
+
+def test_what_systems_leave_behind_is_no_file_of_texts(tmp_path: Path) -> None:
+    for name in ("train.csv", "more/test.csv", "._train.csv", ".ipynb_checkpoints/train-checkpoint.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "train.csv").touch()
+    assert find_files(tmp_path) == [tmp_path / "more" / "test.csv", tmp_path / "train.csv"]
