@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pitome.errors import DataError
-from pitome.sources.folders import cache_folder, check_source
+from pitome.sources.folders import cache_folder, check_source, walk
 from pitome.sources.hub import fetch_folder
 from pitome.tasks.text.sets import TextSet, package_rows, text_set
 from pitome.tasks.text.split import SPLITS, hash_split, official_split

@@ -231,7 +231,7 @@ def test_without_hub_and_package(monkeypatch):
         read_rows("imdb", "official", source="auto", root=None, repository="r/s", revision="abc")
 
 
-def test_what_systems_leave_behind_is_no_file_of_texts(tmp_path: Path) -> None:
+def test_what_systems_leave_behind_is_no_file_of_texts(tmp_path):
     for name in ("train.csv", "more/test.csv", "._train.csv", ".ipynb_checkpoints/train-checkpoint.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
