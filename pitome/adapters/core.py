@@ -1,8 +1,10 @@
-"""What every adapter needs: the state of a forward pass, the step of one block, the interface."""
+"""What every adapter needs: the state of a forward pass, the step of one layer, the interface."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pitome.errors import UnsupportedModelError
+from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.contract import check_plan
 from pitome.merge.costs import Architecture
 from pitome.merge.fast_path import is_eager_on_cpu
@@ -20,14 +22,33 @@ from pitome.merge.registry import Method, MethodOptions
 from pitome.merge.schedule import Schedule
 
 
-class State:
-    """The rule a patched model follows, and what its last forward pass left behind.
+class Forward:
+    """What one forward pass leaves behind.
 
     The lists are indexed by layer: layer i reads entry i and writes entry i + 1, so a layer that
-    gradient checkpointing runs a second time finds what it found the first time. `size` entries
-    are None before the first merge, [B, N] after it; `membership` [B, N, S] is kept for a trace;
-    `padding` [B, N] is True at padding, None where an adapter found none.
+    gradient checkpointing runs a second time finds what it found the first time.
     """
+
+    def __init__(self, depth: int) -> None:
+        self.tokens = [0] * (depth + 1)
+        # [B, N]; None before the first merge
+        self.size: list[Tensor | None] = [None] * (depth + 1)
+        # [B, N, S], which input tokens each token holds; kept for a trace
+        self.membership: list[Tensor | None] = [None] * (depth + 1)
+        # [B, N], True at padding; None where an adapter found none
+        self.padding: list[Tensor | None] = [None] * (depth + 1)
+        # Of the layer that runs, set before its merge and used up by it.
+        self.keys: Tensor | None = None
+        self.cls_query: Tensor | None = None
+        self.order: Tensor | None = None
+
+
+class _OfThread(threading.local):
+    forward: Forward | None = None
+
+
+class State:
+    """The rule a patched model follows, and its last forward passes, one for each thread."""
 
     def __init__(
         self,
@@ -43,37 +64,70 @@ class State:
         self.protected = protected
         self.trace = trace
         self.checked = [False] * schedule.depth  # whose first plan has been looked at
-        self.clear()
+        self._thread = _OfThread()
+        self._last = Forward(schedule.depth)  # of any thread
+        self._thread_of_last: int | None = None
+        self._several_threads = False
 
     @property
     def depth(self) -> int:
         return self.schedule.depth
 
-    def clear(self) -> None:
-        """Forget the last forward pass."""
-        self.size: list[Tensor | None] = [None] * (self.depth + 1)
-        self.membership: list[Tensor | None] = [None] * (self.depth + 1)
-        self.padding: list[Tensor | None] = [None] * (self.depth + 1)
-        self.tokens: list[int] = [0] * (self.depth + 1)
+    def begin(self) -> Forward:
+        """The state of a forward that begins in this thread."""
+        if _in_backward():  # gradient checkpointing runs its beginning again
+            return self.current()
+        forward = self._thread.forward = self._last = Forward(self.depth)
+        if not torch.compiler.is_compiling():
+            thread = threading.get_ident()
+            self._several_threads |= self._thread_of_last not in (None, thread)
+            self._thread_of_last = thread
+        return forward
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+    def current(self) -> Forward:
+        """The state of the forward that runs in this thread, or ran last in it.
+
+        Raises UsageError where a backward pass runs layers again (gradient checkpointing) in a thread
+        of its own, and several threads use the model: which of their forwards it belongs to is lost.
+        """
+        forward = self._thread.forward
+        if forward is not None:
+            return forward
+        if not _in_backward():  # a layer is called alone
+            return self.begin()
+        if self._several_threads:
+            raise UsageError(
+                "gradient checkpointing of a patched model works on CUDA in one thread only; "
+                "use DistributedDataParallel instead of threads, or no checkpointing"
+            )
+        return self._last
+
+    @property
+    def last(self) -> Forward:
+        """The last forward of this thread; where it ran none, that of any thread."""
+        return self._thread.forward or self._last
+
+    def __deepcopy__(self, memo: dict[int, object]) -> State:
         # Tensors of the last forward may belong to a graph, which cannot be copied.
         copy = State(self.method, self.options, self.schedule, self.protected, self.trace)
         memo[id(self)] = copy
         return copy
 
+    def __reduce__(self) -> tuple[type[State], tuple[object, ...]]:
+        return State, (self.method, self.options, self.schedule, self.protected, self.trace)
 
-class Site:
-    """One block of a patched model. The block keeps it as `_pitome` and calls `enter` and `merge`."""
 
-    def __init__(self, state: State, layer: int) -> None:
+class LayerPatch:
+    """What the patch adds to one layer. The layer keeps it as `_pitome` and calls `enter` and `merge`.
+
+    `begins`: whether a forward begins with this layer's `enter`, as it does in layer 0 unless the
+    adapter calls `State.begin` itself.
+    """
+
+    def __init__(self, state: State, layer: int, begins: bool | None = None) -> None:
         self.state = state
         self.layer = layer
-        # Set by `Tap`s during the block's attention, used up by `merge`.
-        self.keys: Tensor | None = None
-        self.cls_query: Tensor | None = None
-        # Set by `arrange`, used up by `merge`.
-        self.order: Tensor | None = None
+        self.begins = layer == 0 if begins is None else begins
 
     @property
     def needs_keys(self) -> bool:
@@ -87,48 +141,57 @@ class Site:
         return self.state.schedule.may_remove(self.layer) and self.state.method.needs_cls_attention
 
     def enter(self, x: Tensor) -> Tensor | None:
-        """Start the block with features `x` [B, N, C]; returns the attention bias [B, 1, 1, N].
+        """Start the layer with features `x` [B, N, C]; returns the attention bias [B, 1, 1, N].
 
         The bias is log(size) (proportional attention, Section 3.2 of arXiv 2210.09461); None
         where the method does not use it or nothing has merged yet, so that the attention runs as
         it would without a patch.
         """
         state, layer = self.state, self.layer
-        state.tokens[layer] = x.shape[1]
+        forward = state.begin() if self.begins else state.current()
+        forward.tokens[layer] = x.shape[1]
         if state.trace and layer == 0:
             eye = torch.eye(x.shape[1], device=x.device, dtype=_wide(x))
-            state.membership[0] = eye.expand(x.shape[0], -1, -1)
-        size = state.size[layer]
-        if size is None or not state.options.prop_attn:
+            forward.membership[0] = eye.expand(x.shape[0], -1, -1)
+        size = forward.size[layer]
+        if size is None:
             return None
-        return size_bias(size, x)
+        if size.shape != x.shape[:2]:
+            raise UsageError(
+                f"layer {layer} gets {list(x.shape[:2])} tokens, the last forward left {list(size.shape)} "
+                "for it: call the whole model, and with gradient checkpointing backward() before the next "
+                "forward"
+            )
+        return size_bias(size, x) if state.options.prop_attn else None
 
     def arrange(self, x: Tensor, order: Tensor) -> Tensor:
-        """Start a block in another order, `order` [B, N], before `enter`; returns `x` [B, N, C] so.
+        """Start a layer in another order, `order` [B, N], before `enter`; returns `x` [B, N, C] so.
 
         For the first layer that may merge: methods want protected tokens first and padding last,
         and attention does not mind.
         """
-        self.order = order
+        self.state.current().order = order
         return x.gather(1, order[..., None].expand_as(x))
 
     def padding(self) -> Tensor | None:
-        """What is padding among the tokens of this block, in their order: [B, N] or None."""
-        padding = self.state.padding[self.layer]
-        return padding if padding is None or self.order is None else padding.gather(1, self.order)
+        """What is padding among the tokens of this layer, in their order: [B, N] or None."""
+        forward = self.state.current()
+        padding = forward.padding[self.layer]
+        return padding if padding is None or forward.order is None else padding.gather(1, forward.order)
 
     def merge(self, x: Tensor, scale: float) -> Tensor:
         """Merge features `x` [B, N, C] -> [B, M, C] and hand sizes on to the next layer.
 
-        `scale` is the factor on the attention logits of this block.
+        `scale` is the factor on the attention logits of this layer.
         """
         state, layer = self.state, self.layer
-        keys, self.keys = self.keys, None
-        query, self.cls_query = self.cls_query, None
-        size, membership, padding = state.size[layer], state.membership[layer], self.padding()
-        if membership is not None and self.order is not None:
-            membership = membership.gather(1, self.order[..., None].expand_as(membership))
-        self.order = None
+        forward = state.current()
+        keys, forward.keys = forward.keys, None
+        query, forward.cls_query = forward.cls_query, None
+        size, membership, padding = forward.size[layer], forward.membership[layer], self.padding()
+        if membership is not None and forward.order is not None:
+            membership = membership.gather(1, forward.order[..., None].expand_as(membership))
+        forward.order = None
         remove = self._remove(x.shape[1])
         always = not state.method.guarantees.identity_at_1
         if remove > 0 or (always and state.schedule.may_remove(layer)):
@@ -144,10 +207,10 @@ class Site:
                     membership = plan.trace(membership)
                 if padding is not None:  # a row is padding where no real token is in it
                     padding = plan.trace(padding.logical_not()[..., None].to(size.dtype))[..., 0] == 0
-        state.size[layer + 1] = size
-        state.membership[layer + 1] = membership
-        state.padding[layer + 1] = padding
-        state.tokens[layer + 1] = x.shape[1]
+        forward.size[layer + 1] = size
+        forward.membership[layer + 1] = membership
+        forward.padding[layer + 1] = padding
+        forward.tokens[layer + 1] = x.shape[1]
         return x
 
     def decide(
@@ -173,7 +236,9 @@ class Site:
     def _plan(self, tokens: Tokens, remove: int | Tensor) -> Plan:
         state = self.state
         plan = state.method.plan(tokens, remove, state.options)
-        if not torch.compiler.is_compiling() and not state.checked[self.layer]:
+        # Nor while a graph is traced, which would hold the check.
+        graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if not graph and not state.checked[self.layer]:
             promise = state.method.guarantees.keeps_protected_first
             state.checked[self.layer] = check_plan(plan, tokens, remove, state.method.name, promise)
         return plan
@@ -224,21 +289,65 @@ class Site:
         )
 
 
-class Tap:
-    """Forward hook that hands a module's output to the block's site.
+class Capture:
+    """Forward hook that keeps a module's output for the merge of its layer.
 
     `name`: `keys` keeps [B, H, N, D] as it is; `cls_query` keeps the first token, [B, H, 1, D].
     """
 
-    def __init__(self, site: Site, name: str) -> None:
-        self.site = site
+    def __init__(self, layer: LayerPatch, name: str) -> None:
+        self.layer = layer
         self.name = name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        forward = self.layer.state.current()
         if self.name == "keys":
-            self.site.keys = output
+            forward.keys = output
         else:
-            self.site.cls_query = output[:, :, :1]
+            forward.cls_query = output[:, :, :1]
+
+
+class Replacement:
+    """First base of the class that a module has while it is patched; the other is its own class.
+
+    A class, since replicas of a module (DataParallel) and copies of it find their methods there; a
+    function bound to the module would compute with the weights of the original.
+    """
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        methods, own = type(self).__bases__  # the class itself has no name to find it by
+        return _restore, (methods, own), self.__getstate__()  # type: ignore[attr-defined]
+
+
+def replace_methods(module: nn.Module, methods: type[Replacement]) -> None:
+    """Give `module` the `methods` instead of its own."""
+    module.__class__ = _replaced(methods, type(module))
+
+
+def restore_methods(module: nn.Module) -> None:
+    """Undo `replace_methods`."""
+    module.__class__ = type(module).__bases__[1]
+
+
+@functools.cache
+def _replaced(methods: type[Replacement], own: type) -> type[Any]:
+    named = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
+    return type(own.__name__, (methods, own), named)
+
+
+def _restore(methods: type[Replacement], own: type) -> Any:
+    cls = _replaced(methods, own)
+    return cls.__new__(cls)
+
+
+def remove_hooks(module: nn.Module, kinds: tuple[type, ...]) -> None:
+    """Take the hooks of these classes off `module` and its parts."""
+    for part in module.modules():
+        # By type, not by handle: a copy has hooks of its own.
+        for hooks in (part._forward_pre_hooks, part._forward_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(hook, kinds)]:
+                del hooks[key]
+                part._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
 class Adapter(ABC):
@@ -320,6 +429,11 @@ def class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, scale: flo
     if bias is not None:
         logits = logits + bias[:, None, :]
     return logits.softmax(dim=-1).mean(dim=1)
+
+
+def _in_backward() -> bool:
+    """Whether autograd runs this code, as it does where gradient checkpointing runs layers again."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _log_size(size: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ adapter). The patched part is the image tower, so `pitome.flops` of a CLIP count
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pitome.adapters import timm
-from pitome.adapters.core import Adapter, Site, State, Tap, check_class, size_bias
+from pitome.adapters.core import (
+    Adapter,
+    Capture,
+    LayerPatch,
+    Replacement,
+    State,
+    check_class,
+    remove_hooks,
+    replace_methods,
+    restore_methods,
+    size_bias,
+)
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
 
@@ -67,37 +77,31 @@ class OpenClipAdapter(Adapter):
         self.family = "clip"
 
     def attach(self, state: State) -> None:
-        host = self.host
-        host.forward_intermediates = types.MethodType(_refuse_intermediates, host)
-        if host.attn_pool is not None:
-            host.attn_pool._pitome = state
-            host.attn_pool.forward = types.MethodType(_attention_pool, host.attn_pool)
-        elif host.pool_type == "avg":
-            host._global_pool = types.MethodType(_mean_pool, host)
+        replace_methods(self.host, MergingTower)
+        if self.host.attn_pool is not None:
+            self.host.attn_pool._pitome = state
+            replace_methods(self.host.attn_pool, MergedPool)
         for layer, block in enumerate(self.blocks):
-            site = Site(state, layer)
-            block._pitome = site
+            patch = LayerPatch(state, layer)
+            block._pitome = patch
             if isinstance(block, ResidualAttentionBlock):
-                block.forward = types.MethodType(_forward, block)
+                replace_methods(block, MergingBlock)
                 continue
-            block.forward = types.MethodType(_custom_forward, block)
-            if site.needs_keys:
-                block.attn.ln_k.register_forward_hook(Tap(site, "keys"))
-            if site.needs_cls_query:
-                block.attn.ln_q.register_forward_hook(Tap(site, "cls_query"))
+            replace_methods(block, MergingCustomBlock)
+            if patch.needs_keys:
+                block.attn.ln_k.register_forward_hook(Capture(patch, "keys"))
+            if patch.needs_cls_query:
+                block.attn.ln_q.register_forward_hook(Capture(patch, "cls_query"))
 
     def detach(self) -> None:
-        host = self.host
-        del host.forward_intermediates
-        vars(host).pop("_global_pool", None)
-        if host.attn_pool is not None:
-            del host.attn_pool._pitome, host.attn_pool.forward
+        restore_methods(self.host)
+        if self.host.attn_pool is not None:
+            del self.host.attn_pool._pitome
+            restore_methods(self.host.attn_pool)
+        remove_hooks(self.host.transformer, (Capture,))
         for block in self.blocks:
-            del block._pitome, block.forward
-            for module in block.attn.children():
-                # By type, not by handle: a deepcopy has hooks of its own.
-                for key in [key for key, hook in module._forward_hooks.items() if isinstance(hook, Tap)]:
-                    del module._forward_hooks[key]
+            del block._pitome
+            restore_methods(block)
 
     def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
         """Costs of the matrix products and of the convolution of the patch embedding, image tower
@@ -146,54 +150,91 @@ class TrunkAdapter(timm.TimmAdapter):
         return replace(own, head=own.head + self.projection)
 
 
-def _forward(
-    self: Any,
-    q_x: Tensor,
-    k_x: Tensor | None = None,
-    v_x: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-) -> Tensor:
-    """`ResidualAttentionBlock.forward` with a merge between its two halves, or behind them.
+class MergingBlock(Replacement):
+    """`ResidualAttentionBlock` with a merge between its two halves, or after them.
 
     The block's own attention runs where nothing has merged and no keys are asked for, so that a
     model which merges nothing computes bit for bit what it did.
     """
-    _refuse_mask(k_x, v_x, attn_mask)
-    site: Site = self._pitome
-    bias, x = site.enter(q_x), self.ln_1(q_x)
-    if bias is None and not site.needs_keys:
-        x = self.attention(q_x=x)
-    else:
-        x, query, keys = _attend(self.attn, x, x, bias)
-        if site.needs_keys:
-            site.keys = keys
-        if site.needs_cls_query:
-            site.cls_query = query[:, :, :1]
-    return _rest(self, q_x + self.ls_1(x), self.attn.head_dim**-0.5)
+
+    def forward(
+        self: Any,
+        q_x: Tensor,
+        k_x: Tensor | None = None,
+        v_x: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
+        _refuse_mask(k_x, v_x, attn_mask)
+        patch: LayerPatch = self._pitome
+        bias, x = patch.enter(q_x), self.ln_1(q_x)
+        if bias is None and not patch.needs_keys:
+            x = self.attention(q_x=x)
+        else:
+            x, query, keys = _attend(self.attn, x, x, bias)
+            forward = patch.state.current()
+            if patch.needs_keys:
+                forward.keys = keys
+            if patch.needs_cls_query:
+                forward.cls_query = query[:, :, :1]
+        return _rest(self, q_x + self.ls_1(x), self.attn.head_dim**-0.5)
 
 
-def _custom_forward(
-    self: Any,
-    x: Tensor,
-    k_x: Tensor | None = None,
-    v_x: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-) -> Tensor:
-    """As `_forward`, of `CustomResidualAttentionBlock`, whose attention takes the bias itself."""
-    _refuse_mask(k_x, v_x, attn_mask)
-    bias = self._pitome.enter(x)
-    x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), attn_mask=bias)))
-    return _rest(self, x, self.attn.scale)
+class MergingCustomBlock(Replacement):
+    """As `MergingBlock`, of `CustomResidualAttentionBlock`, whose attention takes the bias itself."""
+
+    def forward(
+        self: Any,
+        x: Tensor,
+        k_x: Tensor | None = None,
+        v_x: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
+        _refuse_mask(k_x, v_x, attn_mask)
+        bias = self._pitome.enter(x)
+        x = x + self.ls_1(self.ln_attn(self.attn(self.ln_1(x), attn_mask=bias)))
+        return _rest(self, x, self.attn.scale)
+
+
+class MergingTower(Replacement):
+    """`VisionTransformer` whose mean knows merged tokens."""
+
+    def _global_pool(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool merged tokens [B, N, C]: in a mean every patch counts once."""
+        size = self._pitome.state.current().size[-1]
+        if size is None or self.attn_pool is not None or self.pool_type != "avg":
+            return super()._global_pool(x)  # type: ignore[misc, no-any-return]
+        x, size = x[:, 1:], size[:, 1:]
+        total = size.sum(dim=1, keepdim=True)
+        # A method without protection can leave no patch token at all: zeros then, not NaN.
+        return ((x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype), x
+
+    def forward_intermediates(self, *args: object, **kwargs: object) -> None:
+        raise UsageError(
+            "a patched model has no map of features per position; call remove() on the patch first"
+        )
+
+
+class MergedPool(Replacement):
+    """`AttentionalPooler` over merged tokens, with log(size) as bias (whether or not the blocks use
+    proportional attention)."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        size = self._pitome.current().size[-1]
+        if size is None:
+            return super().forward(x)  # type: ignore[misc, no-any-return]
+        x = self.ln_k(x)
+        query = self.ln_q(self.query).expand(x.shape[0], -1, -1)
+        return _attend(self.attn, query, x, size_bias(size, x))[0]
 
 
 def _rest(block: Any, x: Tensor, scale: float) -> Tensor:
     """What follows the attention of either block."""
-    site: Site = block._pitome
-    before_mlp = site.state.options.position == "before_mlp"
+    patch: LayerPatch = block._pitome
+    before_mlp = patch.state.options.position == "before_mlp"
     if before_mlp:
-        x = site.merge(x, scale)
+        x = patch.merge(x, scale)
     x = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return x if before_mlp else site.merge(x, scale)
+    return x if before_mlp else patch.merge(x, scale)
 
 
 def _refuse_mask(*given: Tensor | None) -> None:
@@ -222,32 +263,6 @@ def _attend(
     out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
     out = out.transpose(1, 2).flatten(2)
     return functional.linear(out, attn.out_proj.weight, attn.out_proj.bias), q, k
-
-
-def _mean_pool(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`VisionTransformer._global_pool` of merged tokens [B, N, C]: every patch counts once."""
-    size = self._pitome.state.size[-1]
-    if size is None:
-        return type(self)._global_pool(self, x)
-    x, size = x[:, 1:], size[:, 1:]
-    total = size.sum(dim=1, keepdim=True)
-    # A method without protection can leave no patch token at all: zeros then, not NaN.
-    return ((x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype), x
-
-
-def _attention_pool(self: Any, x: Tensor) -> Tensor:
-    """`AttentionalPooler.forward` over merged tokens [B, N, C], with log(size) as bias (whether or not
-    the blocks use proportional attention)."""
-    size = self._pitome.size[-1]
-    if size is None:
-        return type(self).forward(self, x)
-    x = self.ln_k(x)
-    query = self.ln_q(self.query).expand(x.shape[0], -1, -1)
-    return _attend(self.attn, query, x, size_bias(size, x))[0]
-
-
-def _refuse_intermediates(self: Any, *args: object, **kwargs: object) -> None:
-    raise UsageError("a patched model has no map of features per position; call remove() on the patch first")
 
 
 def _check_tower(host: Any) -> None:

@@ -66,19 +66,19 @@ class Patched:
     def tokens(self) -> list[int]:
         """Tokens entering each of the L blocks in the last forward, then the final count (L + 1
         numbers; padded lengths). Empty before the first forward."""
-        return list(self._state.tokens) if self._state.tokens[0] else []
+        return list(self._state.last.tokens) if self._state.last.tokens[0] else []
 
     @property
     def sizes(self) -> Tensor | None:
         """How many input tokens each output token of the last forward stands for, [B, N_out];
         None where nothing merged."""
-        return self._state.size[-1]
+        return self._state.last.size[-1]
 
     @property
     def sources(self) -> Tensor:
         """Which input tokens (columns) each output token (rows) of the last forward holds,
         [B, N_out, N_in] of 0 and 1. Raises UsageError without trace=True or a forward."""
-        membership = self._state.membership[-1]
+        membership = self._state.last.membership[-1]
         if membership is None:
             raise UsageError("no sources: patch with trace=True and run the model once")
         return membership
@@ -102,7 +102,7 @@ class Patched:
         nothing."""
         if vars(self._adapter.host).get("_pitome") is self:
             self._adapter.detach()
-            del self._adapter.host._pitome
+            del self._adapter.host._pitome, self._adapter.host.__prepare_scriptable__
 
     @property
     def state(self) -> State:
@@ -146,10 +146,10 @@ def patch(
     clip unless `family="llava"` says so. `Patched.family` and `Patched.layers` say what was chosen. All
     other keywords are options of the method.
 
-    state_dict() keys do not change; deepcopy, autocast, training, gradient checkpointing and
-    torch.compile work on the patched model (patch first, compile second). With checkpointing,
-    run the backward pass before the next forward, and never use one patched model from two
-    threads at once: layers hand token sizes on through the model.
+    state_dict() keys do not change; deepcopy, pickle, autocast, training, gradient checkpointing,
+    DataParallel, torch.jit.trace and torch.compile work on the patched model (patch first, compile
+    second). Every thread has forwards of its own. With checkpointing, run the backward pass before
+    the next forward. torch.jit.script raises UsageError.
 
     Raises UsageError for anything that cannot be used, UnsupportedModelError for a model in
     which nothing can be merged.
@@ -197,7 +197,9 @@ def patch(
     )
     adapter.attach(state)
     handle = Patched(adapter, state, family, parse_layers(layers, adapter.depth))
-    adapter.host._pitome = handle  # type: ignore[assignment]
+    host: Any = adapter.host  # torch types the attributes of a module as Tensor | Module
+    host._pitome = handle
+    host.__prepare_scriptable__ = _refuse_scripting
     return handle
 
 
@@ -239,6 +241,14 @@ def _adapt(model: nn.Module) -> Adapter:
     raise UnsupportedModelError(
         f"cannot patch {type(model).__name__}: looked for a model of {', '.join(sorted(LIBRARIES))}, "
         f"found {type(model).__module__}.{type(model).__qualname__}"
+    )
+
+
+def _refuse_scripting() -> None:
+    """Called by torch.jit.script for every part of a model that has it as `__prepare_scriptable__`."""
+    raise UsageError(
+        "a patched model cannot be scripted: its layers hand sizes on outside of the graph; "
+        "use torch.jit.trace or torch.export, or remove the patch"
     )
 
 

@@ -7,7 +7,6 @@ attention pool (SigLIP) as output. The keys are read behind `attn.k_norm`, the s
 
 from __future__ import annotations
 
-import types
 from typing import Any
 
 from timm.layers import Attention, AttentionPoolLatent, GluMlp, Mlp, PatchEmbed, SwiGLU
@@ -16,7 +15,18 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from pitome.adapters.core import Adapter, Site, State, Tap, check_class, size_bias
+from pitome.adapters.core import (
+    Adapter,
+    Capture,
+    LayerPatch,
+    Replacement,
+    State,
+    check_class,
+    remove_hooks,
+    replace_methods,
+    restore_methods,
+    size_bias,
+)
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
 
@@ -69,27 +79,22 @@ class TimmAdapter(Adapter):
         self.family = "mae" if mae else "deit"
 
     def attach(self, state: State) -> None:
-        host = self.host
-        host.pool = types.MethodType(_pool, host)
-        host.forward_intermediates = types.MethodType(_refuse_intermediates, host)
-        for layer, block in enumerate(host.blocks):
-            site = Site(state, layer)
-            block._pitome = site
-            block.forward = types.MethodType(_forward, block)
-            if site.needs_keys:
-                block.attn.k_norm.register_forward_hook(Tap(site, "keys"))
-            if site.needs_cls_query:
-                block.attn.q_norm.register_forward_hook(Tap(site, "cls_query"))
+        replace_methods(self.host, MergingTransformer)
+        for layer, block in enumerate(self.host.blocks):
+            patch = LayerPatch(state, layer)
+            block._pitome = patch
+            replace_methods(block, MergingBlock)
+            if patch.needs_keys:
+                block.attn.k_norm.register_forward_hook(Capture(patch, "keys"))
+            if patch.needs_cls_query:
+                block.attn.q_norm.register_forward_hook(Capture(patch, "cls_query"))
 
     def detach(self) -> None:
-        del self.host.pool, self.host.forward_intermediates
+        restore_methods(self.host)
+        remove_hooks(self.host.blocks, (Capture,))
         for block in self.host.blocks:
-            del block._pitome, block.forward
-            for norm in (block.attn.q_norm, block.attn.k_norm):
-                # By type, not by handle: a deepcopy has hooks of its own.
-                taps = [key for key, hook in norm._forward_hooks.items() if isinstance(hook, Tap)]
-                for key in taps:
-                    del norm._forward_hooks[key]
+            del block._pitome
+            restore_methods(block)
 
     def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
         """Costs of the matrix products and of the convolution of the patch embedding.
@@ -125,44 +130,52 @@ class TimmAdapter(Adapter):
         return next(host.parameters()).new_zeros(1, host.in_chans, *size)
 
 
-def _forward(self: Any, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-    """`Block.forward` with a merge between its two halves, or behind them."""
-    if attn_mask is not None or is_causal:
-        raise UsageError("a patched model takes no attn_mask: its tokens no longer match the mask's")
-    site: Site = self._pitome
-    bias = site.enter(x)
-    before_mlp = site.state.options.position == "before_mlp"
-    x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=bias)))
-    if before_mlp:
-        x = site.merge(x, self.attn.scale)
-    x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-    return x if before_mlp else site.merge(x, self.attn.scale)
+class MergingBlock(Replacement):
+    """`Block` with a merge between its two halves, or after them."""
+
+    def forward(self: Any, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        if attn_mask is not None or is_causal:
+            raise UsageError("a patched model takes no attn_mask: its tokens no longer match the mask's")
+        patch: LayerPatch = self._pitome
+        bias = patch.enter(x)
+        before_mlp = patch.state.options.position == "before_mlp"
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=bias)))
+        if before_mlp:
+            x = patch.merge(x, self.attn.scale)
+        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return x if before_mlp else patch.merge(x, self.attn.scale)
 
 
-def _pool(self: Any, x: Tensor, pool_type: str | None = None) -> Tensor:
-    """`VisionTransformer.pool` on merged tokens [B, N, C] -> [B, C]: every input token counts once.
+class MergingTransformer(Replacement):
+    """`VisionTransformer` whose pool knows merged tokens."""
 
-    A mean is weighted by size, an attention pool gets log(size) as bias (whether or not the blocks
-    use proportional attention). Without a pool the merged tokens come out as they are.
-    """
-    size = self._pitome.state.size[-1]
-    kind = self.global_pool if pool_type is None else pool_type
-    kind = "map" if self.attn_pool is not None else kind
-    if kind not in ("", "token", "avg", "map"):
-        raise UsageError(f"pool {kind!r} does not know merged tokens; use token or avg, or remove the patch")
-    if size is None or kind in ("", "token"):
-        return type(self).pool(self, x, pool_type)
-    start = 0 if self.pool_include_prefix else self.num_prefix_tokens
-    x, size = x[:, start:], size[:, start:]
-    if kind == "map":
-        return self.attn_pool(x, attn_mask=size_bias(size, x))
-    total = size.sum(dim=1, keepdim=True)
-    # A method without protection can leave no patch token at all: zeros then, not NaN.
-    return ((x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype)
+    def pool(self: Any, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """Pool merged tokens [B, N, C] -> [B, C]: every input token counts once.
 
+        A mean is weighted by size, an attention pool gets log(size) as bias (whether or not the
+        blocks use proportional attention). Without a pool the merged tokens come out as they are.
+        """
+        size = self._pitome.state.current().size[-1]
+        kind = self.global_pool if pool_type is None else pool_type
+        kind = "map" if self.attn_pool is not None else kind
+        if kind not in ("", "token", "avg", "map"):
+            raise UsageError(
+                f"pool {kind!r} does not know merged tokens; use token or avg, or remove the patch"
+            )
+        if size is None or kind in ("", "token"):
+            return super().pool(x, pool_type)  # type: ignore[misc, no-any-return]
+        start = 0 if self.pool_include_prefix else self.num_prefix_tokens
+        x, size = x[:, start:], size[:, start:]
+        if kind == "map":
+            return self.attn_pool(x, attn_mask=size_bias(size, x))  # type: ignore[no-any-return]
+        total = size.sum(dim=1, keepdim=True)
+        # A method without protection can leave no patch token at all: zeros then, not NaN.
+        return ((x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype)
 
-def _refuse_intermediates(self: Any, *args: object, **kwargs: object) -> None:
-    raise UsageError("a patched model has no map of features per position; call remove() on the patch first")
+    def forward_intermediates(self, *args: object, **kwargs: object) -> None:
+        raise UsageError(
+            "a patched model has no map of features per position; call remove() on the patch first"
+        )
 
 
 def _check_mlp(module: nn.Module) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pitome.adapters.core import Site
+from pitome.adapters.core import LayerPatch
 from pitome.adapters.patch import patched
 from pitome.errors import UsageError
 from pitome.measure.copies import evaluating
@@ -93,27 +93,27 @@ def _parts(mark: dict[str, float]) -> tuple[float, float, float, float]:
 @contextlib.contextmanager
 def _marking(model: nn.Module, marks: list[dict[str, float]], now: Callable[[], float]) -> Iterator[None]:
     """While it lasts, every block notes the time at its start and end, and around plan and merge."""
-    hooks, sites = [], []
+    hooks, patches = [], []
     try:
         for module in model.modules():
-            site = vars(module).get("_pitome")
-            if not isinstance(site, Site):
+            patch = vars(module).get("_pitome")
+            if not isinstance(patch, LayerPatch):
                 continue
-            mark = marks[site.layer]
+            mark = marks[patch.layer]
             hooks.append(module.register_forward_pre_hook(_note(mark, "start", now), prepend=True))
             hooks.append(module.register_forward_hook(_note(mark, "end", now)))
-            sites.append(site)
-            _time_site(site, mark, now)
+            patches.append(patch)
+            _time_patch(patch, mark, now)
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for site in sites:
-            del site.merge, site.decide  # type: ignore[attr-defined]
+        for patch in patches:
+            del patch.merge, patch.decide  # type: ignore[attr-defined]
 
 
-def _time_site(site: Any, mark: dict[str, float], now: Callable[[], float]) -> None:
-    merge, decide = site.merge, site.decide
+def _time_patch(patch: Any, mark: dict[str, float], now: Callable[[], float]) -> None:
+    merge, decide = patch.merge, patch.decide
 
     def timed_merge(*args: Any, **kwargs: Any) -> Any:
         mark["attended"] = now()
@@ -127,7 +127,7 @@ def _time_site(site: Any, mark: dict[str, float], now: Callable[[], float]) -> N
         mark["plan"] = now() - start
         return out
 
-    site.merge, site.decide = timed_merge, timed_decide
+    patch.merge, patch.decide = timed_merge, timed_decide
 
 
 def _note(mark: dict[str, float], name: str, now: Callable[[], float]) -> Callable[..., None]:

@@ -100,10 +100,15 @@ class Method:
     layers: str | None = None
     families: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     layer_macs: Callable[[int, int, int, int, Any, int], int] | None = None
+    family: str = ""  # for whose models it is; "": not chosen yet
 
     def of_family(self, family: str) -> Method:
         """The method as it is in a model of `family`."""
-        return dataclasses.replace(self, **self.families.get(family, {}))
+        return dataclasses.replace(self, family=family, **self.families.get(family, {}))
+
+    def __reduce__(self) -> tuple[Callable[..., Method], tuple[str, str, str]]:
+        # By name: a copy in another process is what is registered there.
+        return _restore, (self.name, self.plan.__module__, self.family)
 
     def build_options(self, values: dict[str, Any]) -> MethodOptions:
         """Typed options from keyword arguments. Raises UsageError for an unknown name."""
@@ -177,6 +182,13 @@ def register(
         return plan
 
     return add
+
+
+def _restore(name: str, module: str, family: str) -> Method:
+    """A method that was pickled, with the module that registers it imported."""
+    if name not in _METHODS and not module.startswith(_PACKAGE):
+        importlib.import_module(module)
+    return get(name).of_family(family)
 
 
 def _same(one: PlanFunction, other: PlanFunction) -> bool:

@@ -94,7 +94,7 @@ def test_parity(case: dict[str, Any]) -> None:
     close(blocks[-1], "tokens")
     close(got, "logits")
     if "mask" in want:  # none is left where no padding came in
-        padding = patched.state.padding[-1]
+        padding = patched.state.last.padding[-1]
         assert torch.equal(
             torch.ones_like(want["mask"]) if padding is None else (~padding).long(), want["mask"]
         )

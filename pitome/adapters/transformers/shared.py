@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pitome.adapters.core import Site, State, Tap
+from pitome.adapters.core import Capture, LayerPatch, State
 from pitome.errors import UnsupportedModelError, UsageError
 
 
-class HeadTap(Tap):
-    """`Tap` of a projection whose output still has its heads side by side: [B, N, H * D]."""
+class CaptureHeads(Capture):
+    """`Capture` of a projection whose output still has its heads side by side: [B, N, H * D]."""
 
-    def __init__(self, site: Site, name: str, heads: int) -> None:
-        super().__init__(site, name)
+    def __init__(self, layer: LayerPatch, name: str, heads: int) -> None:
+        super().__init__(layer, name)
         self.heads = heads
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

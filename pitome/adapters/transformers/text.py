@@ -29,8 +29,8 @@ from transformers.models.distilbert.modeling_distilbert import (
     TransformerBlock,
 )
 
-from pitome.adapters.core import Adapter, Site, State
-from pitome.adapters.transformers.shared import HeadTap, check_attention, check_forward, linear
+from pitome.adapters.core import Adapter, LayerPatch, State, remove_hooks
+from pitome.adapters.transformers.shared import CaptureHeads, check_attention, check_forward, linear
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
 
@@ -145,31 +145,28 @@ class TextAdapter(Adapter):
             self.host.register_forward_hook(Unmerge(state))
         merging = [layer for layer in range(self.depth) if state.schedule.may_remove(layer)]
         for index, layer in enumerate(self.layers):
-            site = Site(state, index)
-            layer._pitome = site  # type: ignore[assignment]
+            patch = LayerPatch(state, index, begins=False)
+            layer._pitome = patch  # type: ignore[assignment]
             inner = operator.attrgetter(self.kind.inner)(layer)
             layer.register_forward_pre_hook(
-                Enter(site, inner.config, merging[0] if merging else self.depth), with_kwargs=True
+                Enter(patch, inner.config, merging[0] if merging else self.depth), with_kwargs=True
             )
             heads = self.host.config.num_attention_heads
-            if site.needs_keys:
-                operator.attrgetter(self.kind.key)(layer).register_forward_hook(HeadTap(site, "keys", heads))
-            if site.needs_cls_query:
+            if patch.needs_keys:
+                operator.attrgetter(self.kind.key)(layer).register_forward_hook(
+                    CaptureHeads(patch, "keys", heads)
+                )
+            if patch.needs_cls_query:
                 query = operator.attrgetter(self.kind.query)(layer)
-                query.register_forward_hook(HeadTap(site, "cls_query", heads))
+                query.register_forward_hook(CaptureHeads(patch, "cls_query", heads))
             before_mlp = state.options.position == "before_mlp"
             point = operator.attrgetter(self.kind.merge_point)(layer) if before_mlp else layer
-            point.register_forward_hook(Leave(site, inner.scaling))
+            point.register_forward_hook(Leave(patch, inner.scaling))
 
     def detach(self) -> None:
         for layer in self.layers:
             del layer._pitome
-        for module in self.host.modules():
-            # By type, not by handle: a deepcopy has hooks of its own.
-            for hooks in (module._forward_pre_hooks, module._forward_hooks):
-                for key in [key for key, hook in hooks.items() if isinstance(hook, _HOOKS)]:
-                    del hooks[key]
-                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+        remove_hooks(self.host, _HOOKS)
 
     def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
         """Costs of the matrix products for a text of `input_size` tokens, special ones counted.
@@ -234,40 +231,41 @@ class Begin:
             raise UsageError(
                 "a patched model takes an attention_mask of shape [B, N], 1 at tokens, 0 at padding"
             )
-        self.state.padding[0] = None if mask is None else mask == 0
+        self.state.begin().padding[0] = None if mask is None else mask == 0
 
 
 class Enter:
     """Pre-hook of a layer: features in the order that methods want, and the mask that fits them."""
 
-    def __init__(self, site: Site, config: Any, first: int) -> None:
-        self.site = site
+    def __init__(self, patch: LayerPatch, config: Any, first: int) -> None:
+        self.patch = patch
         self.config = config
         self.first = first  # the first layer that may merge
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        site, state, layer = self.site, self.site.state, self.site.layer
+        patch, state, layer = self.patch, self.patch.state, self.patch.layer
+        forward = state.current()
         kwargs = dict(kwargs)
         x = args[0] if args else kwargs.pop("hidden_states")
         mask = args[1] if len(args) > 1 else kwargs.pop("attention_mask", None)
         if (len(args) > 2 and args[2] is not None) or kwargs.get("past_key_values") is not None:
             raise UsageError("a patched model is an encoder: no encoder_hidden_states, no past_key_values")
         if layer == 0 and mask is None:
-            state.padding[0] = None  # transformers found no padding
-        site.order = None  # a forward that broke off may have left one
+            forward.padding[0] = None  # transformers found no padding
+        forward.order = None  # a forward that broke off may have left one
         if layer == self.first and state.method.padding != "merged":
             x = self._arrange(x)
-        bias = site.enter(x)
-        if layer > self.first or site.order is not None:
-            mask = self._mask(x, bias, site.padding())
+        bias = patch.enter(x)
+        if layer > self.first or forward.order is not None:
+            mask = self._mask(x, bias, patch.padding())
         return (x, mask, *args[2:]), kwargs
 
     def _arrange(self, x: Tensor) -> Tensor:
         """[CLS], then [SEP] where it is protected, the other tokens, padding."""
-        site, state = self.site, self.site.state
-        padding = state.padding[site.layer]
+        patch, state = self.patch, self.patch.state
+        padding = state.current().padding[patch.layer]
         if padding is None and state.protected == 1:
             return x
         batch, n = x.shape[:2]
@@ -282,11 +280,11 @@ class Enter:
         if state.protected == 2:
             last = key.masked_fill(key >= 2 * n, -1).argmax(dim=1, keepdim=True)
             key = key.scatter(1, last, 1)
-        return site.arrange(x, key.argsort(dim=1))
+        return patch.arrange(x, key.argsort(dim=1))
 
     def _mask(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor | None:
         """The mask as the attention wants it; `bias` [B, 1, 1, N], `padding` [B, N]."""
-        kind = check_attention(self.config, self.site.state)
+        kind = check_attention(self.config, self.patch.state)
         if kind == "flash":
             return None if padding is None else padding.logical_not()
         if padding is None:
@@ -301,14 +299,14 @@ class Enter:
 class Leave:
     """Forward hook of the merge point: fewer tokens leave than came."""
 
-    def __init__(self, site: Site, scale: float) -> None:
-        self.site = site
+    def __init__(self, patch: LayerPatch, scale: float) -> None:
+        self.patch = patch
         self.scale = scale
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):
-            return self.site.merge(output[0], self.scale), *output[1:]
-        return self.site.merge(output, self.scale)
+            return self.patch.merge(output[0], self.scale), *output[1:]
+        return self.patch.merge(output, self.scale)
 
 
 class Unmerge:
@@ -319,8 +317,9 @@ class Unmerge:
         self.state = state
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        membership = self.state.membership[-1]
-        if membership is None or self.state.size[-1] is None:
+        forward = self.state.current()
+        membership = forward.membership[-1]
+        if membership is None or forward.size[-1] is None:
             return output
         hidden = output[0]
         row = membership.argmax(dim=1)[..., None].expand(-1, -1, hidden.shape[-1])
@@ -331,4 +330,4 @@ class Unmerge:
         return output
 
 
-_HOOKS = (Begin, Enter, HeadTap, Leave, Unmerge)
+_HOOKS = (Begin, Enter, CaptureHeads, Leave, Unmerge)

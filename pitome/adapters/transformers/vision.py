@@ -12,7 +12,6 @@ code, whatever its size.
 from __future__ import annotations
 
 import operator
-import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +26,17 @@ from transformers.models.llava import modeling_llava as llava
 from transformers.models.siglip import modeling_siglip as siglip
 from transformers.models.vit import modeling_vit as vit
 
-from pitome.adapters.core import Adapter, Site, State, size_bias
-from pitome.adapters.transformers.shared import HeadTap, check_attention, check_forward, linear
+from pitome.adapters.core import (
+    Adapter,
+    LayerPatch,
+    Replacement,
+    State,
+    remove_hooks,
+    replace_methods,
+    restore_methods,
+    size_bias,
+)
+from pitome.adapters.transformers.shared import CaptureHeads, check_attention, check_forward, linear
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
 
@@ -148,32 +156,28 @@ class VisionAdapter(Adapter):
         if pool is not None:
             pool.attention.register_forward_pre_hook(PoolBias(state), with_kwargs=True)
         for index, layer in enumerate(self.layers):
-            site = LayerSite(state, index, self.kind)
-            layer._pitome = site
-            layer.forward = types.MethodType(_forward, layer)
+            patch = VisionLayerPatch(state, index, self.kind)
+            layer._pitome = patch
+            replace_methods(layer, MergingLayer)
             attention = getattr(layer, self.kind.attention)
-            if self.kind.fused:
-                attention.forward = types.MethodType(_fused_attention, attention)
-                if site.needs_keys:
-                    attention.qkv.register_forward_hook(FusedTap(site, self.host.config.num_attention_heads))
-                continue
             heads = self.host.config.num_attention_heads
-            if site.needs_keys:
-                attention.k_proj.register_forward_hook(HeadTap(site, "keys", heads))
-            if site.needs_cls_query:
-                attention.q_proj.register_forward_hook(HeadTap(site, "cls_query", heads))
+            if self.kind.fused:
+                replace_methods(attention, BiasedAttention)
+                if patch.needs_keys:
+                    attention.qkv.register_forward_hook(CaptureFused(patch, heads))
+                continue
+            if patch.needs_keys:
+                attention.k_proj.register_forward_hook(CaptureHeads(patch, "keys", heads))
+            if patch.needs_cls_query:
+                attention.q_proj.register_forward_hook(CaptureHeads(patch, "cls_query", heads))
 
     def detach(self) -> None:
         for layer in self.layers:
-            del layer._pitome, layer.forward
+            del layer._pitome
+            restore_methods(layer)
             if self.kind.fused:
-                del getattr(layer, self.kind.attention).forward
-        for module in self.host.modules():
-            # By type, not by handle: a deepcopy has hooks of its own.
-            for hooks in (module._forward_pre_hooks, module._forward_hooks):
-                for key in [key for key, hook in hooks.items() if isinstance(hook, _HOOKS)]:
-                    del hooks[key]
-                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+                restore_methods(getattr(layer, self.kind.attention))
+        remove_hooks(self.host, _HOOKS)
 
     def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
         """Costs of the matrix products and of the convolution of the patch embedding, tower alone, or
@@ -230,25 +234,26 @@ class VisionAdapter(Adapter):
         )
 
 
-class LayerSite(Site):
-    """The site of a layer that knows its names."""
+class VisionLayerPatch(LayerPatch):
+    """The patch of a layer that knows its names."""
 
     def __init__(self, state: State, layer: int, kind: Kind) -> None:
         super().__init__(state, layer)
         self.kind = kind
 
 
-class FusedTap:
+class CaptureFused:
     """Forward hook of a projection to queries, keys and values, [B, N, 3 * H * D]."""
 
-    def __init__(self, site: Site, heads: int) -> None:
-        self.site = site
+    def __init__(self, layer: LayerPatch, heads: int) -> None:
+        self.layer = layer
         self.heads = heads
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        query, self.site.keys, _ = _split(output, self.heads)
-        if self.site.needs_cls_query:
-            self.site.cls_query = query[:, :, :1]
+        forward = self.layer.state.current()
+        query, forward.keys, _ = _split(output, self.heads)
+        if self.layer.needs_cls_query:
+            forward.cls_query = query[:, :, :1]
 
 
 class PoolBias:
@@ -261,48 +266,55 @@ class PoolBias:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        size = self.state.size[-1]
+        size = self.state.current().size[-1]
         if size is None:
             return None
         # What nn.MultiheadAttention adds to the logits of every query.
         return args, {**kwargs, "key_padding_mask": size_bias(size, args[1])[:, 0, 0]}
 
 
-_HOOKS = (HeadTap, FusedTap, PoolBias)
+_HOOKS = (CaptureHeads, CaptureFused, PoolBias)
 
 
-def _forward(self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
-    """A layer's forward with a merge between its two halves, or behind them: [B, N, C] -> [B, M, C]."""
-    if attention_mask is not None:
-        raise UsageError("a patched image tower takes no attention_mask: its tokens no longer match it")
-    site: LayerSite = self._pitome
-    attention = getattr(self, site.kind.attention)
-    before, behind = (getattr(self, name) for name in site.kind.norms)
-    dropout = getattr(self, "dropout", _same)  # ViT alone has one
-    scale = attention.head_dim**-0.5
-    before_mlp = site.state.options.position == "before_mlp"
-    bias = site.enter(hidden_states)
-    x = hidden_states
-    x = x + dropout(attention(hidden_states=before(x), attention_mask=bias, **kwargs)[0])
-    if before_mlp:
-        x = site.merge(x, scale)
-    x = x + dropout(self.mlp(behind(x)))
-    return x if before_mlp else site.merge(x, scale)
+class MergingLayer(Replacement):
+    """A layer with a merge between its two halves, or after them."""
+
+    def forward(
+        self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """[B, N, C] -> [B, M, C]."""
+        if attention_mask is not None:
+            raise UsageError("a patched image tower takes no attention_mask: its tokens no longer match it")
+        patch: VisionLayerPatch = self._pitome
+        attention = getattr(self, patch.kind.attention)
+        norm1, norm2 = (getattr(self, name) for name in patch.kind.norms)
+        dropout = getattr(self, "dropout", _same)  # ViT alone has one
+        scale = attention.head_dim**-0.5
+        before_mlp = patch.state.options.position == "before_mlp"
+        bias = patch.enter(hidden_states)
+        x = hidden_states
+        x = x + dropout(attention(hidden_states=norm1(x), attention_mask=bias, **kwargs)[0])
+        if before_mlp:
+            x = patch.merge(x, scale)
+        x = x + dropout(self.mlp(norm2(x)))
+        return x if before_mlp else patch.merge(x, scale)
 
 
-def _fused_attention(
-    self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
-    """The forward of `BlipAttention` or `Blip2Attention` with a bias [B, 1, 1, N] on the logits; as it
-    was where there is none."""
-    if attention_mask is None:
-        return type(self).forward(self, hidden_states, **kwargs)
-    query, key, value = _split(self.qkv(hidden_states), self.num_heads)
-    dropout = self.config.attention_dropout if self.training else 0.0
-    out = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=self.scale
-    )
-    return self.projection(out.transpose(1, 2).flatten(2)), None
+class BiasedAttention(Replacement):
+    """`BlipAttention` or `Blip2Attention` with a bias [B, 1, 1, N] on the logits; as it was where there
+    is none."""
+
+    def forward(
+        self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if attention_mask is None:
+            return super().forward(hidden_states, **kwargs)  # type: ignore[misc, no-any-return]
+        query, key, value = _split(self.qkv(hidden_states), self.num_heads)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        out = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=self.scale
+        )
+        return self.projection(out.transpose(1, 2).flatten(2)), None
 
 
 def _split(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

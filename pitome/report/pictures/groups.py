@@ -126,7 +126,7 @@ def _energies(tokens: Tokens, options: PitomeOptions) -> Tensor:
 
 
 def _step(handle: Patched, layer: int, grid: tuple[int, int], energies: Tensor | None) -> Step:
-    membership = handle.state.membership
+    membership = handle.state.last.membership
     groups, held = _groups(membership[layer], grid)
     ranked = None
     if energies is not None:

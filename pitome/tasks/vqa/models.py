@@ -213,7 +213,7 @@ class Llava(nn.Module):
         handle = patched(self.image_tower)
         if handle is None:
             return torch.arange(self.image_rows).expand(images, -1)
-        membership = handle.state.membership[feature_entry(config)]
+        membership = handle.state.last.membership[feature_entry(config)]
         if membership is None:
             raise UsageError("positions can be kept of a model patched with trace=True only")
         return membership[:, skip:, skip:].gt(0).to(torch.int8).argmax(dim=-1)

@@ -113,7 +113,7 @@ def test_kept_positions_are_of_the_first_patch_and_leave_the_text_where_it_was()
         places = model._places(2)
         short = [model.encode(model.prompt(question)) for question in QUESTIONS[:2]]
         positions = model._positions(short, list(places))
-        membership = handle.state.membership[2]
+        membership = handle.state.last.membership[2]
         assert membership is not None
     for row, own, full, merged in zip(positions, places, ids, membership, strict=True):
         assert row[:3] == [0, 1, 2] and row[3 : 3 + len(own)] == (3 + own).tolist()
