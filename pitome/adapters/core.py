@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -329,13 +328,17 @@ def restore_methods(module: nn.Module) -> None:
     module.__class__ = type(module).__bases__[1]
 
 
-@functools.cache
-def _replaced(methods: type[Replacement], own: type) -> type[Any]:
+_CLASSES: dict[tuple[type, type], Any] = {}
+
+
+def _replaced(methods: type, own: type) -> Any:
+    """The class of a patched module: one for each pair, so that modules of one class stay so."""
     named = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
-    return type(own.__name__, (methods, own), named)
+    made = _CLASSES.get((methods, own)) or type(own.__name__, (methods, own), named)
+    return _CLASSES.setdefault((methods, own), made)
 
 
-def _restore(methods: type[Replacement], own: type) -> Any:
+def _restore(methods: type, own: type) -> Any:
     cls = _replaced(methods, own)
     return cls.__new__(cls)
 
