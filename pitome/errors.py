@@ -18,6 +18,10 @@ class UnsupportedModelError(PitomeError, TypeError):
     """A model in which nothing can be merged; the message says what was looked for and found."""
 
 
+class Interrupted(BaseException):
+    """The process was asked to end (SIGTERM)."""
+
+
 class MethodError(PitomeError):
     """A merge method whose plan breaks the contract, or that cannot be loaded."""
 

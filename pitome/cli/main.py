@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pitome.errors import PitomeError, UsageError, nearest
+from pitome.errors import Interrupted, PitomeError, UsageError, nearest
 
 _MULTIRUN = ("-m", "--multirun")
 _SHOWING = {"--cfg": 1, "-c": 1, "--info": 1, "-i": 1, "--package": 1, "-p": 1, "--resolve": 0}
@@ -43,14 +45,15 @@ def main(argv: list[str]) -> int:
             f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py"
         )
     try:
-        return _main(argv)
+        with _sigterm_raises():
+            return _main(argv)
     except PitomeError as problem:
         return _print_error(str(problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return _print_error(explain(problem))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as stop:
         print("\nstopped; finished runs are recorded, the same command goes on from there", file=sys.stderr)
-        return 130
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143  # 128 + the signal, as shells have it
 
 
 def split_flags(argv: Sequence[str]) -> Command:
@@ -139,6 +142,23 @@ def group_of(overrides: Sequence[str], experiments: Sequence[str]) -> str:
     words = [word for word in overrides if word.split("=")[0].split(".")[0] not in elsewhere]
     text = " ".join(sorted(words))
     return text if len(text) <= 100 else f"{text[:91]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within it SIGTERM, with which schedulers end a job, raises Interrupted."""
+
+    def stop(*_: object) -> None:
+        raise Interrupted
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _help() -> int:

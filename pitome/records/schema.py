@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pitome.errors import PitomeError, one_line
 from pitome.fields import decode
 from pitome.records.identity import run_id
 
+DONE, FAILED, INTERRUPTED = STATUSES = ("done", "failed", "interrupted")
 SCHEMA_VERSION = 3
 """Raised when a field is added, removed or changes its meaning. Older records stay readable:
 a field they lack takes its default."""
@@ -21,6 +23,10 @@ MEASURES = ("none", "flops", "full")
 
 class RecordError(PitomeError):
     """A record that cannot be written, or is damaged, or comes from a newer version."""
+
+
+class NewerRecordError(RecordError):
+    """A record that a newer version of this project wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +220,7 @@ class OutcomesFile:
 class Record:
     """One run. `started` is UTC in ISO 8601, `seconds` the wall time.
 
-    status: done, or failed with the reason as one line in `error`. mode: test or train.
+    status: done; or failed or interrupted, with the reason as one line in `error`. mode: test or train.
     metrics: shares in [0, 1] unless their name says otherwise; None where the number would mean
     nothing (accuracy of random weights). tokens: entering each block, then the final count.
     """
@@ -248,7 +254,7 @@ class Record:
 
     @property
     def done(self) -> bool:
-        return self.status == "done"
+        return self.status == DONE
 
     @property
     def score(self) -> float | None:
@@ -280,7 +286,7 @@ def from_json(text: str | bytes, name: str) -> Record:
     if not isinstance(values, dict) or not _is_version(values.get("schema_version")):
         raise RecordError(f"{name} is damaged: it has no schema_version")
     if values["schema_version"] > SCHEMA_VERSION:
-        raise RecordError(
+        raise NewerRecordError(
             f"{name} was written by a newer version of pitome (schema {values['schema_version']}, "
             f"this one reads up to {SCHEMA_VERSION}): update pitome"
         )
@@ -294,8 +300,10 @@ def from_json(text: str | bytes, name: str) -> Record:
 
 def _check(record: Record) -> None:
     """What the types cannot say. Raises ValueError."""
-    if record.status not in ("done", "failed"):
-        raise ValueError(f"status is {record.status!r}, expected done or failed")
+    if record.status not in STATUSES:
+        raise ValueError(f"status is {record.status!r}, expected one of {', '.join(STATUSES)}")
+    if datetime.fromisoformat(record.started).tzinfo is None:
+        raise ValueError(f"started is {record.started!r}, expected a time with its zone")
     if record.measure not in MEASURES:
         raise ValueError(f"measure is {record.measure!r}, expected one of {', '.join(MEASURES)}")
     if (record.error is None) is not record.done:

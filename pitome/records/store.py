@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pitome.errors import one_line
 from pitome.records.files import TEMPORARY, remove_if_stale, write_atomically
-from pitome.records.schema import OutcomesFile, Record, RecordError, from_json, to_json
+from pitome.records.schema import NewerRecordError, OutcomesFile, Record, RecordError, from_json, to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,11 +49,16 @@ class Store:
                 remove_if_stale(path)
 
     def save(self, record: Record, outcomes: Mapping[str, Sequence[Any]] | None = None) -> Record:
-        """Write `record`, its outcomes first, and return it as it was stored.
+        """Write `record`, its outcomes first, and return it as it was stored. Only a finished run replaces
+        a finished one: a failed record is otherwise not kept.
 
         outcomes: columns of equal length, one entry per sample; `id` identifies the sample and
-        must be unique. Raises RecordError (invalid values, folder not writable, disk full).
+        must be unique. Raises RecordError (invalid values, folder not writable, disk full, a record of
+        a newer version in its place).
         """
+        self.check_replaceable(record.run_id)
+        if not record.done and self.finished(record.run_id) is not None:
+            return record
         content = None
         if outcomes is not None:
             content = _encode_outcomes(record, outcomes)
@@ -73,6 +78,16 @@ class Store:
             write_atomically(self.folder / record.outcomes.file, content)
         write_atomically(self._path(record.run_id), text.encode())
         return record
+
+    def check_replaceable(self, run_id: str) -> None:
+        """Raise RecordError where a newer version of this project has recorded the run: it is left alone."""
+        path = self._path(run_id)
+        try:
+            from_json(path.read_bytes(), path.name)
+        except NewerRecordError as problem:
+            raise RecordError(f"{problem}, or choose another folder with results=FOLDER") from None
+        except (OSError, RecordError):
+            pass
 
     def load(self, run_id: str) -> Record | None:
         """The record of a run; None if there is none that can be read."""

@@ -19,12 +19,22 @@ from torch import nn
 
 from pitome.adapters.patch import Patched
 from pitome.config import Amount, Config, MergeConfig, model_label, own_model, portable
-from pitome.errors import PitomeError, one_line
+from pitome.errors import Interrupted, PitomeError, UsageError, one_line
 from pitome.fields import decode
 from pitome.measure.memory import peak_memory
 from pitome.records.claims import Taken, claim
 from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
-from pitome.records.schema import DataInfo, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
+from pitome.records.schema import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    DataInfo,
+    Headline,
+    MethodInfo,
+    ModelInfo,
+    Record,
+    WeightsInfo,
+)
 from pitome.records.store import Store
 from pitome.runs import control
 from pitome.runs.environment import describe_environment, resolve_device
@@ -85,6 +95,9 @@ def _finish(job: Job) -> Finished | None:
         except SystemExit as stop:  # what Lightning makes of ctrl-C
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise stop.__context__ from None
+            raise
+        except Interrupted:
+            job.failed(UsageError("stopped by SIGTERM; the same command goes on from there"), INTERRUPTED)
             raise
         except PitomeError as problem:
             return Finished(job.failed(problem), job.store, exit_code=2)
@@ -155,6 +168,7 @@ class Job:
             layers = task.layers(patched)
             self.method = method_info(patched, amount, layers)
         self._identify(task)
+        self.store.check_replaceable(run_id(self._identity()))
         known = self._known()
         if known is None:
             self._claim(run_id(self._identity()))
@@ -191,7 +205,7 @@ class Job:
         self._know_data(task)
         random = self.weights.random
         record = dataclasses.replace(
-            self._record("done"),
+            self._record(DONE),
             metrics={key: None if random else value for key, value in result.metrics.items()},
             cost=cost,
             throughput=timing,
@@ -223,14 +237,15 @@ class Job:
             return record if not record.done else self.store.finished(record.run_id)
         return None if record is None or self.tested.rerun else self.store.finished(record.run_id)
 
-    def failed(self, problem: Exception) -> Record:
-        """The record of this run with the reason it failed, kept. Before its data and weights are known a
-        run goes by what it was asked; tables leave it out once a run of the same method is done."""
+    def failed(self, problem: Exception, status: str = FAILED) -> Record:
+        """The record of this run with the reason it did not end, kept unless a finished one is there. Before
+        its data and weights are known a run goes by what it was asked; tables leave it out once a run of the
+        same method is done."""
         close_logger(self.logger, {}, failed=True)
         reason = one_line(problem) or type(problem).__name__
         if not isinstance(problem, PitomeError):
             reason = f"{type(problem).__name__}: {reason}"
-        record = dataclasses.replace(self._record("failed"), error=reason)
+        record = dataclasses.replace(self._record(status), error=reason)
         if not self.identified:
             identity = record.identity | {"asked": self.method.asked, "options": self.tested.merge.options}
             record = dataclasses.replace(record, identity=identity, run_id=run_id(identity))
@@ -278,7 +293,7 @@ class Job:
         return Record(
             run_id=run_id(identity),
             status=status,
-            error=None if status == "done" else "",
+            error=None if status == DONE else "",
             task=config.task.name,
             mode=config.mode,
             seed=config.seed,

@@ -108,3 +108,32 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="make it a writable folder"), claim(tmp_path / "file" / "x", KEY):
         pass
+
+
+UNOWNED = (b"", b"\n", b"garbage", b"\xff\xfe\x00", b"filelock/2\npid=", b"12\nhost\n")
+
+
+@pytest.mark.parametrize("content", UNOWNED)
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_claim_without_an_owner_blocks_nobody(content: bytes, wait: bool, tmp_path: Path) -> None:
+    """Its process was killed between creating and writing it, or the power was cut."""
+    path = path_of(tmp_path, KEY)
+    path.write_bytes(content)
+    if not wait:
+        with pytest.raises(Taken), claim(tmp_path, KEY):  # its owner may be about to write it
+            pass
+        assert path.read_bytes() == content
+    os.utime(path, (0, 0))
+    with claim(tmp_path, KEY, wait=wait):
+        assert list(running(tmp_path)) == [KEY]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fresh_claim_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a look at a damaged claim and its removal, another process may have made a good one."""
+    path = path_of(tmp_path, KEY)
+    looks = iter([False, True])
+    monkeypatch.setattr(claims_module, "_is_owned", lambda path: next(looks))
+    path.write_bytes(b"of another process")
+    claims_module._remove_unowned(path)
+    assert path.read_bytes() == b"of another process" and list(tmp_path.iterdir()) == [path]

@@ -359,3 +359,49 @@ def test_the_file_is_readable_json_with_the_promised_content(tmp_path):
     assert values["cost"]["flops"] == 2 * values["cost"]["macs"]
     assert values["outcomes"]["rows"] == 1000
     assert dataclasses.asdict(record) == values
+
+
+def test_only_a_good_record_replaces_a_good_one(tmp_path):
+    """`rerun=true` that fails leaves what is there; whatever has not ended is replaced by anything."""
+    store = Store(tmp_path)
+    good = store.save(example(), outcomes(0.87))
+    worse = dataclasses.replace(good, status="failed", error="out of memory", metrics={}, outcomes=None)
+    for status in ("failed", "interrupted"):
+        assert store.save(dataclasses.replace(worse, status=status)).status == status
+        assert store.finished(good.run_id) == good
+    other = Store(tmp_path / "other")
+    other.save(worse)
+    assert other.load(good.run_id) == worse
+    assert other.save(good, outcomes(0.87)).done and other.finished(good.run_id) is not None
+
+
+def test_a_good_record_whose_outcomes_are_lost_is_replaced(tmp_path):
+    store = Store(tmp_path)
+    good = store.save(example(), outcomes(0.87))
+    (tmp_path / good.outcomes.file).unlink()
+    worse = dataclasses.replace(good, status="failed", error="out of memory", metrics={}, outcomes=None)
+    store.save(worse)
+    assert store.load(good.run_id) == worse
+
+
+def test_a_record_of_a_newer_version_is_left_alone(tmp_path):
+    store = Store(tmp_path)
+    good = store.save(example())
+    path = tmp_path / f"{good.run_id}.json"
+    path.write_text('{"schema_version": 99, "all": "different"}')
+    for use in (lambda: store.save(good), lambda: store.check_replaceable(good.run_id)):
+        with pytest.raises(RecordError, match=r"newer version .* update pitome, or .* results=FOLDER"):
+            use()
+    assert "different" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "started", ["", "yesterday", "2026-01-01", "2026-01-01T00:00:00", "20260101T25:00+00:00"]
+)
+def test_a_record_with_an_odd_date_counts_as_absent(tmp_path, caplog, started):
+    store = Store(tmp_path)
+    good = store.save(example())
+    path = tmp_path / f"{good.run_id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": started}))
+    assert store.load(good.run_id) is None and "is damaged" in caplog.text
+    assert store.all() == []

@@ -110,3 +110,33 @@ def test_a_failure_of_another_process_is_not_repeated_by_this_command(
     assert taken.record.error == "RuntimeError: out of memory"
     again = job.run(config, since=datetime.now(UTC) + timedelta(minutes=1))
     assert again is not None and again.record.done and again.exit_code == 0
+
+
+def test_sigterm_leaves_an_interrupted_record_and_the_shells_exit_code(
+    run: Run,
+    records: Records,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A scheduler that ends a job must not book success; the same command goes on from there."""
+    step = Classification.test_step
+
+    def ended(self: Classification, *arguments: Any) -> None:
+        if records():
+            signal.raise_signal(signal.SIGTERM)
+        step(self, *arguments)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    words = ("-m", "merge=tome,tofu", "ratio=0.9", "measure=none")
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "test_step", ended)
+        assert run(*words) == 143
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert records()["tome 0.9"].done
+    stopped = records()["tofu 0.9"]
+    assert (stopped.status, stopped.done) == ("interrupted", False) and "SIGTERM" in str(stopped.error)
+    assert not list((tmp_path / "results" / "runs").glob(".*"))  # no claim is left
+    assert run(*words) == 0
+    assert records()["tofu 0.9"].done
