@@ -138,19 +138,19 @@ class Job:
         self.logger: Logger | None = None
 
     def run(self) -> Finished:
-        asked = self.asked
-        import_modules(asked.imports)
-        amount = validate(asked) if self.share is None else Amount()
-        self.method = MethodInfo(name=asked.merge.name, asked=amount.asked())
+        config = self.asked
+        import_modules(config.imports)
+        amount = validate(config) if self.share is None else Amount()
+        self.method = MethodInfo(name=config.merge.name, asked=amount.asked())
         self.store.prepare()
-        device = resolve_device(asked.device)
-        lightning.seed_everything(asked.seed, workers=True, verbose=False)
+        device = resolve_device(config.device)
+        lightning.seed_everything(config.seed, workers=True, verbose=False)
         folder = None
-        kind = task_class(asked.task.name)
+        kind = task_class(config.task.name)
         self.headline = kind.headline
-        if asked.mode == "train":
-            self._claim(f"train-{asked.task.name}-{key_of(asked, amount, kind.train_split(asked))}")
-            self.tested, folder = kind.train(asked, amount, device)
+        if config.mode == "train":
+            self._claim(f"train-{config.task.name}-{key_of(config, amount, kind.train_split(config))}")
+            self.tested, folder = kind.train(config, amount, device)
             if amount.ratio == 1.0:  # trained without merging, so tested without
                 self.tested = dataclasses.replace(self.tested, merge=MergeConfig(name=UNMERGED))
         config = self.tested
