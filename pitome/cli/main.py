@@ -78,7 +78,7 @@ def split_flags(argv: Sequence[str]) -> Command:
 
 def _main(argv: Sequence[str]) -> int:
     from pitome.runs import experiments
-    from pitome.runs.compose import check_command_line, check_places, register_schema
+    from pitome.runs.compose import check_command_line, check_places, merge_of_training, register_schema
     from pitome.runs.paths import quote_paths
 
     command = split_flags(argv)
@@ -89,6 +89,9 @@ def _main(argv: Sequence[str]) -> int:
     if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], command.overrides)) is not None:
         return code
     overrides = experiments.expand(quote_paths(command.overrides, command.multirun), command.multirun)
+    if (unmerged := merge_of_training(overrides)) != overrides and not command.flags:
+        print("training without merging, since merge= is not given; merge=pitome trains with it")
+    overrides = unmerged
     points = check_command_line(overrides, command.multirun)
     if command.flags:
         return _show(command.flags, overrides)

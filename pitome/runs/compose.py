@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pitome.config import CONF, GROUPS, Amount, Config, choices, own_folder
 from pitome.errors import CheckpointError, UsageError, nearest, one_line
 from pitome.merge import plugins
+from pitome.records.identity import UNMERGED
 from pitome.records.store import Store
 from pitome.runs import own_files
 from pitome.runs.points import Composer
@@ -56,6 +58,18 @@ def to_config(raw: DictConfig, group: str | None = None) -> Config:
     if group is not None and config.logger.group is None:
         config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
     return config
+
+
+def merge_of_training(overrides: Sequence[str]) -> list[str]:
+    """The command line with `merge=none` where it trains and does not say with which method: the default
+    method is for testing. Raises UsageError for a sweep over both modes."""
+    given = {word.partition("=")[0].lstrip("+"): word.partition("=")[2] for word in overrides}
+    modes = {mode.strip() for mode in given.get("mode", "").split(",")}
+    if "train" not in modes or {"merge", "experiment"} & given.keys():
+        return list(overrides)
+    if len(modes) > 1:
+        raise UsageError("mode=train,test needs merge=: without it training merges nothing and testing does")
+    return [*overrides, f"merge={UNMERGED}"]
 
 
 def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Config, Amount]]:

@@ -29,6 +29,7 @@ from pitome.config import (
 from pitome.errors import UsageError, nearest
 from pitome.merge.plugins import reason
 from pitome.merge.schedule import check_ratio, check_removal, parse_layers
+from pitome.records.identity import UNMERGED
 from pitome.sources.folders import check_root, check_source
 from pitome.sources.llava_family import check_arch
 from pitome.sources.weights import Weights, find_text_weights, find_weights
@@ -364,8 +365,8 @@ def _amount(config: Config) -> Amount:
         )
         if own:
             return Amount(layers=given_layers)
-        # Merging while training has to be asked for.
-        return Amount(ratio=1.0 if config.mode == "train" else DEFAULT_RATIO, layers=layers)
+        unmerged = config.mode == "train" and config.merge.name == UNMERGED  # whose key names no amount
+        return Amount(ratio=1.0 if unmerged else DEFAULT_RATIO, layers=layers)
     if config.ratio is not None:
         ratio = plain(config.ratio)
         for value in ratio if isinstance(ratio, list) else [ratio]:

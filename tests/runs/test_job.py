@@ -220,6 +220,41 @@ def test_training_ends_in_weights_a_card_and_a_record_and_resumes(
     assert len((folder / "epochs.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "method", "says"),
+    [
+        ((), "none", True),
+        (("ratio=0.7",), "none", True),
+        (("merge=pitome",), "pitome", False),
+        (("merge=pitome", "ratio=1.0"), "none", False),
+        (("merge=tome", "r=4"), "tome", False),
+        (("merge=none",), "none", False),
+    ],
+    ids=["nothing", "ratio", "method", "ratio 1", "both", "none"],
+)
+def test_training_merges_where_the_command_says_how(
+    run: Run,
+    records: Records,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    method: str,
+    says: bool,
+) -> None:
+    """A method is trained with at its default ratio, as it is tested."""
+    small = ("model.args.depth=2", "model.args.patch_size=7")
+    stages = "trainer.stages=[{epochs:1,batch_size:60,lr:1e-3}]"
+    assert run("mode=train", "measure=none", "limit=10", *small, stages, *words) == 0
+    (record,) = records().values()
+    assert record.method.name == method
+    shown = capsys.readouterr().out
+    assert shown.count("training without merging, since merge= is not given") == says
+
+
+def test_modes_cannot_be_swept_without_a_method(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", "mode=train,test") == 2
+    assert "error: mode=train,test needs merge=" in capsys.readouterr().err
+
+
 def test_training_goes_on_where_it_was_cut_off(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,8 @@ from pitome.records.store import Store
 from pitome.tasks.vqa.data import VqaData
 from pitome.tasks.vqa.log import Answered, SampleLog
 from pitome.tasks.vqa.models import Llava
-from pitome.tasks.vqa.training import packed_logits, turn_of
-from pitome.tasks.vqa.training_data import IGNORED, pack
+from pitome.tasks.vqa.training import VqaTraining, packed_logits, turn_of
+from pitome.tasks.vqa.training_data import IGNORED, Packed, pack
 from tests.tasks.vqa.tiny_llava import TINY, llava
 
 Run = Callable[..., int]
@@ -194,6 +194,32 @@ def test_training_and_testing(ask: Run, tmp_path: Path) -> None:
     (card,) = (tmp_path / "results" / "train").glob("*/llava_easyvqa.md")
     assert "validation accuracy" in card.read_text() and "36 samples" in card.read_text()
     assert card.with_suffix(".safetensors").is_file()
+
+
+@pytest.mark.parametrize("how", ["ratio=0.7", "r=2", "flops=0.8"])
+def test_training_with_merging_learns(
+    ask: Run, records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The prompts have as many places for an image as the merging tower hands on, in every stage."""
+    losses: list[float] = []
+    rows: set[int] = set()
+    original = VqaTraining.training_step
+
+    def step(self: VqaTraining, batch: Packed, index: int) -> torch.Tensor:
+        loss = original(self, batch, index)
+        losses.append(float(loss.detach()))
+        rows.add(int((batch.ids[0] == self.model.model.config.image_token_id).sum()))
+        return loss
+
+    monkeypatch.setattr(VqaTraining, "training_step", step)
+    stages = "trainer.stages=[{epochs: 1, patch_size: 8, batch_size: 4, lr: 3e-3}," + (
+        "{epochs: 2, batch_size: 4, lr: 3e-3}]"
+    )
+    assert ask("mode=train", "weights=random", "merge=pitome", how, stages, "measure=none") == 0
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    assert len(rows) == 2 and min(rows) <= 4 and 4 < max(rows) < 16, "patches of 8, then of 4 pixels, merged"
+    (record,) = records().values()
+    assert record.method.name == "pitome" and record.mode == "train"
 
 
 def test_packed_questions_are_computed_as_if_alone() -> None:
