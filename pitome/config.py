@@ -14,6 +14,9 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
+from pitome.errors import UsageError, nearest
+from pitome.fields import decode
+
 CONF = Path(__file__).parent.parent / "conf"
 DEFAULT_RATIO = 0.925
 
@@ -208,15 +211,19 @@ def portable(config: Config) -> dict[str, Any]:
     return values
 
 
+def load_model(name: str) -> ModelConfig:
+    """The model of a file of conf/model. Raises UsageError where there is none, or it has a mistake."""
+    path = find_choice("model", name)
+    if path is None:
+        raise UsageError(f"unknown model={name}; {nearest(name, choices('model'))}")
+    return decode(ModelConfig, OmegaConf.to_container(OmegaConf.load(path)))
+
+
 def model_label(model: ModelConfig) -> str:
     """The model's name, and every setting that differs from its file: another model, another run."""
-    path = find_choice("model", model.name)
-    if path is None:
+    if find_choice("model", model.name) is None:
         return model.name
-    file = _leaves(
-        OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(path)))
-    )
-    own = _leaves(model)
+    file, own = _leaves(load_model(model.name)), _leaves(model)
     changed = [f"{key}={own.get(key)}" for key in sorted(file | own) if own.get(key) != file.get(key)]
     return f"{model.name} ({', '.join(changed)})" if changed else model.name
 
@@ -230,7 +237,7 @@ def own_model(model: ModelConfig) -> dict[str, Any]:
     return {"model file": hashlib.sha256(text.encode()).hexdigest()[:12]}
 
 
-def _leaves(model: Any) -> dict[str, Any]:
+def _leaves(model: ModelConfig) -> dict[str, Any]:
     """Dotted name -> value of everything in a model's configuration."""
     return {"arch": model.arch} | _flat("args", model.args) | _flat("preprocess", model.preprocess)
 

@@ -17,13 +17,13 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pitome
-from pitome.config import DEFAULT_RATIO
+from pitome.config import DEFAULT_RATIO, ModelConfig, find_choice, load_model
 from pitome.errors import PitomeError
 from pitome.merge import registry
 from pitome.merge.costs import authors_macs, closed_form
 from pitome.paper import costs
 from pitome.paper.experiments import load
-from pitome.paper.files import conf_file, item_names
+from pitome.paper.files import item_names
 from pitome.paper.points import AMOUNTS, OPTIONS, Point, paper_values, sweep_points, training_points
 from pitome.records.files import write_atomically
 from pitome.sources.yaml_files import read_yaml
@@ -126,22 +126,23 @@ def _build(name: str) -> nn.Module | None:
     from pitome.tasks.classification import models as vision
     from pitome.tasks.retrieval import clip
 
-    config = conf_file("model", "blip_base" if name == "albef" else name)
-    if not config:
+    name = "blip_base" if name == "albef" else name
+    if find_choice("model", name) is None:
         return None
+    config = load_model(name)
     builders: dict[str, Callable[[], nn.Module]] = {
-        "classification": lambda: vision.build_timm(config["arch"], dict(config["args"] or {})),
-        "retrieval": lambda: _tower(config) if "blip" in config["arch"] else clip.build_model(config),
+        "classification": lambda: vision.build_timm(config.arch, dict(config.args)),
+        "retrieval": lambda: _tower(config) if "blip" in config.arch else clip.build_model(config),
     }
     with torch.device("meta"):
-        return builders[config["task"]]()
+        return builders[config.task]()
 
 
-def _tower(config: Mapping[str, Any]) -> nn.Module:
+def _tower(config: ModelConfig) -> nn.Module:
     from transformers import Blip2VisionConfig, Blip2VisionModel, BlipVisionConfig, BlipVisionModel
 
-    given = config["args"]["vision_config"]
-    if config["arch"] == "blip":
+    given = config.args["vision_config"]
+    if config.arch == "blip":
         return BlipVisionModel(BlipVisionConfig(**given))
     return Blip2VisionModel(Blip2VisionConfig(**given))
 

@@ -17,7 +17,7 @@ from pitome.merge import registry
 from pitome.runs.compose import register_schema
 from pitome.runs.validate import TEXT_SCHEDULES, validate
 from pitome.tasks.built import preprocess_of
-from pitome.tasks.classification.data import build as build_data
+from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.models import build_timm
 from pitome.tasks.data import Preprocess
 from pitome.tasks.loggers import close_logger, open_logger
@@ -64,7 +64,7 @@ def test_composes_and_is_named_after_its_file(group: str, name: str) -> None:
 def test_every_text_model_is_built_patched_and_described(name: str) -> None:
     config = config_of("task=text", f"model={name}").model
     with torch.device("meta"):
-        model = from_args(dataclasses.asdict(config), classes=2)
+        model = from_args(config, classes=2)
     with pitome.patch(model, "pitome", ratio=0.9) as patched:
         architecture = patched.architecture(128)
     assert patched.family == config.arch and architecture.classes == 2
@@ -105,21 +105,21 @@ def test_every_model_is_built_patched_and_described(name: str) -> None:
 @pytest.mark.parametrize("name", of_task("data", "text"))
 def test_every_text_data_set_has_a_module(name: str) -> None:
     config = config_of("task=text", f"data={name}", "model=bert_base")
-    data = build_text(dataclasses.asdict(config.data), tokenizer(), batch_size=1, split=text_split(config))
+    data = build_text(config.data, tokenizer(), batch_size=1, split=text_split(config))
     assert data.set.name == name and (data.set.archive is not None) is ("package" in config.data.sources)
     assert len(config.data.revision) == 40, "pinned"
 
 
 @pytest.mark.parametrize("name", of_task("data", "classification"))
 def test_every_data_set_has_a_module(name: str) -> None:
-    data = build_data(dataclasses.asdict(config_of(f"data={name}").data), Preprocess(224), batch_size=1)
+    data = build_image_data(config_of(f"data={name}").data, Preprocess(224), batch_size=1)
     assert type(data).__name__.lower() == name.replace("_", "")
 
 
 @pytest.mark.parametrize("name", of_task("data", "retrieval"))
 def test_every_captioned_data_set_has_a_module(name: str) -> None:
     config = config_of("task=retrieval", f"data={name}").data
-    data = build_retrieval(dataclasses.asdict(config), Preprocess(224), batch_size=1)
+    data = build_retrieval(config, Preprocess(224), batch_size=1)
     assert data.name == name and ("package" in config.sources) is (name == "scenes")
     assert len(config.revision) == 40 or name == "scenes", "pinned"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from pitome.runs.environment import resolve_device
 from pitome.runs.validate import HALVES
 from pitome.tasks.base import patch_model
 from pitome.tasks.images import normalise, prepare
-from pitome.tasks.vqa.models import Llava, build
+from pitome.tasks.vqa.models import Llava, build_llava
 from pitome.tasks.vqa.tokenizers import IMAGE
 
 _DTYPES = {"32": torch.float32, "64": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
@@ -37,8 +36,8 @@ class Answerer:
         dtype = _DTYPES.get(str(config.precision))
         if dtype is None:
             raise UsageError(f"precision={config.precision} is for run.py; give 32 or {' or '.join(HALVES)}")
-        built = build(
-            dataclasses.asdict(config.model),
+        built = build_llava(
+            config.model,
             config.weights or "pretrained",
             config.weights_key,
             dtype=dtype,

@@ -269,7 +269,7 @@ class Job:
 
     def _identity(self) -> dict[str, Any]:
         config = self.tested
-        images = ImageRules.of(vars(config.data)).settings()
+        images = ImageRules.of(config.data.max_pixels, config.data.exif).settings()
         part = {"weights_key": config.weights_key} if config.weights_key is not None else {}
         return build_identity(
             task=config.task.name,

@@ -9,7 +9,6 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,10 +53,10 @@ class ImageRules:
             raise UsageError(f"data.max_pixels={self.max_pixels} is not a whole number >= 1")
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ImageRules:
-        """The rules in a file of conf/data. Raises UsageError for a limit below 1."""
-        limit = config.get("max_pixels")
-        return cls(MAX_PIXELS if limit is None else limit, config.get("exif", True))
+    def of(cls, max_pixels: int | None, exif: bool) -> ImageRules:
+        """The rules in a file of conf/data; max_pixels None: the usual limit. Raises UsageError for one
+        below 1."""
+        return cls(MAX_PIXELS if max_pixels is None else max_pixels, exif)
 
     def settings(self) -> dict[str, Any]:
         """What identifies a run: the rules that are not the default."""

@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 import pitome
-from pitome.config import CONF
+from pitome.config import load_model
 from pitome.merge.costs import Architecture, authors_macs, closed_form
 from pitome.merge.costs import Cost as ClosedForm
 from pitome.merge.schedule import count_all
@@ -42,18 +42,13 @@ class PrintedCost:
     of_tower: str = ""  # what is printed beside a total for the tower alone
 
 
-def _config(name: str) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
-    return config
-
-
 def _blip(name: str, kind: type[blip.ImageTextMatching]) -> nn.Module:
-    return kind(blip.build_model(_config(name)), None)  # type: ignore[arg-type]  # no words, no tokenizer
+    return kind(blip.build_model(load_model(name)), None)  # type: ignore[arg-type]  # no words, no tokenizer
 
 
 TOWERS: dict[str, Callable[[], nn.Module]] = {
-    "clip_l": lambda: build_model(_config("clip_l")),
-    "clip_l336": lambda: build_model(_config("clip_l336")),
+    "clip_l": lambda: build_model(load_model("clip_l")),
+    "clip_l336": lambda: build_model(load_model("clip_l336")),
     "blip": lambda: _blip("blip_base", blip.Blip),  # ViT-B/16 at 384
     "blip2": lambda: _blip("blip2", blip.Blip2),  # EVA-g/14 at 364 without its last block: 39 blocks
 }

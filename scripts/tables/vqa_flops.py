@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import yaml
 
 import pitome
-from pitome.config import CONF
+from pitome.config import load_model
 from pitome.merge.costs import closed_form
 from pitome.records.markdown import markdown_table
 from pitome.tasks.vqa.costs import decoder_of
@@ -29,7 +28,7 @@ def tables() -> dict[str, str]:
 
 def _rows(name: str) -> list[list[str]]:
     with torch.device("meta"):
-        model: Any = build_model(yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()))
+        model: Any = build_model(load_model(name))
     decoder = decoder_of(model.model)
     rows: list[list[str]] = []
     unmerged = 0

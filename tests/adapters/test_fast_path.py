@@ -17,6 +17,7 @@ from pitome.adapters.core import mean_of_heads
 from pitome.merge.fast_path import reference_path
 from pitome.tasks.classification import models as vision
 from tests import DATA, ROOT
+from tests.configs import model_of
 
 CONF = ROOT / "conf" / "model" / "vit_fmnist.yaml"
 METHODS = ["pitome", "tome", "tofu", "diffrate", "pitome_repo", "tome_repo", "tofu_repo", "diffrate_repo"]
@@ -25,7 +26,7 @@ METHODS = ["pitome", "tome", "tofu", "diffrate", "pitome_repo", "tome_repo", "to
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     """Trained weights: random ones would decide by the last bit."""
-    return vision.build(yaml.safe_load(CONF.read_text())).model.eval()
+    return vision.build_vision_model(model_of(yaml.safe_load(CONF.read_text()))).model.eval()
 
 
 @pytest.fixture(scope="module")

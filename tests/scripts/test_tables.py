@@ -18,6 +18,7 @@ from pitome.tasks.vqa.costs import answering
 from pitome.tasks.vqa.models import build_model
 from scripts.tables import command, retrieval_flops, text_flops, text_lengths, vqa_flops
 from tests import ROOT
+from tests.configs import model_of
 
 other_timm = pytest.mark.skipif(timm.__version__ != "1.0.31", reason="written for timm 1.0.31")
 
@@ -122,7 +123,7 @@ def test_a_row_is_what_is_counted() -> None:
     config = yaml.safe_load((ROOT / "conf" / "model" / "llava_7b.yaml").read_text())
     config["args"]["text_config"]["num_hidden_layers"] = 2
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_model(model_of(config))
         image = torch.zeros(1, 3, 336, 336)
     with pitome.patch(model, "pitome_repo", ratio=0.9):
         rows = model.image_rows

@@ -109,12 +109,12 @@ def test_the_limit_can_be_set(tmp_path: Path) -> None:
 
 
 def test_rules_come_from_the_configuration_and_are_recorded_where_they_differ() -> None:
-    assert ImageRules.of({"exif": True, "max_pixels": None}) == ImageRules.of({}) == DEFAULT
+    assert ImageRules.of(None, True) == DEFAULT
     assert DEFAULT.settings() == {} and DEFAULT.max_pixels == 50_000_000
-    rules = ImageRules.of({"exif": False, "max_pixels": 9})
+    rules = ImageRules.of(9, False)
     assert rules.settings() == {"images": {"exif": False, "max_pixels": 9}}
     with pytest.raises(UsageError, match=r"data\.max_pixels=0 is not a whole number >= 1"):
-        ImageRules.of({"max_pixels": 0})
+        ImageRules.of(0, True)
 
 
 def test_what_is_no_image_by_suffix_is_looked_into(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from pitome.report.pictures.page import render
 from pitome.report.pictures.sheet import Shown, lay_out
 from pitome.report.pictures.text_sheet import lay_out_texts
 from pitome.sources.images import Picture
-from pitome.tasks.classification.data import build as build_data
-from pitome.tasks.classification.models import build
+from pitome.tasks.classification.data import build_image_data
+from pitome.tasks.classification.models import build_vision_model
 from pitome.tasks.data import Preprocess
 from pitome.tasks.subject import Samples, Subject, class_names, from_data, from_file, join, one_per_class
 
@@ -41,7 +41,7 @@ def draw(
     """
     config = methods[0][0]
     torch.manual_seed(config.seed)  # random weights
-    built = build(dataclasses.asdict(config.model), config.weights or "pretrained", config.weights_key)
+    built = build_vision_model(config.model, config.weights or "pretrained", config.weights_key)
     samples = _samples(config, built.preprocess, images)
     return draw_subject(Subject(built.model, samples, built.weights, built.sha256), methods, device, after)
 
@@ -112,8 +112,8 @@ def _labels(config: Config, methods: Sequence[tuple[Config, Amount]], title: str
 
 def _samples(config: Config, preprocess: Preprocess, images: Sequence[Picture | int] | None) -> Samples:
     def data(limit: int | None) -> Any:
-        return build_data(
-            dataclasses.asdict(config.data),
+        return build_image_data(
+            config.data,
             preprocess,
             batch_size=1,
             source=config.source,

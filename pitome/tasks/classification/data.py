@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pitome.config import DataConfig
 from pitome.errors import UsageError, nearest
 from pitome.sources.images import ImageRules
 from pitome.tasks.data import Preprocess
@@ -19,8 +19,8 @@ DATA = {"fashion_mnist": "FashionMNIST", "imagenet": "ImageNet"}  # module of th
 """Those with a reader of their own; every other set is files of images, with `classes`."""
 
 
-def build(
-    config: Mapping[str, Any],
+def build_image_data(
+    config: DataConfig,
     preprocess: Preprocess,
     *,
     batch_size: int,
@@ -37,25 +37,25 @@ def build(
     Raises UsageError for an unknown name without classes, and DataError where source, root or model do
     not fit.
     """
-    name, classes = config["name"], config.get("classes")
+    name, classes = config.name, config.classes
     if name in DATA:
         kind = getattr(importlib.import_module(f"pitome.tasks.classification.{name}"), DATA[name])
     elif classes:
         from pitome.tasks.classification.files import own_set
         from pitome.tasks.classification.images import ImageFiles
 
-        kind = partial(ImageFiles, own_set(name, classes, config.get("split")))
+        kind = partial(ImageFiles, own_set(name, classes, config.split))
     else:
         raise UsageError(f"unknown data {name!r}; {nearest(str(name), DATA)}")
     return kind(
-        config["root"],
+        config.root,
         preprocess,
         batch_size,
         limit,
         workers,
         source=source,
-        repository=config["repository"],
-        revision=config["revision"],
+        repository=config.repository,
+        revision=config.revision,
         bank=bank,
-        rules=ImageRules.of(config),
+        rules=ImageRules.of(config.max_pixels, config.exif),
     )

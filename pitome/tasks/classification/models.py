@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from pitome.config import ModelConfig
 from pitome.errors import UsageError
 from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.weights import fetch_weights, find_weights
@@ -18,7 +18,7 @@ from pitome.tasks.built import Built, preprocess_of
 OWN = "vision_transformer"  # arch of a model made from its args alone
 
 
-def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | None = None) -> Built:
+def build_vision_model(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built:
     """Build the model of a file of conf/model: images [B, C, H, W] -> logits [B, classes], or
     features [B, C] where it has no classifier.
 
@@ -27,17 +27,17 @@ def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | Non
     position embeddings are resampled, as timm does. Raises CheckpointError when weights are
     missing, damaged, unsafe or of other shapes.
     """
-    found = fetch_weights(find_weights(config["name"], config["checkpoint"], weights))
-    args = dict(config["args"] or {})
-    model = build_timm(config["arch"], args).eval()
+    found = fetch_weights(find_weights(config.name, config.checkpoint, weights))
+    args = dict(config.args)
+    model = build_timm(config.arch, args).eval()
     digest = None
     if found.path is not None:
         checkpoint = load_checkpoint(found.path, model, key)
-        if "img_size" in args and config["arch"] != OWN:
+        if "img_size" in args and config.arch != OWN:
             checkpoint = replace(checkpoint, state=fit_positions(checkpoint.state, model))
         load_into(model, checkpoint)
         digest = checkpoint.sha256
-    return Built(model, preprocess_of(model, config["preprocess"]), found, digest)
+    return Built(model, preprocess_of(model, config.preprocess), found, digest)
 
 
 def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:

@@ -19,8 +19,8 @@ from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, Info, Layers, Task
-from pitome.tasks.classification.data import build as build_data
-from pitome.tasks.classification.models import build
+from pitome.tasks.classification.data import build_image_data
+from pitome.tasks.classification.models import build_vision_model
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.classification.neighbours import Tested, Voters
 from pitome.tasks.classification.training import train_from_config
@@ -35,10 +35,10 @@ class ImageClassification(Task):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        built = build(dataclasses.asdict(config.model), config.weights or "pretrained", config.weights_key)
+        built = build_vision_model(config.model, config.weights or "pretrained", config.weights_key)
         self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
-        self.data = build_data(
-            dataclasses.asdict(config.data),
+        self.data = build_image_data(
+            config.data,
             built.preprocess,
             batch_size=int(config.batch_size),
             source=config.source,

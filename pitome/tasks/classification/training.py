@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from pitome.config import Amount, Config
-from pitome.tasks.classification.data import build as build_data
+from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.fashion_mnist import FashionMNIST
 from pitome.tasks.classification.images import ImageFiles
-from pitome.tasks.classification.models import build, build_timm, fit_state
+from pitome.tasks.classification.models import build_timm, build_vision_model, fit_state
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.training import train, train_folder
 
@@ -24,12 +24,11 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
     """
     folder = train_folder(config, amount, config.model.name)
     weights = config.weights or "random"
-    model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
-    preprocess = build(model_config, "random").preprocess
+    preprocess = build_vision_model(config.model, "random").preprocess
 
     def data(batch_size: int) -> FashionMNIST | ImageFiles:
-        return build_data(
-            data_config,
+        return build_image_data(
+            config.data,
             preprocess,
             batch_size=batch_size,
             source=config.source,
@@ -46,7 +45,9 @@ def train_from_config(config: Config, amount: Amount, device: torch.device) -> t
             args["patch_size"] = patch_size
         model = build_timm(config.model.arch, args)
         if weights != "random":
-            start = fit_state(build(model_config, weights, config.weights_key).model.state_dict(), model)
+            start = fit_state(
+                build_vision_model(config.model, weights, config.weights_key).model.state_dict(), model
+            )
             fresh = model.state_dict()
             # A head for other classes starts afresh.
             model.load_state_dict({k: v if v.shape == fresh[k].shape else fresh[k] for k, v in start.items()})

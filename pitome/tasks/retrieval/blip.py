@@ -3,13 +3,14 @@ image and a caption together whether they match."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pitome.config import ModelConfig
 from pitome.errors import CheckpointError, UsageError, nearest
 from pitome.measure.copies import meta_twin
 from pitome.measure.flops import count_flops
@@ -192,7 +193,7 @@ class _Part(nn.Module):
         return getattr(self.model, self.method)(**inputs)
 
 
-def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | None = None) -> Built:
+def build_blip(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built:
     """Build the model of a BLIP file of conf/model, an `ImageTextMatching` in eval mode.
 
     key: of the file, see `load_checkpoint`.
@@ -202,7 +203,7 @@ def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | Non
     package that models of texts use. Raises CheckpointError when weights or words are missing,
     damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be built.
     """
-    found, digest = find_weights(config["name"], config["checkpoint"], weights), None
+    found, digest = find_weights(config.name, config.checkpoint, weights), None
     if found.source == "hub":
         found = _fetch(found)
     model = build_model(config)
@@ -215,16 +216,16 @@ def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | Non
         folder = fetch_folder(repo, "*.json", revision=revision, error=CheckpointError, otherwise=_ELSE)
     else:
         folder = fetch_minilm()
-    kind = Blip if config["arch"] == "blip" else Blip2
+    kind = Blip if config.arch == "blip" else Blip2
     whole = kind(model, load_tokenizer(folder)).eval()
-    return Built(whole, preprocess_of(whole, config["preprocess"]), found, digest)
+    return Built(whole, preprocess_of(whole, config.preprocess), found, digest)
 
 
-def build_model(config: Mapping[str, Any]) -> nn.Module:
+def build_model(config: ModelConfig) -> nn.Module:
     """transformers' model of a configuration, with random weights. Raises UsageError."""
     import transformers
 
-    arch, args = config["arch"], config["args"]
+    arch, args = config.arch, config.args
     if arch == "blip":
         own: Any = transformers.BlipConfig(**args)
         return transformers.BlipForImageTextRetrieval(own).eval()

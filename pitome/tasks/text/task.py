@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pitome.tasks.data import DataInfo
 from pitome.tasks.subject import Subject, TextSample
 from pitome.tasks.text.data import build_text, mean_length
 from pitome.tasks.text.measuring import measure_cost, measure_throughput, tokens_per_layer
-from pitome.tasks.text.models import build
+from pitome.tasks.text.models import build_text_model
 from pitome.tasks.text.module import TextClassification
 from pitome.tasks.text.sets import text_set
 from pitome.tasks.text.split import text_split
@@ -43,11 +42,11 @@ class Text(Task):
         name = config.data.name
         self.classes = len(text_set(name, config.data.classes).classes)
         weights = config.weights or "pretrained"
-        built = build(dataclasses.asdict(config.model), name, self.classes, weights, config.weights_key)
+        built = build_text_model(config.model, name, self.classes, weights, config.weights_key)
         self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
         own: Any = built.model.config
         self.data = build_text(
-            dataclasses.asdict(config.data),
+            config.data,
             built.tokenizer,
             batch_size=int(config.batch_size),
             split=text_split(config),

@@ -11,7 +11,7 @@ from torch import nn
 from pitome.config import Amount, Config
 from pitome.tasks.text.data import build_text, mean_length
 from pitome.tasks.text.lora import Lora, adapter_state, add_lora, metadata
-from pitome.tasks.text.models import build, load_base
+from pitome.tasks.text.models import build_text_model, load_base
 from pitome.tasks.text.module import TextClassification
 from pitome.tasks.text.sets import text_set
 from pitome.tasks.text.split import text_split
@@ -34,20 +34,19 @@ def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Co
     if path.exists():
         return tested, path.parent
     classes = len(text_set(config.data.name, config.data.classes).classes)
-    model_config = dataclasses.asdict(config.model)
     model: nn.Module
     lora = None
     if config.weights is None:
-        model, tokenizer = load_base(model_config, classes)
+        model, tokenizer = load_base(config.model, classes)
         given = config.trainer.lora
         if given.rank:
             lora = Lora(given.rank, given.alpha, tuple(given.targets), given.dropout)
             add_lora(model, lora)
     else:
-        built = build(model_config, config.data.name, classes, config.weights, config.weights_key)
+        built = build_text_model(config.model, config.data.name, classes, config.weights, config.weights_key)
         model, tokenizer = built.model.requires_grad_(True), built.tokenizer
     data = build_text(
-        dataclasses.asdict(config.data),
+        config.data,
         tokenizer,
         batch_size=config.trainer.stages[0].batch_size,
         split=split,

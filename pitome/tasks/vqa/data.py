@@ -7,12 +7,13 @@ named in `DataInfo`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pitome.config import DataConfig
 from pitome.errors import Unreadable
 from pitome.sources.images import ImageRules
 from pitome.tasks.data import DataInfo, permuted_selection
@@ -89,7 +90,7 @@ class VqaData:
 
 
 def build_vqa(
-    config: Mapping[str, Any], *, source: str = "auto", limit: int | None = None, split: str | None = None
+    config: DataConfig, *, source: str = "auto", limit: int | None = None, split: str | None = None
 ) -> VqaData:
     """The questions of a file of conf/data (name, root, repository, revision, split, ocr, max_pixels, exif),
     read now.
@@ -98,20 +99,20 @@ def build_vqa(
     questions; split: instead of the configuration's. Raises UsageError for an unknown name or split and
     DataError, one line, for data that is missing or damaged.
     """
-    name, ocr = config["name"], bool(config.get("ocr"))
-    part = check_options(name, split or config["split"], ocr)
-    benchmark, rules = benchmark_of(name), ImageRules.of(config)
+    name, ocr = config.name, config.ocr
+    part = check_options(name, split or config.split, ocr)
+    benchmark, rules = benchmark_of(name), ImageRules.of(config.max_pixels, config.exif)
     if name == "easy_vqa":
-        found = easy_vqa_questions(part, source=source, root=config["root"], rules=rules)
+        found = easy_vqa_questions(part, source=source, root=config.root, rules=rules)
     else:
         found = file_questions(
             name,
             part,
             ocr=ocr,
             source=source,
-            root=config["root"],
-            repository=config["repository"],
-            revision=config["revision"],
+            root=config.root,
+            repository=config.repository,
+            revision=config.revision,
             rules=rules,
         )
     rows = select(name, found.questions, limit, together=benchmark.pairs)

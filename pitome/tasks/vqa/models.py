@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pitome.adapters.patch import patched
+from pitome.config import ModelConfig
 from pitome.errors import CheckpointError, UsageError
 from pitome.merge.costs import closed_form
 from pitome.sources.checkpoint_files import sha256_of_files
@@ -21,8 +22,7 @@ from pitome.sources.hub import fetch_folder
 from pitome.sources.llava_family import check_arch
 from pitome.sources.weights import Weights
 from pitome.sources.weights_folder import find_model
-from pitome.tasks.built import Built
-from pitome.tasks.data import Preprocess
+from pitome.tasks.built import Built, preprocess_of
 from pitome.tasks.resize import fit_tower
 from pitome.tasks.tokenizers import load_tokenizer
 from pitome.tasks.vqa.tokenizers import IMAGE, byte_tokenizer, word_tokenizer
@@ -264,8 +264,8 @@ def pad_left(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return torch.tensor([[value] * (longest - len(row)) + list(row) for row in rows])
 
 
-def build(
-    config: Mapping[str, Any],
+def build_llava(
+    config: ModelConfig,
     weights: str = "pretrained",
     key: str | None = None,
     *,
@@ -281,8 +281,8 @@ def build(
     are (accelerate). Raises CheckpointError when weights or words are missing, damaged, unsafe or of
     other shapes or settings, UsageError for an `arch` that cannot be built.
     """
-    check_arch(config["arch"])
-    found, digest = find_model(config["name"], config["checkpoint"], weights), None
+    check_arch(config.arch)
+    found, digest = find_model(config.name, config.checkpoint, weights), None
     folder = None
     if found.source == "hub":
         folder = _fetch(found)
@@ -301,15 +301,13 @@ def build(
             checkpoint = load_checkpoint(found.path, model, key)
             load_into(model, checkpoint)
             digest = checkpoint.sha256
-    whole = Llava(model, tokenizer, config["args"]["prompt"])
+    whole = Llava(model, tokenizer, config.args["prompt"])
     whole.requires_grad_(False).eval()
-    given = config["preprocess"]
-    preprocess = Preprocess(**{**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])})
-    return Built(whole, preprocess, found, digest)
+    return Built(whole, preprocess_of(whole, config.preprocess), found, digest)
 
 
 def build_model(
-    config: Mapping[str, Any], *, patch_size: int | None = None, dtype: torch.dtype = torch.float32
+    config: ModelConfig, *, patch_size: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Llava:
     """The model of a configuration with random weights, in training mode; `patch_size` instead of its
     own, for training that starts with fewer tokens.
@@ -319,18 +317,18 @@ def build_model(
     """
     from transformers import AutoModelForImageTextToText
 
-    check_arch(config["arch"])
-    words = config["args"].get("words")
+    check_arch(config.arch)
+    words = config.args.get("words")
     tokenizer: Any = byte_tokenizer() if words is None else word_tokenizer(words)
     own = _settings(config, patch_size)
     own.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
     if len(tokenizer) > own.text_config.vocab_size:
         raise UsageError(
-            f"model={config['name']}: text_config.vocab_size={own.text_config.vocab_size} is too small for "
+            f"model={config.name}: text_config.vocab_size={own.text_config.vocab_size} is too small for "
             f"its words; give {len(tokenizer)}"
         )
     model = AutoModelForImageTextToText.from_config(own, dtype=dtype).train()
-    return Llava(model, tokenizer, config["args"]["prompt"])
+    return Llava(model, tokenizer, config.args["prompt"])
 
 
 def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -338,11 +336,11 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
     return fit_tower(state, model, patches=_PATCHES, positions=_POSITIONS)
 
 
-def _settings(config: Mapping[str, Any], patch_size: int | None = None) -> Any:
+def _settings(config: ModelConfig, patch_size: int | None = None) -> Any:
     """The `LlavaConfig` of a file of conf/model."""
     from transformers import LlavaConfig
 
-    args = {key: value for key, value in config["args"].items() if key not in ("prompt", "words")}
+    args = {key: value for key, value in config.args.items() if key not in ("prompt", "words")}
     if patch_size is not None:
         args["vision_config"] = {**args["vision_config"], "patch_size": patch_size}
     vision = {"model_type": "clip_vision_model", **args["vision_config"]}
@@ -350,7 +348,7 @@ def _settings(config: Mapping[str, Any], patch_size: int | None = None) -> Any:
 
 
 def _from_folder(
-    config: Mapping[str, Any], folder: Path, dtype: torch.dtype, device_map: str | None
+    config: ModelConfig, folder: Path, dtype: torch.dtype, device_map: str | None
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """Model and tokenizer of a folder with transformers' files, without network and without its code."""
     from transformers import LlavaConfig, LlavaForConditionalGeneration
@@ -376,21 +374,19 @@ def _from_folder(
     return model, load_tokenizer(folder)
 
 
-def _check_settings(config: Mapping[str, Any], folder: Path, found: Any) -> None:
+def _check_settings(config: ModelConfig, folder: Path, found: Any) -> None:
     """Raise CheckpointError where the folder's settings are not those of conf/model."""
     own, theirs = _settings(config).to_dict(), found.to_dict()
     for part in ("vision_config", "text_config", None):
         names = (
-            config["args"].get(part, {})
-            if part
-            else ("vision_feature_layer", "vision_feature_select_strategy")
+            config.args.get(part, {}) if part else ("vision_feature_layer", "vision_feature_select_strategy")
         )
         for name in names:
             mine, other = (side[part].get(name) if part else side.get(name) for side in (own, theirs))
             if mine != other:
                 where = f"{part}.{name}" if part else name
                 raise CheckpointError(
-                    f"model={config['name']} has {where}={mine} and {folder.name} {other}; "
+                    f"model={config.name} has {where}={mine} and {folder.name} {other}; "
                     "choose the model it was made for"
                 )
 

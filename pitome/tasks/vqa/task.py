@@ -29,7 +29,7 @@ from pitome.tasks.subject import Subject, tower
 from pitome.tasks.vqa.costs import Answering, answering
 from pitome.tasks.vqa.data import build_vqa
 from pitome.tasks.vqa.log import SampleLog
-from pitome.tasks.vqa.models import Llava, build
+from pitome.tasks.vqa.models import Llava, build_llava
 from pitome.tasks.vqa.module import Batches, VqaTest, loader, outcomes
 from pitome.tasks.vqa.timing import measure_throughput
 from pitome.tasks.vqa.training import train_vqa
@@ -49,8 +49,8 @@ class VisualQuestions(Task):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        built = build(
-            dataclasses.asdict(config.model),
+        built = build_llava(
+            config.model,
             config.weights or "pretrained",
             config.weights_key,
             dtype=_DTYPES.get(str(config.precision), torch.float32),
@@ -59,7 +59,7 @@ class VisualQuestions(Task):
         assert isinstance(built.model, Llava)
         self.weights, self.sha256, self.preprocess = built.weights, built.sha256, built.preprocess
         self.model: Llava = built.model
-        self.data = build_vqa(dataclasses.asdict(config.data), source=config.source, limit=config.limit)
+        self.data = build_vqa(config.data, source=config.source, limit=config.limit)
         self._check_words()
         self.architecture = measuring.architecture_of(self.model)
         self.family = self.architecture.family

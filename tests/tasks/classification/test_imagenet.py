@@ -15,9 +15,10 @@ from PIL import Image
 from pitome.config import CONF
 from pitome.errors import DataError
 from pitome.sources import hub
-from pitome.tasks.classification.data import build
+from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.imagenet import ImageNet, synsets
 from pitome.tasks.data import Preprocess, permuted_selection
+from tests.configs import data_of
 
 CONFIG = {"name": "imagenet", "root": None, "repository": "a/b", "revision": "main"}
 MODES = ["RGB", "L", "CMYK", "RGBA", "P", "LA", "1", "I;16"]
@@ -282,7 +283,7 @@ def test_the_hub(tmp_path, rows, colour, monkeypatch):
     snapshot = tmp_path / "0a1b2c"
     write_parquet(snapshot / "data" / "validation-00000-of-00001.parquet", rows, True)
     monkeypatch.setattr(hub, "cached_folder", lambda *a, **k: snapshot)
-    data = build(CONFIG, colour, batch_size=3)
+    data = build_image_data(data_of(CONFIG), colour, batch_size=3)
     assert (data.info.source, data.info.revision, data.info.n_samples) == ("hub", "0a1b2c", 8)
 
 
@@ -290,7 +291,7 @@ def test_a_hub_out_of_reach_is_one_line_with_ways_out(colour, monkeypatch):
     monkeypatch.setattr(hub, "cached_folder", lambda *a, **k: None)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError) as error:
-        _ = build(CONFIG, colour, batch_size=3).info
+        _ = build_image_data(data_of(CONFIG), colour, batch_size=3).info
     message = str(error.value)
     for part in (
         "data/validation-*.parquet of a/b",
@@ -304,14 +305,16 @@ def test_a_hub_out_of_reach_is_one_line_with_ways_out(colour, monkeypatch):
 
 def test_what_does_not_fit(colour, grey):
     with pytest.raises(DataError, match="in no package"):
-        build(CONFIG, colour, batch_size=3, source="package")
+        build_image_data(data_of(CONFIG), colour, batch_size=3, source="package")
     with pytest.raises(DataError, match="colour images"):
-        build(CONFIG, grey, batch_size=3)
+        build_image_data(data_of(CONFIG), grey, batch_size=3)
 
 
 def test_a_limit_on_pixels(folder, colour):
     Image.new("RGB", (100, 100)).save(folder / "val" / "n01440764" / "0.JPEG")
-    data = build(CONFIG | {"root": str(folder), "max_pixels": 9_999}, colour, batch_size=3, workers=0)
+    data = build_image_data(
+        data_of(CONFIG | {"root": str(folder), "max_pixels": 9_999}), colour, batch_size=3, workers=0
+    )
     assert read(data.test_dataloader())[2].tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert data.info.skipped == {0: "n01440764/0.JPEG: more than max_pixels=9999 pixels"}
 
@@ -337,6 +340,8 @@ def test_exif_is_left_alone_as_the_published_accuracies_have_it(folder, colour):
     half.save(path, exif=exif)
     for upright, brighter in ((False, 0), (True, 1)):
         config = CONFIG | {"root": str(folder), "exif": upright}
-        image = read(build(config, colour, batch_size=8, workers=0).test_dataloader())[0][0]
+        image = read(build_image_data(data_of(config), colour, batch_size=8, workers=0).test_dataloader())[0][
+            0
+        ]
         halves = [image[:, :16].mean(), image[:, 16:].mean()]
         assert halves[brighter] > halves[1 - brighter]

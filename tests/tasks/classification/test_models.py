@@ -12,6 +12,7 @@ from pitome.sources import weights as origin
 from pitome.tasks.classification import models as vision
 from pitome.tasks.data import Preprocess
 from tests import ROOT
+from tests.configs import model_of
 
 CONF = ROOT / "conf" / "model"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -106,9 +107,9 @@ def small():
 
 def test_random_weights_have_no_checksum_and_follow_the_seed(small):
     torch.manual_seed(3)
-    first = vision.build(small, "random")
+    first = vision.build_vision_model(model_of(small), "random")
     torch.manual_seed(3)
-    second = vision.build(small, "random")
+    second = vision.build_vision_model(model_of(small), "random")
     assert first.sha256 is None and first.weights.record(None)["random"]
     assert not first.model.training
     x = torch.randn(2, 1, 28, 28)
@@ -118,11 +119,11 @@ def test_random_weights_have_no_checksum_and_follow_the_seed(small):
 def test_shipped_weights(small, tmp_path, monkeypatch):
     monkeypatch.setattr(origin, "SHIPPED", tmp_path)
     with pytest.raises(CheckpointError, match="mode=train model=small"):
-        vision.build(small)
+        vision.build_vision_model(model_of(small))
     torch.manual_seed(0)
-    model = vision.build(small, "random").model
+    model = vision.build_vision_model(model_of(small), "random").model
     save_file(model.state_dict(), tmp_path / "small.safetensors")
-    built = vision.build(small)
+    built = vision.build_vision_model(model_of(small))
     x = torch.randn(2, 1, 28, 28)
     assert torch.equal(built.model(x), model(x))
     assert built.weights.record(built.sha256) == {
@@ -149,21 +150,21 @@ def test_the_mean_pooled_classifier_loads_from_a_file_like_maes(tmp_path):
         "preprocess": config("mae_b")["preprocess"],
         "checkpoint": "https://example.org/mae.pth",
     }
-    model = vision.build(mae, "random").model
+    model = vision.build_vision_model(model_of(mae), "random").model
     torch.save({"model": model.state_dict(), "args": argparse.Namespace(), "epoch": 9}, tmp_path / "mae.pth")
-    built = vision.build(mae, str(tmp_path / "mae.pth"))
+    built = vision.build_vision_model(model_of(mae), str(tmp_path / "mae.pth"))
     x = torch.randn(1, 3, 28, 28)
     assert torch.equal(built.model(x), model(x))
     assert str(tmp_path) not in str(built.weights.record(built.sha256))
     with pytest.raises(CheckpointError, match=r"download https://example\.org/mae\.pth"):
-        vision.build(mae)
+        vision.build_vision_model(model_of(mae))
 
 
 def test_a_hub_out_of_reach_names_the_file_and_three_ways(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "cached_folder", lambda *args, **kwargs: None)
     with pytest.raises(CheckpointError) as error:
-        vision.build(config("deit_s"))
+        vision.build_vision_model(model_of(config("deit_s")))
     message = str(error.value)
     assert "\n" not in message
     for part in (
@@ -180,7 +181,7 @@ def test_a_hub_out_of_reach_names_the_file_and_three_ways(monkeypatch, tmp_path)
 def test_hub_weights_are_read_from_the_cache(monkeypatch, tmp_path, small):
     small["checkpoint"] = "hub:owner/small@v1"
     torch.manual_seed(0)
-    model = vision.build(small, "random").model
+    model = vision.build_vision_model(model_of(small), "random").model
     folder = tmp_path / "0123abc"
     folder.mkdir()
     save_file(model.state_dict(), folder / "model.safetensors")
@@ -191,15 +192,17 @@ def test_hub_weights_are_read_from_the_cache(monkeypatch, tmp_path, small):
         return folder
 
     monkeypatch.setattr(hub, "cached_folder", cached)
-    built = vision.build(small)
+    built = vision.build_vision_model(model_of(small))
     assert asked == [("owner/small", "model.safetensors", "model", "v1")]
     assert built.weights.record(built.sha256)["name"] == "owner/small@0123abc"
     assert torch.equal(built.model.head.weight, model.head.weight)
 
 
 def test_embeddings_are_resized_to_finer_patches(small):
-    coarse = vision.build(small, "random").model
-    fine = vision.build({**small, "args": {**small["args"], "patch_size": 4}}, "random").model
+    coarse = vision.build_vision_model(model_of(small), "random").model
+    fine = vision.build_vision_model(
+        model_of({**small, "args": {**small["args"], "patch_size": 4}}), "random"
+    ).model
     fine.load_state_dict(vision.fit_state(coarse.state_dict(), fine))
     assert fine.pos_embed.shape == (1, 50, 8)
     assert torch.equal(fine.pos_embed[:, 0], coarse.pos_embed[:, 0])
@@ -221,26 +224,28 @@ def test_position_embeddings_are_resampled_where_args_change_the_image(tmp_path)
 
     path = str(tmp_path / "large.safetensors")
     torch.manual_seed(0)
-    large = vision.build(dinov2(img_size=70), "random").model
+    large = vision.build_vision_model(model_of(dinov2(img_size=70)), "random").model
     torch.nn.init.normal_(large.pos_embed)
     save_file(large.state_dict(), path)
-    small = vision.build(dinov2(img_size=42), path).model
+    small = vision.build_vision_model(model_of(dinov2(img_size=42)), path).model
     assert small.pos_embed.shape == (1, 9, 32)
     expected = checkpoint_filter_fn(large.state_dict(), small)
     for key, value in small.state_dict().items():
         assert torch.equal(value, expected[key]), key
     assert small(torch.randn(2, 3, 42, 42)).shape == (2, 32)
     with pytest.raises(CheckpointError, match="pos_embed"):
-        vision.build(dinov2(), path)  # its own 518 pixels: a file of another size is the wrong file
+        vision.build_vision_model(
+            model_of(dinov2()), path
+        )  # its own 518 pixels: a file of another size is the wrong file
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(1, 24, 32), torch.zeros(1, 25, 16), torch.zeros(25, 32)])
 def test_other_position_embeddings_are_refused(tmp_path, wrong):
     path = str(tmp_path / "wrong.safetensors")
-    state = vision.build(dinov2(img_size=70), "random").model.state_dict()
+    state = vision.build_vision_model(model_of(dinov2(img_size=70)), "random").model.state_dict()
     save_file({**state, "pos_embed": wrong}, path)
     with pytest.raises(CheckpointError, match="pos_embed"):
-        vision.build(dinov2(img_size=42), path)
+        vision.build_vision_model(model_of(dinov2(img_size=42)), path)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -250,7 +255,7 @@ def test_a_backbone_gives_features(name):
 
     size = {"embed_dim": 32, "depth": 2, "num_heads": 2}
     file = config(name)
-    built = vision.build({**file, "args": {**file["args"], **size}}, "random")
+    built = vision.build_vision_model(model_of({**file, "args": {**file["args"], **size}}), "random")
     x = torch.randn(1, 3, built.preprocess.size, built.preprocess.size)
     with torch.no_grad(), pitome.patch(built.model, "pitome", ratio=0.5) as patched:
         assert built.model(x).shape == (1, 32)

@@ -18,9 +18,10 @@ from pitome.measure.flops import count_flops
 from pitome.merge.costs import closed_form
 from pitome.tasks.data import Preprocess
 from pitome.tasks.retrieval import blip
-from pitome.tasks.retrieval.blip import Blip, Blip2, ImageTextMatching, build, build_model
+from pitome.tasks.retrieval.blip import Blip, Blip2, ImageTextMatching, build_blip, build_model
 from tests import ROOT
 from tests.adapters.tiny_vision import blip2_retrieval, blip_retrieval, images
+from tests.configs import model_of
 from tests.tasks.text.tiny_text import tokenizer
 
 CONF = ROOT / "conf" / "model"
@@ -46,7 +47,7 @@ def test_every_model_builds_as_published(name: str) -> None:
     layers, width, tokens, millions, image, caption = EXPECTED[name]
     own = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     with torch.device("meta"):
-        model = build_model(own)
+        model = build_model(model_of(own))
     built = (Blip if own["arch"] == "blip" else Blip2)(model, tokenizer())
     with pitome.patch(built, "pitome", ratio=0.95) as handle:
         architecture = handle.architecture()
@@ -111,7 +112,7 @@ def test_long_captions_are_cut_and_counted(kind: type[ImageTextMatching]) -> Non
 def test_the_closed_form_of_the_q_former_is_what_is_counted(tokens: int) -> None:
     own = yaml.safe_load((CONF / "blip2.yaml").read_text())
     with torch.device("meta"):
-        model = Blip2(build_model(own), tokenizer())
+        model = Blip2(build_model(model_of(own)), tokenizer())
     assert model.feature_macs(tokens) == counted(model, tokens)
     assert model.feature_macs(677) / 1e9 == pytest.approx(11.954, abs=0.001)
 
@@ -164,7 +165,7 @@ def test_a_file_is_loaded_and_known_by_its_checksum(tmp_path: Path) -> None:
     # As files of older versions of transformers have it.
     state["text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
     save_file(state, tmp_path / "blip.safetensors")
-    built = build(config(), str(tmp_path / "blip.safetensors"))
+    built = build_blip(model_of(config()), str(tmp_path / "blip.safetensors"))
     assert built.preprocess == Preprocess(16, 3, (0.5,) * 3, (0.5,) * 3, squash=True)
     assert built.sha256 is not None and not built.model.training
     with torch.no_grad():
@@ -173,17 +174,17 @@ def test_a_file_is_loaded_and_known_by_its_checksum(tmp_path: Path) -> None:
     del state["itm_head.weight"]
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"itm_head\.weight .* is not in the file"):
-        build(config(), str(tmp_path / "other.safetensors"))
+        build_blip(model_of(config()), str(tmp_path / "other.safetensors"))
 
 
 def test_random_weights_follow_the_seed() -> None:
     found = []
     for _ in range(2):
         torch.manual_seed(3)
-        found.append(build(config(), "random").model.state_dict())
+        found.append(build_blip(model_of(config()), "random").model.state_dict())
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
 def test_an_unknown_architecture() -> None:
     with pytest.raises(UsageError, match=r"model\.arch=blib"):
-        build_model({**copy.deepcopy(config()), "arch": "blib"})
+        build_model(model_of({**copy.deepcopy(config()), "arch": "blib"}))

@@ -22,9 +22,10 @@ from pitome.sources import weights as origin
 from pitome.tasks.data import Preprocess
 from pitome.tasks.retrieval import clip
 from pitome.tasks.retrieval.captions import byte_pairs, pieces, word_list
-from pitome.tasks.retrieval.clip import ImageText, build, build_model, fit_state
+from pitome.tasks.retrieval.clip import ImageText, build_clip, build_model, fit_state
 from pitome.tasks.retrieval.scenes_make import describe, layouts
 from tests import ROOT
+from tests.configs import model_of
 
 CONF = ROOT / "conf" / "model"
 WORDS = ["a", "bag", "shirt", ":"]
@@ -70,7 +71,7 @@ def test_every_model_builds_as_published(name: str) -> None:
     blocks, width, tokens, millions, quick = EXPECTED[name]
     own = config(name)
     with torch.device("meta"):
-        model: Any = build_model(own).model
+        model: Any = build_model(model_of(own)).model
     assert len(model.visual.transformer.resblocks) == blocks
     assert model.visual.positional_embedding.shape == (tokens, width)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
@@ -97,7 +98,7 @@ def test_every_file_agrees_with_open_clip(name: str) -> None:
 
 
 def test_the_offline_model() -> None:
-    built = build(config("clip_scenes"), "random")
+    built = build_clip(model_of(config("clip_scenes")), "random")
     model: Any = built.model
     assert built.preprocess == Preprocess(56, 3, (0.286,) * 3, (0.353,) * 3)
     assert sum(p.numel() for p in model.parameters()) * 4 < 8e6, "the shipped file must stay under 8 MB"
@@ -110,10 +111,10 @@ def test_the_words_of_the_offline_model_are_those_of_the_scenes() -> None:
     kinds = layouts(3000, np.random.RandomState(5), distinct=True)
     captions = [caption for row in kinds for caption in describe(row)]
     own = config("clip_scenes")["args"]
-    tokens = build_model(config("clip_scenes")).tokenizer(captions)
+    tokens = build_model(model_of(config("clip_scenes"))).tokenizer(captions)
     assert own["words"] == sorted(own["words"])
     assert set(tokens.flatten().tolist()) == set(range(len(own["words"]) + 3)), "no word stands there in vain"
-    assert build_model(config("clip_scenes")).count_truncated(captions) == 0
+    assert build_model(model_of(config("clip_scenes"))).count_truncated(captions) == 0
 
 
 # Building
@@ -121,9 +122,9 @@ def test_the_words_of_the_offline_model_are_those_of_the_scenes() -> None:
 
 def test_random_weights_follow_the_seed_and_need_no_hub() -> None:
     torch.manual_seed(3)
-    first: Any = build(TINY, "random")
+    first: Any = build_clip(model_of(TINY), "random")
     torch.manual_seed(3)
-    second: Any = build(TINY, "random")
+    second: Any = build_clip(model_of(TINY), "random")
     assert first.sha256 is None and first.weights.record(None)["random"] and not first.model.training
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
@@ -139,7 +140,7 @@ def test_random_weights_follow_the_seed_and_need_no_hub() -> None:
 
 
 def test_a_caption_does_not_depend_on_its_batch() -> None:
-    model = build(TINY, "random").model
+    model = build_clip(model_of(TINY), "random").model
     alone = text_features(model, ["a bag"])
     torch.testing.assert_close(text_features(model, ["shirt", "a bag"])[1:], alone)
 
@@ -147,10 +148,10 @@ def test_a_caption_does_not_depend_on_its_batch() -> None:
 @pytest.mark.parametrize("prefix", ["", "model.", "module."])
 def test_a_file_loads_with_the_names_of_open_clip_or_of_training(prefix: str, tmp_path: Path) -> None:
     """A bare open_clip model, what `save_weights` writes, and a checkpoint from several devices."""
-    source: Any = build_model(TINY)
+    source: Any = build_model(model_of(TINY))
     path = tmp_path / "weights.safetensors"
     save_file({f"{prefix}{key}": value for key, value in source.model.state_dict().items()}, path)
-    built = build(TINY, str(path))
+    built = build_clip(model_of(TINY), str(path))
     own = built.model.model.state_dict()  # type: ignore[union-attr, operator]
     assert all(torch.equal(own[key], value) for key, value in source.model.state_dict().items())
     assert built.sha256 is not None and built.weights.source == "file"
@@ -159,16 +160,16 @@ def test_a_file_loads_with_the_names_of_open_clip_or_of_training(prefix: str, tm
 def test_a_bare_model_of_the_same_configuration_has_the_same_tensors() -> None:
     """What is trained elsewhere with open_clip loads here."""
     args = {key: value for key, value in TINY["args"].items() if key != "words"}
-    bare, own = CLIP(**args).state_dict(), build_model(TINY).model.state_dict()
+    bare, own = CLIP(**args).state_dict(), build_model(model_of(TINY)).model.state_dict()
     assert {k: v.shape for k, v in bare.items()} == {k: v.shape for k, v in own.items()}
 
 
 def test_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "SHIPPED", tmp_path)
     with pytest.raises(CheckpointError, match="no shipped weights yet"):
-        build(TINY)
-    save_file(build_model(TINY).model.state_dict(), tmp_path / "tiny.safetensors")
-    assert build(TINY).weights.source == "shipped"
+        build_clip(model_of(TINY))
+    save_file(build_model(model_of(TINY)).model.state_dict(), tmp_path / "tiny.safetensors")
+    assert build_clip(model_of(TINY)).weights.source == "shipped"
 
 
 def test_hub_weights_are_those_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,11 +179,11 @@ def test_hub_weights_are_those_of_open_clip(tmp_path: Path, monkeypatch: pytest.
         asked.append((repo, pattern, revision))
         folder = tmp_path / "0123abc"
         folder.mkdir()
-        save_file(build_model(TINY).model.state_dict(), folder / pattern)
+        save_file(build_model(model_of(TINY)).model.state_dict(), folder / pattern)
         return folder
 
     monkeypatch.setattr(origin, "fetch_folder", fetch)
-    built = build(TINY | {"checkpoint": "hub:some/clip@main"})
+    built = build_clip(model_of(TINY | {"checkpoint": "hub:some/clip@main"}))
     assert asked == [("some/clip", "open_clip_model.safetensors", "main")]
     assert built.weights.record(built.sha256)["name"] == "some/clip@0123abc"
 
@@ -190,9 +191,9 @@ def test_hub_weights_are_those_of_open_clip(tmp_path: Path, monkeypatch: pytest.
 def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     other = {**TINY["args"], "vision_cfg": {**TINY["args"]["vision_cfg"], "width": 32}}
-    save_file(build_model({**TINY, "args": other}).model.state_dict(), path)
+    save_file(build_model(model_of({**TINY, "args": other})).model.state_dict(), path)
     with pytest.raises(CheckpointError, match=r"does not fit this model: .* more do not fit") as caught:
-        build(TINY, str(path))
+        build_clip(model_of(TINY), str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -208,13 +209,15 @@ def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_built(change: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        build_model({**TINY, **change})
+        build_model(model_of({**TINY, **change}))
     assert "\n" not in str(caught.value)
 
 
 def test_named_architectures_take_arguments() -> None:
     with torch.device("meta"):
-        model: Any = build_model({**TINY, "arch": "ViT-B-32", "args": {"quick_gelu": True}}, patch_size=16)
+        model: Any = build_model(
+            model_of({**TINY, "arch": "ViT-B-32", "args": {"quick_gelu": True}}), patch_size=16
+        )
     assert type(model.model.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     assert model.model.visual.positional_embedding.shape[0] == 197
 
@@ -223,7 +226,7 @@ def test_named_architectures_take_arguments() -> None:
 
 
 def test_a_coarse_stage_hands_its_weights_on() -> None:
-    coarse, fine = build_model(TINY, patch_size=8), build_model(TINY)
+    coarse, fine = build_model(model_of(TINY), patch_size=8), build_model(model_of(TINY))
     state = coarse.state_dict()
     assert state["model.visual.positional_embedding"].shape == (5, 16)
     fitted = fit_state(state, fine)
@@ -240,7 +243,7 @@ def test_a_coarse_stage_hands_its_weights_on() -> None:
 
 
 def test_training_reaches_every_weight() -> None:
-    model = build_model(TINY)
+    model = build_model(model_of(TINY))
     images, texts = model.encode_image(torch.randn(2, 3, 16, 16)), model.encode_text(["a bag", "shirt"])
     (model.log_scale.exp() * images @ texts.T).log_softmax(dim=-1).diagonal().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -252,7 +255,7 @@ def test_training_reaches_every_weight() -> None:
 def test_text_macs() -> None:
     """Per token and block: projections 4 C^2, MLP 8 C^2, attention 2 N C; then one projection."""
     n, c = 6, 16
-    model = build_model(TINY)
+    model = build_model(model_of(TINY))
     want = 2 * (n * 12 * c * c + 2 * n * n * c) + c * 6
     assert model.text_macs() == want
     pitome.patch(model, "tome", r=2)
@@ -262,7 +265,7 @@ def test_text_macs() -> None:
 def test_text_macs_of_vit_l() -> None:
     """open_clip's docs/model_profile.csv, text_gflops: 13.3."""
     with torch.device("meta"):
-        model = build_model(config("clip_l"))
+        model = build_model(model_of(config("clip_l")))
     assert round(2 * model.text_macs() / 1e9, 1) == 13.3
 
 
@@ -297,7 +300,7 @@ def test_siglip_builds_as_published() -> None:
     """Parameters and GMACs of both towers as in open_clip's docs/model_profile.csv: 203.16 M, 46.44 G."""
     own = config("siglip_b16")
     with torch.device("meta"):
-        model = build_model(own)
+        model = build_model(model_of(own))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(203.16, abs=0.01)
     with pitome.patch(model, "none", ratio=1.0) as handle:
         architecture = handle.architecture()
@@ -317,13 +320,13 @@ def test_siglip_builds_as_published() -> None:
 
 def test_siglip_from_a_folder_and_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, asked = siglip(monkeypatch), []
-    source = build_model(own)
+    source = build_model(model_of(own))
     save_file(source.model.state_dict(), tmp_path / "open_clip_model.safetensors")
     path = str(tmp_path / "open_clip_model.safetensors")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: no such file; put"):
-        build(own, path)
+        build_clip(model_of(own), path)
     vocabulary(tmp_path)
-    built: Any = build(own, path).model
+    built: Any = build_clip(model_of(own), path).model
     torch.manual_seed(0)
     images = torch.randn(2, 3, 160, 160)
     with torch.no_grad():
@@ -341,7 +344,7 @@ def test_siglip_from_a_folder_and_from_the_hub(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(origin, "fetch_folder", fetch)
     monkeypatch.setattr(clip, "fetch_folder", fetch)
-    hub: Any = build(own).model
+    hub: Any = build_clip(model_of(own)).model
     assert asked == [
         ("some/siglip", "open_clip_model.safetensors", "main"),
         ("some/siglip", "tokenizer.json", tmp_path.name),
@@ -350,7 +353,7 @@ def test_siglip_from_a_folder_and_from_the_hub(tmp_path: Path, monkeypatch: pyte
 
 
 def test_siglip_with_random_weights_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    model: Any = build(siglip(monkeypatch), "random").model
+    model: Any = build_clip(model_of(siglip(monkeypatch)), "random").model
     ids = model.tokenizer(["A bag!", "a bag", "a bag a bag a bag"])
     assert torch.equal(ids[0], ids[1]) and ids[0, 2:].tolist() == [1] * 4
     assert ids[2, -1] == 1 and ids.max() < 32_000
@@ -412,7 +415,7 @@ def test_unknown_words_are_named(caption: str, names: str) -> None:
 
 
 def test_cost_of_the_image_tower() -> None:
-    model: Any = build(TINY, "random").model
+    model: Any = build_clip(model_of(TINY), "random").model
     assert isinstance(model, ImageText)
     with pitome.patch(model, "pitome", ratio=0.75):
         cost = pitome.flops(model)

@@ -53,7 +53,7 @@ def retrieve(run: Run) -> Run:
 
 def tiny() -> ImageText:
     config = config_of(*TINY).model
-    return build_model({"name": config.name, "arch": config.arch, "args": dict(config.args)})
+    return build_model(config)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from pitome.tasks.text import models as text
 from pitome.tasks.text.models import from_args
 from pitome.tasks.text.module import TextClassification
 from pitome.tasks.training import EpochLog
+from tests.configs import model_of
 from tests.tasks.text.tiny_text import CONFIG, write_folder
 from tests.tasks.text.tiny_text import WORDS as VOCABULARY
 
@@ -95,7 +96,7 @@ def records(tmp_path: Path) -> Callable[[], dict[str, Record]]:
 def weights(tmp_path: Path) -> str:
     """A model whose attention is uneven, so that merging changes answers."""
     torch.manual_seed(3)
-    model = from_args(CONFIG, classes=2)
+    model = from_args(model_of(CONFIG), classes=2)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -136,7 +137,7 @@ def test_a_record_says_what_was_measured(
     assert merged.cost.unmerged_macs == plain.cost.macs == merged.cost.macs / merged.cost.share
     assert (merged.cost.authors_macs or 0) < (merged.cost.unmerged_authors_macs or 0)
     # The mean over the texts, each counted by itself.
-    model = from_args(CONFIG, classes=2)
+    model = from_args(model_of(CONFIG), classes=2)
     counts = [count_flops(model, torch.zeros(1, n, dtype=torch.long)).macs for n in tokens.tolist()]
     assert plain.cost.macs == pytest.approx(sum(counts) / len(counts), abs=1)
     with pitome.patch(model, "pitome", ratio=0.8):

@@ -15,6 +15,7 @@ from pitome.tasks.vqa.data import build_vqa, select
 from pitome.tasks.vqa.easy_vqa import held_out
 from pitome.tasks.vqa.files import file_questions
 from pitome.tasks.vqa.questions import Question
+from tests.configs import data_of
 
 TEN = [{"answer": "dog", "answer_id": id} for id in range(1, 11)]
 
@@ -106,7 +107,7 @@ def build(name, root, **changes):
         "split": None,
     }
     limit, source = changes.pop("limit", None), changes.pop("source", "auto")
-    return build_vqa({**config, **changes}, source=source, limit=limit)
+    return build_vqa(data_of({**config, **changes}), source=source, limit=limit)
 
 
 @pytest.mark.parametrize("name", LOCAL)

@@ -13,8 +13,9 @@ import pitome
 from pitome.errors import CheckpointError, UsageError
 from pitome.sources.weights_folder import find_model
 from pitome.tasks.vqa import models as module
-from pitome.tasks.vqa.models import Llava, build, check_rows, fit_state
+from pitome.tasks.vqa.models import Llava, build_llava, check_rows, fit_state
 from pitome.tasks.vqa.tokenizers import byte_tokenizer, word_tokenizer
+from tests.configs import model_of
 from tests.tasks.vqa.tiny_llava import images, llava, settings
 
 IMAGES = images(3)
@@ -144,7 +145,7 @@ def test_prompts_that_do_not_fit() -> None:
 
 
 def test_coarse_weights_fit_finer_patches() -> None:
-    fine, coarse = llava(), module.build_model(settings(), patch_size=8)
+    fine, coarse = llava(), module.build_model(model_of(settings()), patch_size=8)
     state = fit_state(coarse.state_dict(), fine)
     fine.load_state_dict(state)
     assert state["model.model.vision_tower.embeddings.position_embedding.weight"].shape == (17, 16)
@@ -160,11 +161,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("device_map", [None, "auto"])
 def test_a_folder_with_transformers_files(folder: Path, device_map: str | None) -> None:
-    built = build(settings(), str(folder), device_map=device_map, dtype=torch.bfloat16)
+    built = build_llava(model_of(settings()), str(folder), device_map=device_map, dtype=torch.bfloat16)
     assert built.sha256 is not None and built.weights.name == "own"
     assert {p.dtype for p in built.model.parameters()} == {torch.bfloat16}
     expected = llava().to(torch.bfloat16).features(IMAGES.bfloat16())
-    assert torch.equal(build(settings(), str(folder)).model.bfloat16().features(IMAGES)[0], expected[0])
+    assert torch.equal(
+        build_llava(model_of(settings()), str(folder)).model.bfloat16().features(IMAGES)[0], expected[0]
+    )
 
 
 def test_a_model_spread_over_devices_is_not_moved() -> None:
@@ -178,7 +181,7 @@ def test_a_model_spread_over_devices_is_not_moved() -> None:
 def test_folders_that_do_not_fit(folder: Path) -> None:
     other = settings(vision_feature_layer=-1)
     with pytest.raises(CheckpointError, match="has vision_feature_layer=-1 and own -2"):
-        build(other, str(folder))
+        build_llava(model_of(other), str(folder))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "smolvlm"}))
     with pytest.raises(CheckpointError, match="of the kind smolvlm, which cannot be used: its connector"):
@@ -192,8 +195,8 @@ def test_too_small_a_vocabulary_and_another_architecture() -> None:
     small = settings()
     small["args"]["text_config"]["vocab_size"] = 30
     with pytest.raises(UsageError, match="vocab_size=30 is too small for its words; give 36"):
-        build(small, "random")
+        build_llava(model_of(small), "random")
     with pytest.raises(UsageError, match=r"arch=qwen2_vl cannot be built: its tower joins"):
-        build(settings() | {"arch": "qwen2_vl"}, "random")
+        build_llava(model_of(settings() | {"arch": "qwen2_vl"}), "random")
     with pytest.raises(UsageError, match="device_map=auto is for"):
-        build(settings(), "random", device_map="auto")
+        build_llava(model_of(settings()), "random", device_map="auto")

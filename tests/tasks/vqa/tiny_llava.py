@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from pitome.config import CONF
 from pitome.tasks.vqa.models import Llava, build_model
+from tests.configs import model_of
 
 SMALL = {
     "vision_config": {
@@ -44,7 +45,7 @@ def settings(**args: Any) -> dict[str, Any]:
 def llava(seed: int = 0, **args: Any) -> Llava:
     """With weights so uneven that merging changes answers."""
     torch.manual_seed(seed)
-    model = build_model(settings(**args)).eval().requires_grad_(False)
+    model = build_model(model_of(settings(**args))).eval().requires_grad_(False)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.normal_(0, 0.3)

@@ -1,0 +1,19 @@
+"""Configurations for tests of builders, from plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pitome.config import DataConfig, ModelConfig
+from pitome.fields import decode
+
+
+def model_of(values: Mapping[str, Any]) -> ModelConfig:
+    """The model of a file of conf/model."""
+    return decode(ModelConfig, {"task": "classification"} | dict(values))
+
+
+def data_of(values: Mapping[str, Any]) -> DataConfig:
+    """The data of a file of conf/data."""
+    return decode(DataConfig, {"task": "classification"} | dict(values))
