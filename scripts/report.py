@@ -15,10 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pitome.errors import DataError, PitomeError, UsageError, nearest
+from pitome.paper.experiments import experiment_names, is_experiment
 from pitome.records.store import Store
-from pitome.report import plots, tables
+from pitome.report import items, offline, plots, status, tables
+from pitome.report.page import build
 
 RESULTS = Path(__file__).parent.parent / "results"
+REPORTS = ("offline", "page")
 
 
 def main(words: list[str], results: Path = RESULTS) -> int:
@@ -33,19 +36,18 @@ def main(words: list[str], results: Path = RESULTS) -> int:
         if given and not local.folder.is_dir():
             raise UsageError(f"results={given[-1]}: no such folder; give the one that run.py wrote to")
         if words[:1] == ["status"]:
-            status(words[1:], local)
+            tables.show([status.to_table(words[1:] or status.sweeps(), local)])
             return 0
         for word in words:  # a misspelt one is reported before anything is made
             check_word(word)
-        for word in words or [str(default(local, published).folder), "page"]:
+        newest = local if any(local.folder.glob("*.json")) else published
+        for word in words or [str(newest.folder), "page"]:
             if word == "offline":
-                offline()
+                tables.show([offline.to_table(items.published_records())])
             elif word == "page":
-                page(local, published, local.folder.parent / "index.html")
-            elif is_experiment(word):
-                from pitome.report.items import show_item
-
-                show_item(word, local)
+                print(build.write(local.folder.parent / "index.html", local, published))
+            elif names_experiment(word):
+                items.show_item(word, local)
             else:
                 report(Store(word))
     except PitomeError as problem:
@@ -61,54 +63,23 @@ def report(store: Store) -> None:
         raise DataError(
             f"no recorded runs in {store.folder}; run `make demo`, name an experiment or a folder with runs"
         )
-    built = tables.build(records, store.outcomes)
-    tables.show(built)
-    tables.write_markdown(store.folder / "report.md", built)
+    made = tables.build(records, store.outcomes)
+    tables.show(made)
+    tables.write_markdown(store.folder / "report.md", made)
     print(*[store.folder / "report.md", *plots.plot(records, store.folder)], sep="\n")
 
 
-def status(names: list[str], local: Store) -> None:
-    """Print how far these experiments are among the local runs, or all of them."""
-    from pitome.report.status import sweeps, to_table
-
-    tables.show([to_table(names or sweeps(), local)])
-
-
-def offline() -> None:
-    """Print what the published offline experiments gave; docs/reproducing.md has the same table."""
-    from pitome.report.items import published_records
-    from pitome.report.offline import to_table
-
-    tables.show([to_table(published_records())])
-
-
-def page(local: Store, published: Store, path: Path) -> None:
-    """Write the page of all results."""
-    from pitome.report.page.build import write
-
-    print(write(path, local, published))
-
-
-def is_experiment(word: str) -> bool:
+def names_experiment(word: str) -> bool:
     """Whether `word` names an experiment; a folder of the same name is meant by ./name."""
-    from pitome.paper import experiments
-
-    return "/" not in word and experiments.is_experiment(word)
+    return "/" not in word and is_experiment(word)
 
 
 def check_word(word: str) -> None:
     """Raises UsageError for what is neither a report, an experiment nor a folder."""
-    from pitome.paper.experiments import experiment_names
-
-    reports = ("offline", "page")
-    if "/" not in word and word not in reports and not is_experiment(word) and not Path(word).is_dir():
-        known = [*experiment_names(skip_broken=True), *reports]
-        raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")
-
-
-def default(local: Store, published: Store) -> Store:
-    """The local runs if there are any, else the published ones."""
-    return local if any(local.folder.glob("*.json")) else published
+    if "/" in word or word in REPORTS or names_experiment(word) or Path(word).is_dir():
+        return
+    known = [*experiment_names(skip_broken=True), *REPORTS]
+    raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pitome.report.rendering import LONGEST, Table, show, to_markdown
 PUBLISHED = CONF.parent / "results" / "published"
 VARIANTS = PUBLISHED / "variants"  # single options changed, which would crowd the tables of the methods
 THEOREM = PUBLISHED / "theorem"
+IDENTITY = ("Model", "Data", "Method", "Variant", "Ratio", "Metric")  # columns that say which value it is
 
 _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
@@ -115,21 +116,10 @@ def summary(verdicts: ItemVerdicts) -> str:
 
 def to_table(verdicts: ItemVerdicts) -> Table:
     """All values of an experiment."""
-    header = ["Model", "Data", "Method", "Variant", "Ratio", "Metric"]
-    header += ["Published by us"] if verdicts.offline else ["Printed", "Logged"]
-    header += ["Measured [95 % interval]", "Difference", "Tolerance", "Verdict", "Note"]
+    compared = references(verdicts)
+    header = [*IDENTITY, *compared, "Measured [95 % interval]", "Difference", "Tolerance", "Verdict", "Note"]
     lines = [
-        [
-            *(text or NOTHING for text in (row.model, row.data, row.method, row.variant, row.ratio)),
-            row.title,
-            *(number(value, row.unit) for value in references(verdicts, row)),
-            number(row.measured, row.unit) + _interval(row),
-            signed(row.difference, row.unit),
-            number(row.tolerance, row.unit),
-            row.verdict,
-            row.reason or NOTHING,
-        ]
-        for row in verdicts.rows
+        [*(text for text, _ in cells(row, compared.values())), row.reason or NOTHING] for row in verdicts.rows
     ]
     if verdicts.offline:
         caption = [
@@ -169,14 +159,12 @@ def to_csv(verdicts: ItemVerdicts) -> str:
 
 def to_latex(verdicts: ItemVerdicts) -> str:
     """A table in the style of the package booktabs."""
-    header = ["Model", "Data", "Method", "Variant", "Ratio", "Metric"]
-    header += ["Published"] if verdicts.offline else ["Printed", "Logged"]
-    header += ["Measured", "Difference", "Verdict"]
+    compared = references(verdicts)
+    header = [*IDENTITY, *(name.partition(" ")[0] for name in compared), "Measured", "Difference", "Verdict"]
     lines = [
         [
             *(row.model, row.data, row.method, row.variant, row.ratio, row.metric),
-            *(number(value, row.unit) for value in references(verdicts, row)),
-            number(row.measured, row.unit),
+            *(number(getattr(row, field), row.unit) for field in (*compared.values(), "measured")),
             signed(row.difference, row.unit),
             row.verdict,
         ]
@@ -204,9 +192,30 @@ def latex(text: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
-def references(verdicts: ItemVerdicts, row: JudgedValue) -> list[float | None]:
-    """What a row is compared with: the paper's numbers, or ours where it is offline."""
-    return [row.published] if verdicts.offline else [row.printed, row.logged]
+def references(verdicts: ItemVerdicts) -> dict[str, str]:
+    """Name and field of what the values are compared with: the paper's numbers, or ours."""
+    if verdicts.offline:
+        return {"Published by us": "published"}
+    return {"Printed": "printed", "Logged": "logged"}
+
+
+def cells(row: JudgedValue, fields: Iterable[str]) -> list[tuple[str, float | str | None]]:
+    """The cells of a row as they are read, each with its value: what IDENTITY names, these fields, the
+    measured value, difference, tolerance and verdict."""
+    names = (row.model, row.data, row.method, row.variant)
+    interval = ""
+    if row.interval is not None:
+        interval = f" [{', '.join(number(end, row.unit) for end in row.interval)}]"
+    return [
+        *((name or NOTHING, name or None) for name in names),
+        (row.ratio or NOTHING, row.ratio or None if row.amount is None else row.amount),
+        (row.title, row.title),
+        *((number(value := getattr(row, field), row.unit), value) for field in fields),
+        (number(row.measured, row.unit) + interval, row.measured),
+        (signed(row.difference, row.unit), row.difference),
+        (number(row.tolerance, row.unit), row.tolerance),
+        (row.verdict, row.verdict),
+    ]
 
 
 def number(value: float | None, unit: str) -> str:
@@ -223,13 +232,6 @@ def signed(value: float | None, unit: str) -> str:
     if value is None:
         return NOTHING
     return f"{value:+.3g}" if unit in ("GMACs", "") else f"{value:+.2f}"
-
-
-def _interval(row: JudgedValue) -> str:
-    if row.interval is None:
-        return ""
-    low, high = row.interval
-    return f" [{number(low, row.unit)}, {number(high, row.unit)}]"
 
 
 def _same_folder(store: Store, other: Store) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pitome.errors import UsageError
@@ -15,11 +15,10 @@ from pitome.paper.verdicts import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, ItemVerdic
 from pitome.records.groups import group
 from pitome.records.rows import rows
 from pitome.records.schema import Record
-from pitome.report.items import number as digits
-from pitome.report.items import signed
+from pitome.report.items import IDENTITY, cells, number, references
 from pitome.report.page import sweeps
 from pitome.report.page.figures import Points, figure, hover
-from pitome.report.page.view import NOTHING, Cell, Column, Line, Plot, View, word
+from pitome.report.page.view import NOTHING, Cell, Column, Line, Plot, View
 
 TONES = dict.fromkeys(VERDICTS, "own") | {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute"}
 _KINDS = (
@@ -53,11 +52,8 @@ def views(records: Sequence[Record], published: Sequence[Record]) -> list[View]:
 
 def view(verdicts: ItemVerdicts, records: Sequence[Record] = ()) -> View:
     """The table and the plots of one experiment. records: those its runs are among."""
-    references = [("Printed", "printed"), ("Logged", "logged")]
-    if verdicts.offline:
-        references = [("Published by us", "published")]
-    columns = [Column(name) for name in ("Model", "Data", "Method", "Variant", "Ratio", "Metric")]
-    columns += [Column(name, True) for name, _ in references]
+    compared = references(verdicts)
+    columns = [*map(Column, IDENTITY), *(Column(name, True) for name in compared)]
     columns += [
         Column("Measured", True, "With its 95 % interval where there is one"),
         Column("Difference", True, "Measured minus printed, or minus logged where nothing is printed"),
@@ -74,7 +70,7 @@ def view(verdicts: ItemVerdicts, records: Sequence[Record] = ()) -> View:
         title=_where(verdicts) + verdicts.title if verdicts.offline else verdicts.title,
         facts={name: text for name, text in facts.items() if text},
         columns=columns,
-        lines=[_line(row, [field for _, field in references], by_id) for row in verdicts.rows],
+        lines=[_line(row, compared.values(), by_id) for row in verdicts.rows],
         plots=[*_plots(verdicts), *_run_plots(groups)],
         links={
             sweeps.key_of(members[0]): f"all runs of {members[0].model.name} on {members[0].data.name}: "
@@ -108,29 +104,13 @@ def _linked(view: View, keys: set[str]) -> View:
     return replace(view, links=view.links | ({other: name} if other in keys else {}))
 
 
-def _line(row: JudgedValue, references: Sequence[str], records: Mapping[str, Record]) -> Line:
+def _line(row: JudgedValue, fields: Iterable[str], records: Mapping[str, Record]) -> Line:
     run = records.get(row.run_id or "")
-    measured = _cell(row.measured, row.unit)
-    if row.interval is not None:
-        low, high = (digits(end, row.unit) for end in row.interval)
-        measured = Cell(f"{measured.text} [{low}, {high}]", row.measured)
-    difference = Cell(NOTHING)
-    if row.difference is not None:
-        difference = Cell(signed(row.difference, row.unit), row.difference)
+    line = [Cell(text, value) for text, value in cells(row, fields)]
+    line[IDENTITY.index("Method")] = replace(line[IDENTITY.index("Method")], strong=True)
+    line[-1] = replace(line[-1], tone=TONES[row.verdict])
     return Line(
-        cells=[
-            word(row.model),
-            word(row.data),
-            Cell(row.method or NOTHING, row.method or None, strong=True),
-            word(row.variant),
-            Cell(row.ratio or NOTHING, row.ratio or None if row.amount is None else row.amount),
-            word(row.title),
-            *(_cell(getattr(row, field), row.unit) for field in references),
-            measured,
-            difference,
-            _cell(row.tolerance, row.unit),
-            word(row.verdict, TONES[row.verdict]),
-        ],
+        cells=line,
         model=row.model or NOTHING,
         method=row.method or NOTHING,
         variant=row.variant or NOTHING,
@@ -141,10 +121,6 @@ def _line(row: JudgedValue, references: Sequence[str], records: Mapping[str, Rec
         note=row.reason,
         tokens=run.tokens if run is not None else [],
     )
-
-
-def _cell(value: float | None, unit: str) -> Cell:
-    return Cell(NOTHING) if value is None else Cell(digits(value, unit), value)
 
 
 def _numbers(row: JudgedValue) -> list[float]:
@@ -220,7 +196,7 @@ def _list(table: Sequence[JudgedValue]) -> list[Points]:
 
 
 def _hover(row: JudgedValue, field: str) -> str:
-    value = f"{digits(getattr(row, field), row.unit)} {row.unit}"
+    value = f"{number(getattr(row, field), row.unit)} {row.unit}"
     return hover(_label(row), {"ratio": row.ratio, field: value})
 
 
