@@ -279,7 +279,7 @@ def test_what_is_found_again_goes_by_files_and_not_by_names(
 MISTAKES = {
     "model=vit_t model.arch=vit_tinny_patch16_224": "did you mean vit_tiny_patch16_224",
     "model=vit_t +model.args.dpeth=3": "timm cannot build model.arch=vit_tiny_patch16_224.augreg",
-    "model=vit_t model.arch=resnet18": "looked for one timm VisionTransformer",
+    "model=vit_t model.arch=resnet18": "looked for timm VisionTransformer; found timm.models.resnet.ResNet",
     "model=vit_t weights=pretrained model.checkpoint=''": "model=vit_t names no checkpoint",
     "model=vit_tt": "did you mean vit_t",
     "model=named": "conf/model/named.yaml has the name other; it is to be that of the file, named",

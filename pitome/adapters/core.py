@@ -356,7 +356,8 @@ def remove_hooks(module: nn.Module, kinds: tuple[type, ...]) -> None:
 class Adapter(ABC):
     """One model of one library: what the patch must know of it, and how to attach and detach.
 
-    A library's file defines `adapt(model) -> Adapter`, which raises UnsupportedModelError.
+    A library's file defines HOSTS, the classes of what it can patch, and `adapt(model, host) -> Adapter`
+    for one of them in a model; it raises UnsupportedModelError.
     """
 
     host: nn.Module  # the part of the model that holds the blocks

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from open_clip.hf_model import HFTextEncoder
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import (
     Attention,
@@ -42,25 +43,20 @@ from pitome.merge.costs import Architecture, LayerCost
 _TOWER = ("forward", "_embeds", "_pool", "_global_pool", "forward_intermediates")
 
 
-def adapt(model: nn.Module) -> Adapter:
-    """The adapter of the one image tower in `model`: a CLIP, a CoCa or the tower itself.
+HOSTS = (VisionTransformer, TimmModel)
+# Parts of a model that are not looked into: text towers that transformers builds.
+IGNORED = (HFTextEncoder,)
 
-    Raises UnsupportedModelError if there is none or more than one, or if it computes something the
-    patch does not know.
+
+def adapt(model: nn.Module, host: Any) -> Adapter:
+    """The adapter of the image tower `host` in `model`: a CLIP, a CoCa or the tower itself.
+
+    Raises UnsupportedModelError if it computes something the patch does not know.
     """
-    towers = [module for module in model.modules() if isinstance(module, VisionTransformer | TimmModel)]
-    if len(towers) != 1:
-        visual = type(getattr(model, "visual", model))
-        what = f"{len(towers)} of them" if towers else f"{visual.__module__}.{visual.__qualname__}"
-        raise UnsupportedModelError(
-            f"cannot patch {type(model).__name__}: looked for one VisionTransformer or TimmModel of "
-            f"open_clip, found {what}; pass the part of the model that is one"
-        )
-    tower = towers[0]
-    if isinstance(tower, TimmModel):
-        return TrunkAdapter(tower)
-    _check_tower(tower)
-    return OpenClipAdapter(tower)
+    if isinstance(host, TimmModel):
+        return TrunkAdapter(host)
+    _check_tower(host)
+    return OpenClipAdapter(host)
 
 
 class OpenClipAdapter(Adapter):
@@ -139,7 +135,7 @@ class TrunkAdapter(timm.TimmAdapter):
     """An image tower that timm builds, `TimmModel.trunk`, with open_clip's projection behind it."""
 
     def __init__(self, tower: TimmModel) -> None:
-        trunk = timm.adapt(tower.trunk)  # refuses what the timm adapter does not know
+        trunk = timm.adapt(tower, tower.trunk)  # refuses what the timm adapter does not know
         super().__init__(trunk.host)
         self.family = "clip"
         self.projection = _linear(tower.head)

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import logging
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from pitome.merge import registry
 from pitome.merge.costs import LEAST_RATIO, Architecture, ratio_for_share
 from pitome.merge.registry import Method, MethodOptions, one_of
 from pitome.merge.schedule import Schedule, build_schedule, parse_layers
+from pitome.sources.llava_family import KNOWN, MISSING
 
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
 _MODULES = (module.name for module in pkgutil.iter_modules(pitome.adapters.__path__))
@@ -222,7 +223,7 @@ def remove(model: nn.Module) -> None:
 
 
 def _adapt(model: nn.Module) -> Adapter:
-    """The adapter for `model`, chosen by the library its classes come from."""
+    """The adapter of the one part of `model` that can be patched, whatever is around it."""
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError(f"cannot patch a {type(model).__name__}: looked for a torch.nn.Module")
     for module in model.modules():
@@ -234,14 +235,78 @@ def _adapt(model: nn.Module) -> Adapter:
             f"the model is patched already, with {handle.method.name}; call pitome.remove(model)"
         )
     for module in model.modules():
-        for cls in type(module).__mro__:
-            library = cls.__module__.partition(".")[0]
-            if library in LIBRARIES:
-                return importlib.import_module(f"pitome.adapters.{library}").adapt(model)
-    raise UnsupportedModelError(
-        f"cannot patch {type(model).__name__}: looked for a model of {', '.join(sorted(LIBRARIES))}, "
-        f"found {type(model).__module__}.{type(model).__qualname__}"
-    )
+        kind = getattr(getattr(module, "config", None), "model_type", None)
+        if isinstance(kind, str) and kind in MISSING:
+            raise UnsupportedModelError(f"cannot patch {type(module).__name__}: {MISSING[kind]}; {KNOWN}")
+    hosts = _hosts(model)
+    if len(hosts) == 1:
+        library, host = next(iter(hosts.values()))
+        return library.adapt(model, host)
+    raise UnsupportedModelError(f"cannot patch {type(model).__name__}: {_looked_for(model, hosts)}")
+
+
+def _hosts(model: nn.Module) -> dict[str, tuple[Any, nn.Module]]:
+    """What can be patched in `model`: name of the part -> its library's adapters, the part.
+
+    A part of a part that can be patched does not count, nor does what a library says to leave alone.
+    """
+    libraries = _libraries(model)
+    hosts: dict[str, tuple[Any, nn.Module]] = {}
+    closed: list[str] = []
+    for name, module in model.named_modules():
+        if any(_within(name, outer) for outer in closed):
+            continue
+        for library in libraries:
+            if isinstance(module, library.HOSTS):
+                hosts[name] = library, module
+            if isinstance(module, (*library.HOSTS, *getattr(library, "IGNORED", ()))):
+                closed.append(name)
+    return hosts
+
+
+def _libraries(model: nn.Module) -> list[Any]:
+    """The adapters of the libraries that classes in `model` come from."""
+    return [importlib.import_module(f"pitome.adapters.{name}") for name in sorted(_origins(model))]
+
+
+def _origins(model: nn.Module) -> set[str]:
+    classes = {cls for module in model.modules() for cls in type(module).__mro__}
+    return {cls.__module__.partition(".")[0] for cls in classes} & LIBRARIES
+
+
+def _looked_for(model: nn.Module, hosts: Mapping[str, tuple[Any, nn.Module]]) -> str:
+    """What was looked for and found, where there is not exactly one part to patch."""
+    if hosts:
+        parts = [f"{name} ({_class_name(host)})" for name, (_, host) in hosts.items()]
+        return (
+            f"looked for one model, found {len(hosts)} of them: {', '.join(parts)}; patch the part you "
+            f'mean, e.g. pitome.patch(model.get_submodule("{next(iter(hosts))}"), ...)'
+        )
+    libraries = _libraries(model)
+    known = [f"{cls.__module__.partition('.')[0]} {cls.__name__}" for part in libraries for cls in part.HOSTS]
+    # The outermost modules of these libraries, wrappers of other origin left aside.
+    inside = {name: part for name, part in model.named_modules() if _of_library(part)}
+    outer = [name for name in inside if not any(_within(name, other) for other in inside)]
+    found = [
+        # Of a CLIP, its image tower is what counts.
+        f"{_class_name(getattr(inside[name], 'visual', inside[name]))}{f' ({name})' if name else ''}"
+        for name in outer
+    ]
+    looked = ", ".join(known) or f"a model of {', '.join(sorted(LIBRARIES))}"
+    return f"looked for {looked}; found {', '.join(found) or _class_name(model)}"
+
+
+def _of_library(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] in LIBRARIES
+
+
+def _within(name: str, outer: str) -> bool:
+    return name != outer and name.startswith(f"{outer}." if outer else "")
+
+
+def _class_name(value: object) -> str:
+    cls = value if isinstance(value, type) else type(value)
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _refuse_scripting() -> None:

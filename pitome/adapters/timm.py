@@ -42,20 +42,14 @@ _MLPS: tuple[type, ...] = (Mlp, GluMlp, SwiGLU, GeGluMlp)
 _HEADS = (VisionTransformer.forward_head, VisionTransformerDistilled.forward_head)
 
 
-def adapt(model: nn.Module) -> TimmAdapter:
-    """The adapter of the one `VisionTransformer` in `model`.
+HOSTS = (VisionTransformer,)
 
-    Raises UnsupportedModelError if there is none or more than one, or if it computes something
-    the patch does not know.
+
+def adapt(model: nn.Module, host: Any) -> TimmAdapter:
+    """The adapter of the `VisionTransformer` `host` in `model`.
+
+    Raises UnsupportedModelError if it computes something the patch does not know.
     """
-    found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
-    if len(found) != 1:
-        what = f"{len(found)} of them" if found else f"{type(model).__module__}.{type(model).__qualname__}"
-        raise UnsupportedModelError(
-            f"cannot patch {type(model).__name__}: looked for one timm VisionTransformer made of "
-            f"vision_transformer.Block, found {what}; pass the part of the model that is one"
-        )
-    host: Any = found[0]
     check_class(host, VisionTransformer, _EXPECTED[VisionTransformer])
     for block in host.blocks:
         check_class(block, Block, _EXPECTED[Block])

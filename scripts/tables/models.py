@@ -119,7 +119,7 @@ def by_structure(found: list[TimmModel]) -> dict[str, list[TimmModel]]:
 def verdict(model: nn.Module) -> str | None:
     """None if the timm adapter takes `model`, else its reason."""
     try:
-        adapt(model)
+        adapt(model, model)
     except UnsupportedModelError as problem:
         return re.sub(r"^cannot patch[^:]*: ", "", str(problem))
     return None

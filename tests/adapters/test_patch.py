@@ -7,18 +7,42 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+import lightning
 import pytest
+import timm
 import torch
+from open_clip.transformer import VisionTransformer as OpenClipTower
+from peft import LoraConfig, get_peft_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from transformers import (
+    BertModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionModel,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
 
 import pitome
 from pitome.adapters import patch as patch_module
 from pitome.errors import PitomeError, UnsupportedModelError, UsageError
 from pitome.merge.costs import closed_form
 from tests.adapters.tiny import images, vit
+from tests.adapters.tiny_clip import clip
 from tests.adapters.tiny_text import bert, distilbert
 from tests.tasks.vqa.tiny_llava import llava
+
+TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+class Wrapper(nn.Module):
+    """Holds parts as people's own modules do."""
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
 
 
 def tokens(model: Any, **kwargs: Any) -> list[int]:
@@ -407,6 +431,84 @@ def test_export_equals_eager() -> None:
 # Refusals
 
 
+class Lit(lightning.LightningModule):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+
+def lora(model: nn.Module, *names: str) -> nn.Module:
+    return get_peft_model(model, LoraConfig(target_modules=list(names)))
+
+
+@pytest.mark.parametrize(
+    ("build", "host"),
+    [
+        (lambda: lora(vit(), "qkv"), VisionTransformer),
+        (lambda: lora(bert(), "query", "value"), BertModel),
+        (lambda: lora(clip(), "c_fc"), OpenClipTower),
+        (lambda: nn.Sequential(nn.Identity(), vit(), nn.Linear(5, 2)), VisionTransformer),
+        (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(vit())), VisionTransformer),
+        (lambda: nn.DataParallel(vit()), VisionTransformer),
+        (lambda: Lit(vit()), VisionTransformer),
+        (lambda: Lit(bert()), BertModel),
+        (lambda: Wrapper(text=nn.Linear(2, 2), vision=vit()), VisionTransformer),
+        (lambda: Wrapper(text=CLIPTextModel(CLIPTextConfig(**TINY)), vision=vit()), VisionTransformer),
+        (lambda: timm_in_transformers(), VisionTransformer),
+        (lambda: clip(), OpenClipTower),
+        (lambda: llava(), CLIPVisionModel),
+    ],
+)
+def test_the_one_candidate_is_patched_whatever_is_around_it(build: Any, host: type) -> None:
+    model = build()
+    handle = pitome.patch(model, "tome", r=2)
+    assert isinstance(handle._adapter.host, host)
+    assert pitome.patched(model) is handle
+    pitome.remove(model)
+
+
+def test_lora_on_timm_computes_and_counts() -> None:
+    plain = vit()
+    x, want = images(plain), None
+    with torch.no_grad(), pitome.patch(plain, "tome", r=2):
+        want = plain(x)
+    model = lora(plain, "qkv")  # which begins as the model that it adapts
+    with torch.no_grad(), pitome.patch(model, "tome", r=2):
+        assert torch.equal(model(x), want)
+    assert pitome.flops(model).macs_closed_form == pitome.flops(model).macs
+
+
+def timm_in_transformers() -> nn.Module:
+    config = TimmWrapperConfig(
+        architecture="vit_tiny_patch16_224", num_labels=3, model_args={"depth": 2, "img_size": 32}
+    )
+    return TimmWrapperForImageClassification(config)
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (lambda: Wrapper(text=bert(), vision=vit()), ("text.bert", "vision")),
+        (lambda: Wrapper(a=vit(), b=vit(), c=vit()), ("a", "b", "c")),
+        (lambda: nn.Sequential(vit(), vit()), ("0", "1")),
+        (lambda: Wrapper(one=clip(), other=llava()), ("one.visual", "other.model.model.vision_tower")),
+        (
+            lambda: Lit(Wrapper(text=distilbert(), vision=clip())),
+            ("net.text.distilbert", "net.vision.visual"),
+        ),
+    ],
+)
+def test_several_candidates_are_named_with_the_way_to_choose(build: Any, names: tuple[str, ...]) -> None:
+    model = build()
+    with pytest.raises(UnsupportedModelError, match=f"found {len(names)} of them") as caught:
+        pitome.patch(model, "tome", r=2)
+    assert all(f" {name} (" in str(caught.value) for name in names) and "\n" not in str(caught.value)
+    assert f'pitome.patch(model.get_submodule("{names[0]}"), ...)' in str(caught.value)
+    assert pitome.patched(model) is None
+    pitome.patch(model.get_submodule(names[1]), "tome", r=2)
+    assert pitome.patched(model) is not None
+
+
 def test_patching_twice_is_refused() -> None:
     model = vit()
     pitome.patch(model, "tome", r=2)
@@ -426,9 +528,17 @@ def test_a_compiled_model_is_refused() -> None:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (nn.Linear(2, 2), "looked for a model of .*timm.*, found torch"),
+        (nn.Linear(2, 2), "looked for a model of .*timm.*; found torch"),
         (nn.ModuleList([vit(depth=1), vit(depth=1)]), "found 2 of them"),
         ("vit_tiny_patch16_224", "a str"),
+        (
+            nn.Sequential(timm.create_model("resnet10t", num_classes=2)),
+            r"looked for timm VisionTransformer; found timm.models.resnet.ResNet \(0\)",
+        ),
+        (
+            Wrapper(net=timm.create_model("resnet10t"), head=CLIPTextModel(CLIPTextConfig(**TINY))),
+            r"looked for .*BertModel.*; found timm.models.resnet.ResNet \(net\), \S+CLIPTextModel \(head\)",
+        ),
     ],
 )
 def test_models_without_a_match_are_refused(model: Any, says: str) -> None:

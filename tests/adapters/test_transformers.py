@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
@@ -17,6 +18,7 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertLMHeadModel,
     BertModel,
     DistilBertConfig,
@@ -309,6 +311,56 @@ def test_every_position_gets_its_group_where_the_head_reads_all(family: str) -> 
         same = int((row == row[position]).nonzero()[0])
         assert torch.equal(output[0, position], output[0, same])
     assert len(output[0].unique(dim=0)) == handle.tokens[-1]
+
+
+class MeanPool(torch.nn.Module):
+    """An encoder with a pool of its own behind it, as sentence-transformers has it."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        mask = inputs["attention_mask"][..., None]
+        return (self.encoder(**inputs).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+@each_family
+def test_a_pool_of_ones_own_counts_every_token_once(family: str) -> None:
+    """The mean over input tokens is that over merged rows by size."""
+    encoder = BUILD[family]().base_model
+    inputs = batch(SENTENCES)
+    with torch.no_grad(), pitome.patch(encoder, "pitome", ratio=0.7) as handle:
+        rows, size = encoder(**inputs).last_hidden_state, handle.sizes
+        assert size is not None and rows.shape[:2] == size.shape
+        want = (rows * size[..., None]).sum(dim=1) / size.sum(dim=1, keepdim=True)
+    model = MeanPool(encoder).eval()
+    with torch.no_grad(), pitome.patch(model, "pitome", ratio=0.7) as handle:
+        torch.testing.assert_close(model(**inputs), want)
+        assert handle.tokens[-1] < max(LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "full"),
+    [
+        (lambda model: model.base_model, False),
+        (lambda model: torch.nn.DataParallel(model.base_model), False),
+        (lambda model: get_peft_model(model.base_model, LoraConfig(target_modules=["query"])), False),
+        (lambda model: MeanPool(model.base_model), True),
+        (lambda model: seeded(BertForMaskedLM(model.config)), True),
+        (lambda model: seeded(BertLMHeadModel(model.config)), True),
+        (lambda model: seeded(BertForTokenClassification(model.config)), True),
+    ],
+)
+def test_who_gets_the_features_of_every_token(wrap: Any, full: bool) -> None:
+    model, inputs = wrap(bert()).eval(), batch(SENTENCES)
+    handle = pitome.patch(model, "tome", ratio=0.7)
+    lengths = []
+    encoder = next(module for module in model.modules() if isinstance(module, BertModel))
+    encoder.register_forward_hook(lambda *args: lengths.append(args[-1].last_hidden_state.shape[1]))
+    with torch.no_grad():
+        (model.module if isinstance(model, torch.nn.DataParallel) else model)(**inputs)
+    assert lengths == [max(LENGTHS) if full else handle.tokens[-1]]
 
 
 @pytest.fixture

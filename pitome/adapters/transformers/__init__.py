@@ -11,31 +11,16 @@ from torch import nn
 
 from pitome.adapters.core import Adapter
 from pitome.adapters.transformers import llava, text, vision
-from pitome.errors import UnsupportedModelError
-from pitome.sources.llava_family import KNOWN, MISSING
 
 _TEXT = tuple(kind.host for kind in text.KINDS)
-_IMAGES = tuple(kind.host for kind in vision.KINDS)
+HOSTS = (*_TEXT, *(kind.host for kind in vision.KINDS))
 
 
-def adapt(model: nn.Module) -> Adapter:
-    """The adapter of the one encoder in `model`.
+def adapt(model: nn.Module, host: nn.Module) -> Adapter:
+    """The adapter of the encoder `host` in `model`.
 
-    Raises UnsupportedModelError if there is none or more than one, or if it computes something the
-    patch does not know.
+    Raises UnsupportedModelError if it computes something the patch does not know.
     """
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    if kind in MISSING:
-        raise UnsupportedModelError(f"cannot patch {type(model).__name__}: {MISSING[kind]}; {KNOWN}")
-    found = [module for module in model.modules() if isinstance(module, _TEXT + _IMAGES)]
-    if len(found) != 1:
-        what = f"{len(found)} of them" if found else f"{type(model).__module__}.{type(model).__qualname__}"
-        names = " or ".join(cls.__name__ for cls in _TEXT + _IMAGES)
-        raise UnsupportedModelError(
-            f"cannot patch {type(model).__name__}: looked for one {names} of transformers, found {what}; "
-            "pass the part of the model that is one"
-        )
-    host = found[0]
     if isinstance(host, _TEXT):
         return text.adapt(model, host)
     return llava.adapt(model, host) or vision.adapt(model, host)

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer, BertModel, BertSelfAttention
 from transformers.models.distilbert.modeling_distilbert import (
     DistilBertModel,
@@ -80,8 +79,9 @@ KINDS = (
     ),
 )
 
-# Heads that read every position: they get each token its group's features.
-_DENSE = ("ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering", "ForPreTraining")
+# Heads that read [CLS] alone. All others may read every position: they get for each token its group's
+# features.
+_POOLED = ("ForSequenceClassification", "ForMultipleChoice", "ForNextSentencePrediction")
 
 
 def adapt(model: nn.Module, host: nn.Module) -> TextAdapter:
@@ -112,6 +112,19 @@ def adapt(model: nn.Module, host: nn.Module) -> TextAdapter:
     return TextAdapter(model, host, kind, layers)
 
 
+def _reads_every_token(model: nn.Module, host: nn.Module) -> bool:
+    """Whether what holds the encoder `host` in `model` may read features of other tokens than [CLS]."""
+    holders = [module for module in model.modules() if module is not host and host in list(module.modules())]
+    holders = [module for module in holders if not _hands_on(module)]
+    return bool(holders) and not type(holders[-1]).__name__.endswith(_POOLED)  # the innermost comes last
+
+
+def _hands_on(module: nn.Module) -> bool:
+    """Whether a module that holds a model returns what that returns."""
+    parallel = nn.DataParallel, nn.parallel.DistributedDataParallel, nn.ModuleList, nn.ModuleDict
+    return isinstance(module, parallel) or type(module).__module__.startswith("peft.")
+
+
 class TextAdapter(Adapter):
     """A text encoder: its `host` (BertModel, ...) and the host's layers."""
 
@@ -125,8 +138,7 @@ class TextAdapter(Adapter):
         self.protected = 1
         self.has_class_token = True
         self.family = kind.family
-        names = [type(module).__name__ for module in model.modules() if isinstance(module, PreTrainedModel)]
-        self.dense = any(name.endswith(_DENSE) for name in names)
+        self.dense = _reads_every_token(model, host)
         inside = sum(linear(layer) for layer in layers)
         self.head_macs = linear(model) - inside
         self.classes = int(getattr(host.config, "num_labels", 0))
