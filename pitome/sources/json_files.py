@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from pitome.errors import DataError
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file in UTF-8. Raises DataError for one that cannot be read."""
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8. Raises DataError for one that cannot be read or is in another
+    encoding, with the command that converts it."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as problem:
-        raise damaged(path, f"not valid JSON in UTF-8: {problem}") from None
+        content = path.read_bytes()
     except OSError as problem:
         raise damaged(path, problem.strerror or str(problem)) from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        at, wrong = problem.start, content
+    if wrong[:2] in (b"\xff\xfe", b"\xfe\xff") or wrong[:200].count(0) > 40:
+        encoding = "UTF-16"
+    else:
+        encoding = "WINDOWS-1252" if any(0x80 <= byte < 0xA0 for byte in wrong) else "ISO-8859-1"
+    raise DataError(
+        f"{path} is not in UTF-8 (byte {at}) but probably in {encoding}; convert it: "
+        f"iconv -f {encoding} -t UTF-8 {shlex.quote(path.name)} > NEW"
+    )
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8. Raises DataError for one that cannot be read."""
+    return parse_json(path, read_text(path))
+
+
+def parse_json(path: Path, text: str, where: str = "") -> Any:
+    """The value that a text of a file holds. Raises DataError."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise damaged(path, f"{where}not valid JSON: {problem}") from None
 
 
 def damaged(path: Path, reason: str) -> DataError:
