@@ -405,8 +405,9 @@ def check_folder(data: Mapping[str, Any], *, train: bool) -> None:
     root = check_root(data["root"])
     if data["task"] == "text":
         from pitome.tasks.text.files import find_files
+        from pitome.tasks.text.sets import text_set
 
-        find_files(root)
+        find_files(root, text_set(data["name"], data["classes"]))
         return
     from pitome.tasks.classification.files import check_files, own_set
 

@@ -88,22 +88,17 @@ def read_split(place: Place, split: str, rules: ImageRules = DEFAULT) -> tuple[n
 
 def _read_parquet(folder: Path, split: str, rules: ImageRules) -> tuple[np.ndarray, np.ndarray]:
     """The hub's form: a column `image` of PNG bytes and a column `label`."""
-    import pyarrow
-    import pyarrow.parquet
+    from pitome.sources.parquet import encoded_image, load_parquet
 
-    images: list[np.ndarray] = []
-    labels: list[int] = []
-    for file in sorted(folder.rglob(f"*{split}-*.parquet")):
+    table = load_parquet(sorted(folder.rglob(f"*{split}-*.parquet")), ["image", "label"])
+    images = []
+    for number, cell in enumerate(table["image"]):
         try:
-            table = pyarrow.parquet.read_table(file, columns=["image", "label"])
-            for number, row in enumerate(table["image"].to_pylist()):
-                images.append(np.asarray(decode(row["bytes"], f"row {number}", rules).image.convert("L")))
-            labels += table["label"].to_pylist()
-        except (OSError, KeyError, TypeError, Unreadable, pyarrow.ArrowException) as problem:
-            raise DataError(
-                f"{file} cannot be read ({problem}); delete it to fetch it again, or {_ELSE}"
-            ) from None
-    return np.stack(images), np.asarray(labels, np.uint8)
+            image = decode(encoded_image(cell) or b"", f"row {number}", rules).image
+        except Unreadable as problem:
+            raise DataError(f"{folder}: {problem}; delete it to fetch it again, or {_ELSE}") from None
+        images.append(np.asarray(image.convert("L")))
+    return np.stack(images), np.asarray(list(table["label"]), np.uint8)
 
 
 def checksum(images: np.ndarray, labels: np.ndarray) -> str:

@@ -1,63 +1,71 @@
-"""Parquet files: rows, and images read when asked for."""
+"""Parquet files through `datasets`: any row of any file without reading those around it, from its cache.
+
+The footers are read with pyarrow first, because `datasets` does not say which of several files is damaged or
+lacks a column. Images stay encoded: they are decoded as everywhere else (`pitome.sources.images`).
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import glob
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pitome.errors import DataError, Unreadable
+from pitome.errors import DataError, Unreadable, one_line
 from pitome.sources.images import DEFAULT, ImageRules, decode
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def load_parquet(files: Sequence[Path], columns: Sequence[str] = ()) -> Dataset:
+    """The rows of all files, in their order, with these columns (all of them for none).
+
+    Raises DataError, one line that names the file, for damaged files and missing columns.
+    """
+    import datasets  # slow: 0.5 s
+    import pyarrow.parquet
+
+    for file in files:
+        try:
+            known = pyarrow.parquet.read_schema(file).names
+        except (OSError, pyarrow.ArrowException) as problem:
+            raise _damaged(file, problem) from None
+        if lacking := [column for column in columns if column not in known]:
+            raise DataError(f"{file} has no column {lacking[0]}, it has {', '.join(known)}; fetch it again")
+    try:
+        paths = [glob.escape(str(file.absolute())) for file in files]
+        table: Any = datasets.load_dataset("parquet", data_files=paths, split="train")
+        for name, feature in table.features.items():
+            if isinstance(feature, datasets.Image):
+                table = table.cast_column(name, datasets.Image(decode=False))
+    except Exception as problem:  # its errors wrap those of pyarrow and of its own cache
+        raise _damaged(files[0], problem.__cause__ or problem) from None
+    return table.select_columns(list(columns)) if columns else table
+
+
+def encoded_image(cell: object) -> bytes | None:
+    """The bytes of an image in a cell, bare or in a struct with `bytes`; None if there are none."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    return content if isinstance(content, bytes) and content else None
 
 
 class ParquetImages:
-    """A column `image` (struct with `bytes`) of parquet files; images are read when asked for, and the
-    group of rows that was read last is kept."""
+    """The column `image` of parquet files; images are read when asked for."""
 
     def __init__(self, files: Sequence[Path], rules: ImageRules = DEFAULT) -> None:
         """Raises DataError for files that cannot be read or have no such column."""
-        import pyarrow.parquet
-
-        self._rules = rules
-        self._groups: list[tuple[Path, int]] = []
-        sizes = []
-        for file in files:
-            metadata = parquet(file, lambda path: pyarrow.parquet.read_metadata(path))
-            if "image" not in metadata.schema.to_arrow_schema().names:
-                raise DataError(f"{file} has no column image; fetch it again")
-            for group in range(metadata.num_row_groups):
-                self._groups.append((file, group))
-                sizes.append(metadata.row_group(group).num_rows)
-        self._starts = [0, *accumulate(sizes)]
-        self._read: tuple[int, list[object]] = (-1, [])
+        self._rules, self._table = rules, load_parquet(files, ["image"])
 
     def read(self, row: int, name: str) -> Image.Image:
         """The image of a row, counted over all files, in mode RGB. Raises Unreadable."""
-        import pyarrow.parquet
-
-        group = bisect_right(self._starts, row) - 1
-        if self._read[0] != group:
-            file, number = self._groups[group]
-            table = parquet(
-                file, lambda path: pyarrow.parquet.ParquetFile(path).read_row_group(number, ["image"])
-            )
-            self._read = group, table["image"].to_pylist()
-        cell = self._read[1][row - self._starts[group]]
-        content = cell.get("bytes") if isinstance(cell, dict) else cell
-        if not content:
+        content = encoded_image(self._table[row]["image"])
+        if content is None:
             raise Unreadable(f"{name}: no image")
         return decode(content, name, self._rules).image
 
 
-def parquet(path: Path, read):  # type: ignore[no-untyped-def]
-    """`read(path)` of pyarrow. Raises DataError, one line, where it cannot."""
-    import pyarrow
-
-    try:
-        return read(path)
-    except (OSError, pyarrow.ArrowException) as problem:
-        reason = " ".join(str(problem).split())
-        raise DataError(f"{path} cannot be read ({reason}); fetch it again") from None
+def _damaged(file: Path, problem: BaseException) -> DataError:
+    return DataError(f"{file} cannot be read ({one_line(problem)[:200]}); fetch it again")

@@ -83,9 +83,7 @@ def _text_rows(path: Path, text: str, delimiter: str) -> list[Row]:
         raise damaged(path, "it is empty; expected a header and rows")
     last = max(at for at, (_, fields) in enumerate(rows) if fields)
     if blank := sum(not fields for _, fields in rows[:last]):
-        say(
-            f"{path}: {blank} empty line{'s are' if blank > 1 else ' is'} left out, {len(filled) - 1} rows read"
-        )
+        say(f"{path}: {len(filled) - 1} rows read, {blank} empty lines left out")
     header = [name.strip() for name in filled[0]]
     return [dict(zip(header, fields, strict=True)) for fields in filled[1:]]
 

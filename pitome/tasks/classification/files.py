@@ -15,6 +15,7 @@ from PIL import Image
 from pitome.errors import DataError, Unreadable
 from pitome.sources.folders import entries, fingerprint, walk
 from pitome.sources.images import DEFAULT, ImageRules, decode, is_image, read_file
+from pitome.sources.parquet import encoded_image, load_parquet
 
 
 @dataclass(frozen=True)
@@ -151,25 +152,7 @@ class Parquet:
     ) -> None:
         self.mode, self.rules, self.known = mode, rules, kind.labels
         self.paths = files_of_split(kind, root, split)
-        import datasets
-
-        try:
-            table = datasets.load_dataset(
-                "parquet", data_files=[str(path) for path in self.paths], split="train"
-            )
-        except Exception as problem:  # its errors wrap those of pyarrow and of its own cache
-            reason = str(problem.__cause__ or problem).splitlines()[0]
-            raise DataError(
-                f"the parquet files of {root} cannot be read ({reason}); fetch them again"
-            ) from None
-        if not {"image", "label"} <= set(table.column_names):
-            raise DataError(
-                f"the parquet files of {root} hold {', '.join(table.column_names)}; "
-                "expected the columns image and label"
-            )
-        self.table = table.select_columns(["image", "label"]).cast_column(
-            "image", datasets.Image(decode=False)
-        )
+        self.table = load_parquet(self.paths, ["image", "label"])
 
     @property
     def labels(self) -> list[int]:
@@ -186,12 +169,14 @@ class Parquet:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         row = self.table[index]
-        if row["image"] is None or not row["image"]["bytes"]:
+        content = encoded_image(row["image"])
+        if content is None:
             raise Unreadable("no bytes")
         label = self._label(row["label"])
         if label is None:
             raise Unreadable(f"label {row['label']} is not one of {len(self.known)}")
-        image = decode(row["image"]["bytes"], row["image"].get("path") or "image", self.rules).image
+        name = row["image"].get("path") if isinstance(row["image"], dict) else None
+        image = decode(content, name or "image", self.rules).image
         return image.convert(self.mode), label
 
     def revision(self) -> str:

@@ -1,27 +1,30 @@
-"""Texts and labels from parquet, JSON lines and CSV files. Imports no torch."""
+"""Texts and labels from tables (`pitome.sources.rows`) and from folders of .txt files. Imports no torch."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pitome.errors import DataError
-from pitome.sources.folders import cache_folder, check_source, walk
-from pitome.sources.hub import fetch_folder
+from pitome.sources.folders import cache_folder, check_source, entries, walk
+from pitome.sources.hub import fetch_folder, say
+from pitome.sources.json_files import read_text
+from pitome.sources.rows import SUFFIXES, Row
+from pitome.sources.rows import read_rows as read_table
 from pitome.tasks.text.sets import TextSet, package_rows, text_set
 from pitome.tasks.text.split import SPLITS, hash_split, official_split
 
-SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
-_ELSE = "give a folder with data.root=FOLDER (parquet, jsonl or csv files with the columns text and label)"
+_ELSE = (
+    "give a folder with data.root=FOLDER (parquet, jsonl, csv or tsv files with the columns text and label, "
+    "or a folder of .txt files for each class)"
+)
+_TEXTS, _LABELS = ("text", "sentence", "review"), ("label", "sentiment")  # names of columns, as published
 # A file belongs to the split whose name opens its own.
 _NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 _NAMES |= {"dev": "validation", "test": "test"}
-_LONGEST = 1 << 30  # characters of one CSV field
 
 
 @dataclass(frozen=True)
@@ -113,29 +116,80 @@ def _hub(data: TextSet, repository: str, revision: str) -> Rows:
 
 
 def _local(data: TextSet, root: Path) -> Rows:
-    """All files of a folder; a set that is tested on its validation split may name it either way."""
-    files = find_files(root)
-    named = [_split_of(file) for file in files]
-    if data.splits["test"] == "validation":
-        files = [file for file, split in zip(files, named, strict=True) if split != "test"]
-        named = ["test" if split == "validation" else split for split in named if split != "test"]
-    texts: list[str] = []
-    labels: list[int] = []
-    splits: list[str] = []
-    for file, split in zip(files, named, strict=True):
-        own_texts, own_labels = read_file(file, data)
-        texts += own_texts
-        labels += own_labels
-        splits += [split or ""] * len(own_texts)
-    return Rows("local", texts, labels, splits if all(named) else None)
+    """All files of a folder; a set that is tested on its validation split may name it either way.
+
+    Other tables than of texts, which name no split, are left out and named. Raises DataError for the same
+    rows in two files.
+    """
+    read: list[tuple[Path, str | None, list[str], list[int]]] = []
+    strange: DataError | None = None
+    for file, split in find_files(root, data):
+        if data.splits["test"] == "validation" and split in ("test", "validation"):
+            if split == "test":
+                continue
+            split = "test"
+        try:
+            read.append((file, split, *read_file(file, data)))
+        except DataError as problem:
+            stray = isinstance(problem, NoTexts) or file.suffix.lower() == ".json"
+            if split is not None or not stray:
+                raise
+            strange = problem
+            say(f"{file.name} is not read: {problem}")
+    if strange is not None and not read:
+        raise strange
+    _check_twice(read)
+    splits = [split or "" for _, split, texts, _ in read for _ in texts]
+    return Rows(
+        "local",
+        [text for _, _, texts, _ in read for text in texts],
+        [label for *_, labels in read for label in labels],
+        splits if all(split for _, split, *_ in read) else None,
+    )
 
 
-def find_files(root: Path) -> list[Path]:
-    """Files of texts in a folder and its folders, sorted. Raises DataError if there are none."""
-    files = [root / name for name in walk(root, depth=2) if Path(name).suffix.lower() in SUFFIXES]
-    if not files:
-        raise DataError(f"{root} holds no parquet, jsonl or csv file; {_ELSE}")
-    return files
+def _check_twice(read: Sequence[tuple[Path, str | None, list[str], list[int]]]) -> None:
+    """Raise DataError for two files of one split with the same rows: one set in two formats, or a copy."""
+    seen: dict[tuple[str | None, frozenset[str]], Path] = {}
+    for file, split, texts, _ in read:
+        first = seen.setdefault((split, frozenset(texts)), file)
+        if first != file and texts:
+            raise DataError(f"{first} and {file} hold the same rows; remove one of them")
+
+
+def find_files(root: Path, data: TextSet) -> list[tuple[Path, str | None]]:
+    """Folders of .txt files named after the classes, else tables in a folder and its folders, sorted, with
+    the split whose name their own begins with (of a folder, that of the folder around it).
+
+    Raises DataError if there are neither.
+    """
+    folders = [path for path in _folders(root, 3) if _class_of(path.name, data.classes) is not None]
+    if folders := [path for path in folders if any(name.endswith(".txt") for name in walk(path, depth=1))]:
+        return [(path, None if path.parent == root else _split_of(path.parent)) for path in folders]
+    names = [name for name in walk(root, depth=2) if Path(name).suffix.lower() in SUFFIXES]
+    if not names:
+        raise DataError(f"{root} holds no parquet, jsonl, csv or tsv file; {_ELSE}")
+    return [(root / name, _split_of(Path(name)) or _split_of(Path(name).parent)) for name in names]
+
+
+def _folders(root: Path, depth: int) -> list[Path]:
+    found = [Path(entry.path) for entry in entries(root) if entry.is_dir()]
+    return [
+        path for folder in found for path in (folder, *(_folders(folder, depth - 1) if depth > 1 else ()))
+    ]
+
+
+def _class_of(name: str, classes: Sequence[str]) -> int | None:
+    """The label of a class by its name in any case, or by its beginning (`pos`)."""
+    if name in classes:
+        return classes.index(name)
+    known = [one.casefold() for one in classes]
+    if known.count(name.casefold()) == 1:
+        return known.index(name.casefold())
+    if len(name) < 3 or name.casefold() in _NAMES:
+        return None
+    starts = [label for label, one in enumerate(known) if one.startswith(name.casefold())]
+    return starts[0] if len(starts) == 1 else None
 
 
 def _split_of(file: Path) -> str | None:
@@ -143,67 +197,65 @@ def _split_of(file: Path) -> str | None:
     return next((split for word, split in _NAMES.items() if stem.startswith(word)), None)
 
 
-def read_file(path: Path, data: TextSet) -> tuple[list[str], list[int]]:
-    """Texts and labels of one file: a column `text` (or the hub's name of it) and a column `label`.
+class NoTexts(DataError):
+    """A table that has not the columns of a set of texts."""
 
-    Labels are numbers or names of classes. Raises DataError, one line, for a damaged file, a
-    missing column, a missing text, and a label outside the classes, naming its row from 1.
+
+def read_file(path: Path, data: TextSet) -> tuple[list[str], list[int]]:
+    """Texts and labels of one file: a column `text` (or as the set is published) and a column `label`; or
+    of a folder of .txt files, named after their class.
+
+    Labels are numbers or names of classes, see `_label`. Raises DataError, one line, for a damaged file, a
+    missing column (NoTexts), a missing text, and a label outside the classes, naming its row from 1.
     """
-    rows = _parquet(path) if path.suffix.lower() == ".parquet" else _lines(path)
-    texts: list[str] = []
-    labels: list[int] = []
-    try:
-        for number, row in enumerate(rows, 1):
-            column = "text" if "text" in row else data.column
-            for needed in (column, "label"):
-                if needed not in row:
-                    raise DataError(
-                        f"{path} has no column {needed} in row {number}, it has "
-                        f"{', '.join(map(str, row)) or 'none'}; expected text and label"
-                    )
-            if not isinstance(row[column], str):
-                raise DataError(f"{path}, row {number}: the text is {row[column]!r}, not a string")
-            texts.append(row[column])
-            labels.append(_label(row["label"], data.classes, f"{path}, row {number}"))
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as problem:
-        reason = " ".join(str(problem).split())
-        raise DataError(f"{path} cannot be read ({reason}); repair it or fetch it again") from None
-    return texts, labels
+    if path.is_dir():
+        label = _class_of(path.name, data.classes)
+        assert label is not None
+        texts = [read_text(path / name) for name in walk(path, depth=1) if name.endswith(".txt")]
+        return texts, [label] * len(texts)
+    rows = read_table(path)
+    if not rows:
+        return [], []
+    column, target = _column(path, rows, (data.column, *_TEXTS)), _column(path, rows, _LABELS)
+    for number, row in enumerate(rows, 1):
+        for needed in (column, target):
+            if needed not in row:
+                raise DataError(f"{path} has no column {needed} in row {number}, it has {_names(row)}")
+        if not isinstance(row[column], str):
+            raise DataError(f"{path}, row {number}: the text is {row[column]!r}, not a string")
+    labels = [_label(row[target], data.classes, f"{path}, row {n}") for n, row in enumerate(rows, 1)]
+    return [row[column] for row in rows], labels
+
+
+def _column(path: Path, rows: Sequence[Row], names: Sequence[str]) -> str:
+    """The first of the columns that the first row has, `text` before others."""
+    for name in ("text", *names) if "text" in names else names:
+        if name in rows[0]:
+            return name
+    raise NoTexts(
+        f"{path} has no column {names[0]} in row 1, it has {_names(rows[0])}; expected text and label"
+    )
+
+
+def _names(row: Row) -> str:
+    return ", ".join(map(str, row)) or "none"
 
 
 def _label(value: Any, classes: Sequence[str], where: str) -> int:
-    if isinstance(value, str) and value in classes:
-        return classes.index(value)
-    try:
-        label = int(value)
-    except (TypeError, ValueError):
-        label = -1
-    if isinstance(value, bool) or not 0 <= label < len(classes) or float(value) != label:
+    """A label: a class's name in any case, its number (1, "1", 1.0), or True or False of two classes."""
+    label: int | None = None
+    word = value.strip() if isinstance(value, str) else str(value)
+    if isinstance(value, str | bool):
+        label = _class_of(word, classes)
+    if label is None and len(classes) == 2 and word.casefold() in ("true", "false"):
+        label = int(word.casefold() == "true")
+    if label is None and not isinstance(value, bool):
+        try:
+            number = float(word)
+            label = int(number) if number.is_integer() and 0 <= number < len(classes) else None
+        except (ValueError, OverflowError):
+            label = None
+    if label is None:
         names = ", ".join(f"{label} ({name})" for label, name in enumerate(classes))
         raise DataError(f"{where}: label {value!r} is none of the classes {names}")
     return label
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        yield from pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as problem:
-        raise ValueError(str(problem)) from None
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """JSON lines, or CSV with a header (tabs in a .tsv)."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix.lower() in (".jsonl", ".json"):
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError(f"line {number} is no object; expected one JSON object a line")
-                    yield row
-            return
-        csv.field_size_limit(_LONGEST)
-        yield from csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")

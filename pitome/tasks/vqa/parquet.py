@@ -5,15 +5,15 @@ The repositories are those that lmms-eval reads; their commits are pinned in con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pitome.errors import DataError, Unreadable
 from pitome.sources.images import ImageRules
-from pitome.sources.json_files import field_of, id_of, text_of, texts_of
-from pitome.sources.parquet import ParquetImages, parquet
+from pitome.sources.json_files import id_of, text_of, texts_of
+from pitome.sources.parquet import ParquetImages, load_parquet
 from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
 
 Row = Mapping[str, Any]
@@ -106,10 +106,11 @@ def parquet_questions(
     data = SETS[name]
     patterns = data.patterns(split)
     files = sorted(folder.glob(patterns[0]))
-    questions: list[Question] = []
-    for file in files:
-        for row in _rows(file, data.columns):
-            questions.append(data.make(file, len(questions), row, scored))
+    if not files:
+        raise DataError(f"{folder} holds no {patterns[0]} with the questions; fetch them as well")
+    where = files[0] if len(files) == 1 else folder / patterns[0]
+    table = load_parquet(files, data.columns)
+    questions = [data.make(where, number, row, scored) for number, row in enumerate(table.to_list())]
     check_ids(questions, str(folder))
     if data.images is None:
         rows = {question.id: row for row, question in enumerate(questions)}
@@ -118,7 +119,7 @@ def parquet_questions(
     apart = sorted(folder.glob(patterns[1]))
     if not apart:
         raise DataError(f"{folder} holds no {patterns[1]} with the images; fetch them as well")
-    by_name = {row["id"]: at for at, row in enumerate(row for file in apart for row in _rows(file, ("id",)))}
+    by_name = {name: row for row, name in enumerate(load_parquet(apart, ["id"])["id"])}
     images = ParquetImages(apart, rules)
 
     def read(question: Question) -> Any:
@@ -127,13 +128,3 @@ def parquet_questions(
         return images.read(by_name[question.image], question.image)
 
     return questions, read
-
-
-def _rows(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Some columns of a parquet file. Raises DataError for one it lacks."""
-    import pyarrow.parquet
-
-    known = parquet(file, lambda path: pyarrow.parquet.read_schema(path)).names
-    for column in columns:
-        field_of(file, "schema", dict.fromkeys(known), column)
-    return parquet(file, lambda path: pyarrow.parquet.read_table(path, columns=list(columns))).to_pylist()

@@ -161,7 +161,8 @@ assert "torch" not in sys.modules
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert (
-        done.stdout.startswith(f"{root} holds no parquet, jsonl or csv file") and done.stdout.count("\n") == 1
+        done.stdout.startswith(f"{root} holds no parquet, jsonl, csv or tsv file")
+        and done.stdout.count("\n") == 1
     )
 
 

@@ -318,7 +318,7 @@ def test_a_changed_image_is_read_again(folder: Path, make: Make) -> None:
 
 
 BROKEN = {
-    "latin": ('[{"image": "0.jpg", "caption": "caf\u00e9"}]'.encode("latin-1"), "is not UTF-8"),
+    "latin": ('[{"image": "0.jpg", "caption": "caf\u00e9"}]'.encode("latin-1"), "is not in UTF-8"),
     "half": (b'[{"image": "0.jpg", "cap', "not valid JSON"),
     "object": (b'{"images": []}', "expected a list of objects"),
     "no caption": (b'[{"image": "0.jpg"}]', "entry 0 lacks 'caption'"),

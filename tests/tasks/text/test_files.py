@@ -59,11 +59,11 @@ def test_labels_may_be_names_and_texts_long_or_in_any_script(tmp_path):
         ),
         ("a.csv", "text,label\nx,1.5\n", "row 1: label '1.5' is none"),
         ("a.jsonl", '{"text": "x", "label": -1}\n', "label -1 is none"),
-        ("a.jsonl", '{"text": "x", "label": true}\n', "label True is none"),
+        ("a.jsonl", '{"text": "x", "label": "maybe"}\n', "label 'maybe' is none"),
         ("a.jsonl", '{"text": null, "label": 1}\n', "the text is None, not a string"),
         ("a.jsonl", '{"text": "x"\n', "cannot be read"),
         ("a.jsonl", "[1]\n", "line 1 is no object"),
-        ("a.csv", "text,label\nx\n", "label None is none"),
+        ("a.csv", "text,label\nx\n", "line 2 has 1 fields and the header 2"),
         ("a.parquet", "no parquet", "cannot be read"),
     ],
     ids=[
@@ -90,7 +90,7 @@ def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
 
 def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"text,label\n\xff\xfe,1\n")
-    with pytest.raises(DataError, match=r"a\.csv cannot be read"):
+    with pytest.raises(DataError, match=r"a\.csv is not in UTF-8 .*iconv -f ISO-8859-1"):
         read_file(tmp_path / "a.csv", SST2)
 
 
@@ -110,7 +110,7 @@ def test_splits_of_a_folder(tmp_path):
 
 def test_a_folder_without_splits_or_files(tmp_path):
     (tmp_path / "read.me").touch()
-    with pytest.raises(DataError, match="holds no parquet, jsonl or csv file"):
+    with pytest.raises(DataError, match="holds no parquet, jsonl, csv or tsv file"):
         local("imdb", "hash", tmp_path)
     write(tmp_path / "reviews.csv")
     rows = local("imdb", "hash", tmp_path)
@@ -237,4 +237,128 @@ def test_what_systems_leave_behind_is_no_file_of_texts(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "__MACOSX" / "train.csv").touch()
-    assert find_files(tmp_path) == [tmp_path / "more" / "test.csv", tmp_path / "train.csv"]
+    assert find_files(tmp_path, SST2) == [
+        (tmp_path / "more" / "test.csv", "test"),
+        (tmp_path / "train.csv", "train"),
+    ]
+
+
+LABELS = {
+    "number": (1, 1),
+    "digits": ("0", 0),
+    "float": (1.0, 1),
+    "text of a float": ("1.0", 1),
+    "spaces": (" 1 ", 1),
+    "bool": (True, 1),
+    "text of a bool": ("False", 0),
+    "class": ("negative", 0),
+    "class in capitals": ("Positive", 1),
+    "beginning of a class": ("pos", 1),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_labels_are_understood_in_every_form(tmp_path, case):
+    given, label = LABELS[case]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": "x", "label": given}))
+    assert read_file(tmp_path / "train.jsonl", SST2) == (["x"], [label])
+
+
+def test_a_bool_is_a_class_of_that_name_first(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "x", "label": true}')
+    assert read_file(tmp_path / "train.jsonl", text_sets.text_set("mine", ("true", "false")))[1] == [0]
+
+
+# name -> data set, its split, files and contents, the rows (text, label, split)
+PUBLISHED = {
+    "GLUE": (
+        "sst2",
+        "official",
+        {
+            "train.tsv": 'sentence\tlabel\n" a\t1\n',
+            "dev.tsv": 'sentence\tlabel\n"b\t0\n',
+            "test.tsv": "index\tsentence\n0\tc\n",
+        },
+        [('"b', 0, "test"), ('" a', 1, "train")],
+    ),
+    "aclImdb": (
+        "imdb",
+        "official",
+        {
+            "test/pos/0_8.txt": "good",
+            "test/neg/0_1.txt": "bad",
+            "train/pos/0_9.txt": "fine",
+            "train/unsup/0_0.txt": "unlabelled",
+            "train/urls_pos.txt": "an address",
+            "README": "about",
+            "imdb.vocab": "the",
+            "test/neg/.hidden.txt": "no",
+        },
+        [("bad", 0, "test"), ("good", 1, "test"), ("fine", 1, "train")],
+    ),
+    "aclImdb, folder above": (
+        "imdb",
+        "official",
+        {"aclImdb/test/pos/0_8.txt": "good"},
+        [("good", 1, "test")],
+    ),
+    "Kaggle's IMDB": (
+        "imdb",
+        "hash",
+        {"IMDB Dataset.csv": 'review,sentiment\n"A, b<br />",positive\nc,negative\n'},
+        [("A, b<br />", 1, None), ("c", 0, None)],
+    ),
+    "a hub's folder": (
+        "imdb",
+        "official",
+        {"data/test.jsonl": '{"text": "a", "label": 1}', "dataset_info.json": '{\n "features": {}\n}'},
+        [("a", 1, "test")],
+    ),
+    "strays": (
+        "imdb",
+        "official",
+        {
+            "test.csv": "text,label\na,1\n",
+            "vocab.json": '["a"]',
+            "notes.csv": "who,when\nme,now\n",
+            "README.md": "about",
+            ".ipynb_checkpoints/test-checkpoint.csv": "text,label\na,1\n",
+        },
+        [("a", 1, "test")],
+    ),
+}
+
+
+def lay(root, files):
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_sets_as_they_are_published(tmp_path, case, capsys):
+    name, kind, files, want = PUBLISHED[case]
+    lay(tmp_path, files)
+    rows = local(name, kind, tmp_path)
+    splits = rows.splits or [None] * len(rows.texts)
+    assert list(zip(rows.texts, rows.labels, splits, strict=True)) == want
+    left = [line.partition(" ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert left == {"a hub's folder": ["dataset_info.json"], "strays": ["notes.csv", "vocab.json"]}.get(
+        case, []
+    )
+
+
+@pytest.mark.parametrize("other", ["train.jsonl", "train (copy).csv", "train/all.csv"])
+def test_the_same_rows_in_two_files_are_an_error(tmp_path, other):
+    write(tmp_path / "train.csv")
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    write(tmp_path / other)
+    with pytest.raises(DataError, match="hold the same rows; remove one of them") as error:
+        local("imdb", "hash", tmp_path)
+    assert "train.csv" in str(error.value) and other in str(error.value)
+
+
+def test_a_stray_table_alone_is_an_error(tmp_path):
+    (tmp_path / "notes.csv").write_text("who,when\nme,now\n")
+    with pytest.raises(DataError, match="has no column text in row 1, it has who, when"):
+        local("imdb", "hash", tmp_path)

@@ -351,7 +351,7 @@ def test_ocr_tokens_and_hidden_answers_of_the_hub(hub_folder):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"question": "?", "answers": TEN, "image_id": 1, "image": None}, "lacks 'question_id'"),
+        ({"question": "?", "answers": TEN, "image_id": 1, "image": None}, "has no column question_id"),
         (
             {"question_id": 1, "question": None, "answers": TEN, "image_id": 1, "image": None},
             "is None, not a text",
