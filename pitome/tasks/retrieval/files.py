@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,15 @@ from pitome.sources.folders import check_source, find_file
 from pitome.sources.hub import fetch_folder
 from pitome.sources.image_files import ImageFiles, short_names
 from pitome.sources.images import DEFAULT, ImageRules
-from pitome.sources.json_files import damaged
+from pitome.sources.json_files import damaged, field_of, read_json, read_text
+from pitome.sources.rows import read_rows
 from pitome.tasks.retrieval.pairs import Pairs
 from pitome.tasks.retrieval.sets import SETS, CaptionSet
 
 _OURS = {"validation": "val"}  # our name of a split -> Karpathy's, where they differ
-_LONGEST = 1 << 30  # characters of one CSV field
+# An image and its caption: `1.jpg#0<tab>caption`, `1.jpg| 0| caption` (one line of Flickr30k lacks the second
+# mark) or `1.jpg,caption`.
+_LINE = re.compile(r"([^\t|,#]+\.[^\t|,#]+)(?:#\d+\t|\|\s*\d+\s*\|?|,)(.*)")
 
 Rows = list[tuple[str, list[str]]]
 """Name of an image, perhaps with folders, its captions in order."""
@@ -84,8 +86,11 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
         data.karpathy: lambda path: karpathy_rows(path, wanted),
         data.lists[part]: list_rows,
     }
+    benchmark = data.benchmark.format(part)
+    readers[benchmark] = line_rows if benchmark.endswith(".txt") else coco_rows
     if split == "test":
         readers[data.table] = table_rows
+    readers |= {name: lambda path: _of_split(line_rows(path), path, folder, part) for name in data.raw}
     for name, reader in readers.items():
         if (path := find_file(folder, name)) is not None:
             return reader(path)
@@ -95,10 +100,22 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
     )
 
 
+def _of_split(rows: Rows, path: Path, folder: Path, part: str) -> Rows:
+    """The rows of images that a list of a split names, with or without the suffix."""
+    for name in (f"{part}.txt", f"flickr30k_{part}.txt"):
+        if (found := find_file(folder, name)) is not None:
+            wanted = {line.strip() for line in read_text(found).split("\n")}
+            return [row for row in rows if {row[0], Path(row[0]).stem} & wanted]
+    raise DataError(
+        f"{path} does not say which images the split {part} has: put {part}.txt, a list of their names, "
+        "beside it, or Karpathy's file"
+    )
+
+
 def karpathy_rows(path: Path, splits: Iterable[str]) -> Rows:
     """Karpathy's form: {"images": [{"filename", "split", "sentences": [{"raw"}]}]}, of COCO with "filepath",
     the folder of the file."""
-    found = _json(path)
+    found = read_json(path)
     entries = found.get("images") if isinstance(found, dict) else None
     if not isinstance(entries, list):
         raise damaged(path, 'expected an object with the list "images"')
@@ -115,7 +132,7 @@ def karpathy_rows(path: Path, splits: Iterable[str]) -> Rows:
 
 def list_rows(path: Path) -> Rows:
     """BLIP's form: [{"image", "caption"}], with all captions of an image or one at a time."""
-    entries = _json(path)
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise damaged(path, "expected a list of objects with image and caption")
     captions: dict[str, list[str]] = {}
@@ -129,14 +146,42 @@ def list_rows(path: Path) -> Rows:
     return list(captions.items())
 
 
+def coco_rows(path: Path) -> Rows:
+    """COCO's form: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}."""
+    found = read_json(path)
+    parts = [found.get(key) if isinstance(found, dict) else None for key in ("images", "annotations")]
+    if not all(isinstance(part, list) for part in parts):
+        raise damaged(path, 'expected an object with the lists "images" and "annotations"')
+    images: dict[Any, tuple[Any, list[Any]]] = {}
+    for number, entry in enumerate(parts[0] or ()):
+        images[field_of(path, number, entry, "id")] = field_of(path, number, entry, "file_name"), []
+    for number, entry in enumerate(parts[1] or ()):
+        id = field_of(path, number, entry, "image_id")
+        if id not in images:
+            raise damaged(path, f"annotation {number} is of image {id}, which is not in the file")
+        images[id][1].append(field_of(path, number, entry, "caption"))
+    return [_row(path, number, *image) for number, image in enumerate(images.values())]
+
+
+def line_rows(path: Path) -> Rows:
+    """An image and one of its captions a line, see `_LINE`; the first line may be a header."""
+    captions: dict[str, list[str]] = {}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        match = _LINE.fullmatch(line.strip())
+        if match:
+            captions.setdefault(match[1].strip(), []).append(match[2].strip())
+        elif line.strip() and number > 1:
+            raise damaged(path, f"line {number} is not an image and its caption")
+    return list(captions.items())
+
+
 def table_rows(path: Path) -> Rows:
     """The hub's form: CSV with the columns filename and raw, a JSON list of captions."""
-    csv.field_size_limit(_LONGEST)
     rows: Rows = []
     try:
-        for number, entry in enumerate(csv.DictReader(io.StringIO(_text(path)))):
+        for number, entry in enumerate(read_rows(path)):
             rows.append(_row(path, number, entry["filename"], json.loads(entry["raw"])))
-    except (TypeError, KeyError, ValueError, csv.Error) as problem:
+    except (TypeError, KeyError, ValueError) as problem:
         raise damaged(path, f"expected a table with filename and raw; {problem}") from None
     return rows
 
@@ -155,21 +200,3 @@ def _inside(folder: object, name: str) -> str:
         return name
     path = folder.replace("\\", "/").rstrip("/")
     return path if f"/{path}".endswith(f"/{name}") else f"{path}/{name}"
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except (ValueError, RecursionError) as problem:
-        raise damaged(path, f"not valid JSON: {problem}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise DataError(
-            f"{path} is not UTF-8 (byte {problem.start}); convert it, e.g. with iconv -f latin1 -t utf-8"
-        ) from None
-    except OSError as problem:
-        raise damaged(path, problem.strerror or str(problem)) from None

@@ -7,30 +7,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """A set with Karpathy's splits (Karpathy and Fei-Fei, CVPR 2015).
+    """A set with Karpathy's splits (Karpathy and Fei-Fei, CVPR 2015)."""
 
-    karpathy: his file with all splits; lists: of a split, as BLIP's authors write them; table,
-    archive: captions and images of the test split in the hub's repository; train: Karpathy's names
-    of what is trained on.
-    """
-
+    # Karpathy's file with all splits.
     karpathy: str
+    # Of a split, as BLIP's authors write them.
     lists: dict[str, str]
+    # Of a split, as CLIP_benchmark has it; {} the split's name.
+    benchmark: str
+    # Captions and images of the test split in the hub's repository.
     table: str
     archive: str
+    # Karpathy's names of what is trained on.
     train: tuple[str, ...] = ("train",)
+    # Captions of all images without splits, which need a list of a split's images.
+    raw: tuple[str, ...] = ()
 
 
 SETS = {
     "flickr30k": CaptionSet(
         karpathy="dataset_flickr30k.json",
         lists={split: f"flickr30k_{split}.json" for split in ("train", "val", "test")},
+        benchmark="flickr30k_{}_karpathy.txt",
         table="test_1k_flickr.csv",
         archive="images_flickr_1k_test.zip",
+        raw=("results_20130124.token", "results.csv"),
     ),
     "coco": CaptionSet(
         karpathy="dataset_coco.json",
         lists={split: f"coco_karpathy_{split}.json" for split in ("train", "val", "test")},
+        benchmark="coco_{}_karpathy.json",
         table="test_5k_mscoco_2014.csv",
         archive="images_mscoco_2014_5k_test.zip",
         train=("train", "restval"),

@@ -23,6 +23,8 @@ from pitome.tasks.data import Preprocess
 from pitome.tasks.images import prepare
 from pitome.tasks.retrieval import files as retrieval_files
 from pitome.tasks.retrieval.data import RetrievalData
+from pitome.tasks.retrieval.files import read_annotations
+from pitome.tasks.retrieval.sets import SETS
 
 SIZE = 16
 Make = Callable[..., RetrievalData]
@@ -315,6 +317,59 @@ def test_a_changed_image_is_read_again(folder: Path, make: Make) -> None:
     after = make().test
     assert not np.array_equal(after.images[0], before.images[0])
     assert np.array_equal(after.images[1:], before.images[1:])
+
+
+CAPTIONS = {f"{number}.jpg": captions_of(number) for number in range(12)}
+LINES = [(name, at, text) for name, own in CAPTIONS.items() for at, text in enumerate(own)]
+COCO = {
+    "images": [{"id": n, "file_name": name} for n, name in enumerate(CAPTIONS)],
+    "annotations": [{"image_id": n, "caption": c} for n, own in enumerate(CAPTIONS.values()) for c in own],
+}
+# name -> file, its content, a list of the split's images; the captions are those of the folder in all forms
+PUBLISHED = {
+    "results.csv": (
+        "results.csv",
+        "image_name| comment_number| comment\n" + "".join(f"{n}| {at}| {text}\n" for n, at, text in LINES),
+        list(CAPTIONS),
+    ),
+    "results.csv without one mark": (
+        "results.csv",
+        "image_name| comment_number| comment\n"
+        + "".join(f"{n}| {at}{'|' if at < 4 else '  '} {text}\n" for n, at, text in LINES),
+        list(CAPTIONS),
+    ),
+    "token": (
+        "results_20130124.token",
+        "".join(f"{n}#{at}\t{text}\r\n" for n, at, text in [*LINES, ("99.jpg", 0, "of another split")]),
+        [name.removesuffix(".jpg") for name in CAPTIONS],
+    ),
+    "CLIP_benchmark, Flickr30k": (
+        "flickr30k_test_karpathy.txt",
+        "image,caption\n" + "".join(f"{n},{text}\n" for n, _, text in LINES),
+        None,
+    ),
+    "CLIP_benchmark, COCO": ("coco_test_karpathy.json", json.dumps(COCO), None),
+}
+
+
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_captions_as_they_are_published(case: str, folder: Path) -> None:
+    name, content, names = PUBLISHED[case]
+    (folder / "dataset_flickr30k.json").unlink()
+    (folder / name).write_text(content)
+    if names is not None:
+        with pytest.raises(DataError, match="does not say which images the split test has"):
+            read_annotations(folder, SETS["flickr30k"], "test")
+        (folder / "test.txt").write_text("\n".join(names))
+    rows = read_annotations(folder, SETS["coco" if "coco" in name else "flickr30k"], "test")
+    assert rows == list(CAPTIONS.items())
+
+
+def test_a_line_that_is_no_caption_is_named(folder: Path) -> None:
+    (folder / "dataset_flickr30k.json").unlink()
+    (folder / "flickr30k_test_karpathy.txt").write_text("image,caption\n0.jpg,a\nno caption\n")
+    with pytest.raises(DataError, match="line 3 is not an image and its caption"):
+        read_annotations(folder, SETS["flickr30k"], "test")
 
 
 BROKEN = {
