@@ -55,6 +55,7 @@ class MetricRule:
     why: str = ""  # why there is no tolerance
 
     def check(self, where: str) -> None:
+        """Raises ValueError unless there is one tolerance, or a reason for none."""
         if self.tolerance is not None and self.relative is not None:
             raise ValueError(f"{where} has a tolerance and a relative one, expected one")
         if self.tolerance is self.relative is None and not self.why:
@@ -90,6 +91,7 @@ class Block:
     above: float | None = None  # where the paper prints no number, but states that it exceeds this one
 
     def check(self, where: str) -> None:
+        """Raises ValueError for rows and columns that do not fit together."""
         if not self.rows:
             raise ValueError(f"{where} has neither printed nor logged numbers")
         if self.by in (QUOTED, CASE):
@@ -116,6 +118,7 @@ class Block:
 
     @property
     def rows(self) -> list[str]:
+        """The names of its rows."""
         return list(dict.fromkeys([*self.printed, *self.logged]))
 
     @property
@@ -150,6 +153,7 @@ class Offline:
     metrics: dict[str, float] = number(dict, above=0)
 
     def check(self, kind: str) -> None:
+        """Raises ValueError for metrics that no run has. kind: of the item."""
         if kind == RUNS and not self.metrics:
             raise ValueError("offline.metrics is empty")
         measured = [name for name, metric in METRICS.items() if metric.read is not None]
@@ -182,6 +186,7 @@ class PaperItem:
     picture: dict[str, Any] = field(default_factory=dict)  # arguments of show_tokens
 
     def check(self) -> None:
+        """Raises ValueError, one line, for the first mistake in what its parts say of one another."""
         if bool(self.picture) is not (self.kind == PICTURES):
             raise ValueError(f"kind: {PICTURES} and `picture` go together")
         for name, rule in self.metrics.items():

@@ -79,32 +79,15 @@ def draw(case: str, noise: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _record(
-    case: str,
-    noise: float,
-    method: str,
-    trials: int,
-    distance: float,
-    purity: float,
-    started: str,
+    case: str, noise: float, method: str, trials: int, distance: float, purity: float, started: str,
     seconds: float,
-) -> Record:
+) -> Record:  # fmt: skip
     options = method_options(method)
     identity = build_identity(
-        task=TASK,
-        model=MODEL,
-        weights_sha256=None,
-        data=case,
-        revision=None,
-        split=None,
-        limit=None,
-        method=method,
-        options=options,
-        schedule=[RATIO],
-        precision="64",
-        seed=0,
-        measure="none",
+        task=TASK, model=MODEL, weights_sha256=None, data=case, revision=None, split=None, limit=None,
+        method=method, options=options, schedule=[RATIO], precision="64", seed=0, measure="none",
         settings={"noise": noise, "sizes": list(SIZES), "width": WIDTH, "trials": trials},
-    )
+    )  # fmt: skip
     return Record(
         run_id=run_id(identity),
         status="done",

@@ -25,9 +25,9 @@ _ROUNDING = 1e-9  # 79.4 - 79.1 is above 0.3 in binary
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedValue(LabelledPoint):
-    """One value of a table or figure beside what was measured. The CSV files have these fields."""
+    """One value of a table or figure beside what was measured; a number of another work that is only
+    quoted has an empty point. The CSV files have these fields."""
 
-    # The point is empty where a number of another work is only quoted.
     metric: str
     unit: str  # of all numbers: `%`, `Rsum`, `GMACs`, `x`, `points`, ...
     printed: float | None = None  # by the paper

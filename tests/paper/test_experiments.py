@@ -44,7 +44,7 @@ def test_a_file_opens_with_its_command_its_needs_and_what_to_expect(name: str) -
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_an_item_has_values_with_sources_and_an_offline_twin(name: str) -> None:
+def test_an_item_has_values_with_sources_and_an_offline_part(name: str) -> None:
     experiment = load(name)
     # in a list without quotes `(1,000 images)` would be two entries
     assert all(one.count("(") == one.count(")") for one in experiment.needs.data)
@@ -52,8 +52,8 @@ def test_an_item_has_values_with_sources_and_an_offline_twin(name: str) -> None:
     assert found or experiment.kind == PICTURES
     assert all(v.block.source or v.block.logged_source for v in found)
     if experiment.kind == RUNS:
-        twins = offline_points(experiment)
-        assert twins and {p["model"] for p in twins} <= {
+        points = offline_points(experiment)
+        assert points and {p["model"] for p in points} <= {
             "vit_fmnist",
             "minilm",
             "clip_scenes",
@@ -78,6 +78,13 @@ def test_what_one_log_says_of_a_run_is_the_same_in_every_item() -> None:
                 run = [canonical(value.point), value.metric, value.block.logged_source, again]
                 seen.setdefault(json.dumps(run, sort_keys=True), set()).add(value.logged)
     assert {key: numbers for key, numbers in seen.items() if len(numbers) > 1} == {}
+
+
+def test_the_readme_of_the_steps_names_every_file() -> None:
+    folder = ROOT / "pitome" / "paper"
+    text = (folder / "README.md").read_text()
+    files_here = [path.name for path in folder.iterdir() if path.suffix in (".py", ".json")]
+    assert [name for name in files_here if f"`{name}`" not in text and name != "__init__.py"] == []
 
 
 ADDED: dict[str, tuple[str, str, dict[str, Any], float | None, float | None]] = {
