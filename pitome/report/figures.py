@@ -39,9 +39,14 @@ def legend_beside(figure: Figure, handles: Sequence[Any] | None = None, **option
     figure.legend(**{"loc": "outside right center", "frameon": False} | chosen)
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as a PNG, as a whole or not at all; returns `path`. Raises RecordError."""
+def png(figure: Figure) -> bytes:
+    """The bytes of a PNG; equal for equal figures."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as a PNG, as a whole or not at all; returns `path`. Raises RecordError."""
+    write_atomically(path, png(figure))
     return path

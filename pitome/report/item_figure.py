@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pitome.paper.costs import gmacs_of
 from pitome.paper.labels import AS_PUBLISHED, AUTHORS, FLOPS, R
 from pitome.paper.verdicts import ItemVerdicts, JudgedValue
+from pitome.report import figures, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008, yellow left out: too pale on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-Line = Literal["-", "--", ":", "-."]
-_LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
-
-Looks = dict[str, tuple[str, Line]]
-"""Label of a method -> its colour and kind of line."""
 _LEAST = 3  # places on the x axis; with fewer, the methods stand beside one another
 _COLUMNS = 3
 _LONG = 16  # letters of a method's name on the x axis before it is broken
@@ -43,24 +37,17 @@ def draw(verdicts: ItemVerdicts) -> Figure | None:
             panels.setdefault(_panel_of(row, verdicts.offline), []).append(row)
     if not panels:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(_COLUMNS, len(panels))
     lines = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.2 * columns + 2.6, 3.2 * lines + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    labels = list(dict.fromkeys(label_of(row) for rows in panels.values() for row in rows))
-    looks = looks_of(labels)
+    figure = figures.new_figure(4.2 * columns + 2.6, 3.2 * lines + 0.8)
+    looks = style.looks(label_of(row) for rows in panels.values() for row in rows)
     axes = figure.subplots(lines, columns, squeeze=False)
     for place, ((*names, metric), rows) in zip(axes.flat, panels.items(), strict=False):
         _panel(place, rows, looks)
         place.set_title(", ".join(name for name in names if name), fontsize=10)
         place.set_ylabel(metric, fontsize=9)
         place.tick_params(labelsize=8)
-        place.grid(True, color="0.92", linewidth=0.8)
-        place.set_axisbelow(True)
-        place.spines[["top", "right"]].set_visible(False)
+        figures.dress(place)
     for place in list(axes.flat)[len(panels) :]:
         place.remove()
     title = f"{verdicts.item}: {verdicts.title}" + (" (offline)" if verdicts.offline else "")
@@ -69,18 +56,7 @@ def draw(verdicts: ItemVerdicts) -> Figure | None:
     return figure
 
 
-def looks_of(labels: Sequence[str]) -> Looks:
-    """One colour per method; its variants, and the methods beyond the colours, differ in the line."""
-    methods = list(dict.fromkeys(label.partition(", ")[0] for label in labels))
-    looks: Looks = {}
-    for label in labels:
-        colour = _COLOURS[methods.index(label.partition(", ")[0]) % len(_COLOURS)]
-        before = sum(taken == colour for taken, _ in looks.values())
-        looks[label] = (colour, _LINES[before % len(_LINES)])
-    return looks
-
-
-def _panel(axes: Axes, rows: Sequence[JudgedValue], looks: Looks) -> None:
+def _panel(axes: Axes, rows: Sequence[JudgedValue], looks: Mapping[str, style.Look]) -> None:
     places, name = _places(rows)
     curve = len(set(places)) >= _LEAST and name != ""
     if not curve:
@@ -96,25 +72,25 @@ def _panel(axes: Axes, rows: Sequence[JudgedValue], looks: Looks) -> None:
     for label in dict.fromkeys(label_of(row) for row in rows):
         line = [(x, row) for x, row in zip(places, rows, strict=True) if label_of(row) == label]
         line.sort(key=lambda pair: pair[0])
-        colour, dashes = looks[label]
+        look = looks[label]
         # Not every published point is measured again: those that are have no line of their own.
         repeated = any(row.published is not None for _, row in line)
         kinds = (
             ("printed", "s", "none", 6.5, ""),
-            ("logged", "o", "none", 5.0, dashes),
-            ("published", "o", "none", 5.0, dashes),
-            ("measured", "o", colour, 5.0, "" if repeated else dashes),
+            ("logged", "o", "none", 5.0, look.line),
+            ("published", "o", "none", 5.0, look.line),
+            ("measured", "o", look.colour, 5.0, "" if repeated else look.line),
         )
-        for field, marker, face, size, style in kinds:
+        for field, marker, face, size, dashes in kinds:
             points = [(x, value) for x, row in line if (value := getattr(row, field)) is not None]
             if points:
                 axes.plot(
                     *zip(*points, strict=True),
-                    color=colour,
+                    color=look.colour,
                     marker=marker,
                     markerfacecolor=face,
                     markersize=size,
-                    linestyle=style if curve else "",
+                    linestyle=dashes if curve else "",
                     linewidth=1.4 if field == "measured" else 0.8,
                 )
 
@@ -163,7 +139,7 @@ def label_of(row: JudgedValue) -> str:
     return ", ".join([row.method, *("repo" if part == AUTHORS else part for part in parts)])
 
 
-def _legend(figure: Figure, looks: Looks, verdicts: ItemVerdicts) -> None:
+def _legend(figure: Figure, looks: Mapping[str, style.Look], verdicts: ItemVerdicts) -> None:
     from matplotlib.lines import Line2D
 
     kinds = {"s": "published by us"} if verdicts.offline else {"s": "printed", "o": "logged"}
@@ -175,7 +151,7 @@ def _legend(figure: Figure, looks: Looks, verdicts: ItemVerdicts) -> None:
         marks[0].set_marker("o")
     marks.append(Line2D([], [], color="0.3", marker="o", linestyle="", label="measured"))
     lines = [
-        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=label)
-        for label, (colour, line) in looks.items()
+        Line2D([], [], color=look.colour, linestyle=look.line, linewidth=2, label=label)
+        for label, look in looks.items()
     ]
-    figure.legend(handles=[*marks, *lines], loc="outside right upper", frameon=False, fontsize=8)
+    figures.legend_beside(figure, [*marks, *lines], loc="outside right upper", fontsize=8)

@@ -79,9 +79,7 @@ def write(verdicts: ItemVerdicts, folder: Path, comparisons: Sequence[Table] = (
         "tex": to_latex(verdicts).encode(),
     }
     if (figure := item_figure.draw(verdicts)) is not None:
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=150)
-        files["png"] = content.getvalue()
+        files["png"] = png(figure)
     paths = []
     for ending, data in files.items():
         paths.append(folder / f"{verdicts.name}.{ending}")

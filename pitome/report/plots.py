@@ -54,7 +54,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
 
     figure = figures.new_figure(8.4, 5.0)
     axes = figure.add_subplot()
-    looks = style.looks(list(lines))
+    looks = style.looks(lines)
     methods = [label for label in lines if label not in CONTROLS]
     shown = _shown(members, lines)
     for i, (label, runs) in enumerate(lines.items()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,8 +31,8 @@ ground and the first seven differ by 15 and more in CIELAB, also with any kind o
 GREYS: tuple[tuple[str, str], ...] = (("#808080", "#9a9a9a"), ("#595959", "#c8c8c8"), ("#6e6e6e", "#b0b0b0"))
 """(on white, on black), of the controls in their order."""
 
-COLOURS = (*PALETTE, *GREYS)
-"""All colours of lines, (on white, on black)."""
+COLOURS = (*PALETTE, *GREYS, ("#1c2128", "#e8ebf0"))
+"""All colours of lines, (on white, on black); the last one is that of the unmerged model."""
 
 METHODS = ("pitome", "tome", "tofu", "diffrate", "dct", "mctf", "crossget")
 """Methods in the order of PALETTE and MARKERS; any other method takes what is left."""
@@ -55,8 +55,13 @@ MARKERS = {
 }
 """Markers of matplotlib -> those of plotly."""
 
+UNMERGED = ("unmerged", "none", "-")
+"""What labels call the model without merging."""
+
 LINES: dict[Line, str] = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 """Kinds of line of matplotlib -> those of plotly."""
+_CONTROL_LINES: tuple[Line, ...] = ("--", ":", "-.")
+_VARIANT_LINES: tuple[Line, ...] = ("-", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -76,33 +81,47 @@ class Look:
 
 def method_of(label: str) -> str:
     """The method's name in the label of a line: `tome` of `tome_repo`, `ToMe, repo` and `ToMe (alpha=0)`."""
-    return re.split(r"[ ,(]", label)[0].removesuffix("_repo").lower()
+    return re.split(r"[,(]", label)[0].strip().removesuffix("_repo").lower()
 
 
-def looks(labels: Sequence[str]) -> dict[str, Look]:
+def looks(labels: Iterable[str]) -> dict[str, Look]:
     """Label -> its look. The method gives the colour, and its variants share it: the authors' code (`_repo`)
     has the method's marker and a dashed line, changed options have other markers and lines. Controls are
-    grey. Where all labels are variants of one method, they differ in colour as well.
+    grey, the unmerged model is black. Where all methods are variants of one, they differ in colour as well.
     """
     methods = {label: method_of(label) for label in labels}
-    others = [name for name in dict.fromkeys(methods.values()) if name not in (*METHODS, *CONTROLS)]
+    merging = set(methods.values()).difference(UNMERGED, CONTROLS)
+    others = [name for name in dict.fromkeys(methods.values()) if name in merging.difference(METHODS)]
     order = [*METHODS, *others]
-    alone = len(set(methods.values())) == 1
-    markers, lines = list(MARKERS), list(LINES)
+    markers = list(MARKERS)
     out: dict[str, Look] = {}
     variants: Counter[str] = Counter()
-    for label, name in methods.items():
+    for label in sorted(methods, key=_is_variant):  # the method itself before its variants
+        name = methods[label]
         if name in CONTROLS:
             number = CONTROLS.index(name)
-            out[label] = Look(len(PALETTE) + number, markers[-1 - number], lines[1 + number], control=True)
-            continue
-        rest = label.lower().removeprefix(name).strip(" ,()_")
-        variants[name] += rest != ""
-        number = variants[name] if rest else 0
-        marker = order.index(name) + (0 if rest == "repo" else number)
-        out[label] = Look(
-            (order.index(name) + (number if alone else 0)) % len(PALETTE),
-            markers[marker % len(markers)],
-            "-" if not rest else "--" if rest == "repo" else lines[(number + 1) % len(lines)],
-        )
-    return out
+            out[label] = Look(len(PALETTE) + number, markers[-1 - number], _CONTROL_LINES[number], True)
+        elif name in UNMERGED:
+            out[label] = Look(len(COLOURS) - 1, markers[0], "-")
+        else:
+            repo = _options(label) in ({"repo"}, {"authors' code"})
+            number = 0 if repo else variants[name]
+            variants[name] += not repo
+            base = order.index(name)
+            out[label] = Look(
+                (base + number * (len(merging) == 1)) % len(PALETTE),
+                markers[(base + number) % len(markers)],
+                "--" if repo else _VARIANT_LINES[number % len(_VARIANT_LINES)],
+            )
+    return {label: out[label] for label in methods}
+
+
+def _options(label: str) -> set[str]:
+    """What the label says besides the method; nothing for the method as published."""
+    if label.endswith("_repo"):
+        return {"repo"}
+    return set(re.split(r", | \(", label.rstrip(")"))[1:]) - {"as published"}
+
+
+def _is_variant(label: str) -> bool:
+    return bool(_options(label))

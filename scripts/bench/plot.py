@@ -31,7 +31,7 @@ def plot(timed: Sequence[Result], path: Path, conditions: Mapping[str, Any], rev
         return False
     figure = figures.new_figure(8.4, 5.0)
     axes = figure.add_subplot()
-    looks = style.looks(list(dict.fromkeys(result.method for result in shown)))
+    looks = style.looks(result.method for result in shown)
     models = list(dict.fromkeys(_label(result) for result in shown))
     markers = {model: list(style.MARKERS)[i % len(style.MARKERS)] for i, model in enumerate(models)}
     for result in shown:

@@ -13,7 +13,7 @@ import pytest
 from pitome.paper.experiments import choose
 from pitome.paper.verdicts import NOT_RUN, WITHIN, JudgedValue, judge
 from pitome.records.store import Store
-from pitome.report import item_figure
+from pitome.report import item_figure, style
 from pitome.report import items as report
 from tests.conftest import ITEM, record
 from tests.paper.test_verdicts import OFFLINE, TOME
@@ -143,7 +143,7 @@ def test_fixed_numbers_of_tokens_stand_on_an_axis_of_their_own(write: Callable[.
     assert list(axes.lines[0].get_xdata()) == [4, 6, 8]
 
 
-def test_more_methods_than_colours_have_other_lines(write: Callable[..., Path]) -> None:
+def test_no_two_methods_look_alike(write: Callable[..., Path]) -> None:
     names = ["none", "random", "stride", "tome", "tofu", "diffrate", "pitome", "tome_repo", "tofu_repo"]
     ratios = [0.9, 0.925, 0.95]
     extra = f"points: [{{merge: [{', '.join(names)}], ratio: {ratios}}}]\n  also: []"
@@ -151,7 +151,7 @@ def test_more_methods_than_colours_have_other_lines(write: Callable[..., Path]) 
     points = choose("table99_offline").points
     found = [record(point, {"top1": 0.8}) for point in points]
     drawn = item_figure.draw(judge("table99_offline", [], found))
-    assert drawn is not None and {line.get_linestyle() for line in drawn.axes[0].lines} == {"-", "--"}
+    assert drawn is not None and {line.get_linestyle() for line in drawn.axes[0].lines} == {"-", "--", ":"}
     again = [record(points[1], {"top1": 0.8}, started="2026-02-01T00:00:00+00:00")]
     repeated = item_figure.draw(judge("table99_offline", again, found))
     assert repeated is not None and "None" in {line.get_linestyle() for line in repeated.axes[0].lines}
@@ -166,7 +166,9 @@ def test_nothing_to_draw_is_no_figure(write: Callable[..., Path]) -> None:
 
 def test_variants_of_a_method_share_its_colour() -> None:
     labels = ["unmerged", "ToMe", "PiToMe", "ToFu", "DiffRate", "random", "stride", "ToMe, repo", "MCTF"]
-    looks = item_figure.looks_of([*labels, "PiToMe, repo", "PiToMe, alpha=0.5"])
-    assert looks["ToMe, repo"][0] == looks["ToMe"][0] and looks["ToMe, repo"][1] != looks["ToMe"][1]
+    looks = style.looks([*labels, "PiToMe, repo", "PiToMe, alpha=0.5"])
+    assert (
+        looks["ToMe, repo"].colour == looks["ToMe"].colour and looks["ToMe, repo"].line != looks["ToMe"].line
+    )
     assert len({looks[f"PiToMe{more}"] for more in ("", ", repo", ", alpha=0.5")}) == 3
     assert len(set(looks.values())) == len(looks)

@@ -61,7 +61,7 @@ def test_every_colour_can_be_seen_on_its_ground(ground: int) -> None:
         ("tome_repo", "tome"),
         ("ToMe, repo", "tome"),
         ("PiToMe (alpha=0.5)", "pitome"),
-        ("resize 26x24", "resize"),
+        ("PiToMe (trained, authors' code)", "pitome"),
         ("my_method", "my_method"),
     ],
 )

@@ -19,6 +19,7 @@ from pitome.records.files import write_atomically
 from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.report.page import items, sweeps
+from pitome.report.page.figures import palette
 from pitome.report.page.view import Picture, View
 
 
@@ -46,6 +47,9 @@ def html(local: Store, published: Store, runs: str = "runs", committed_to: str =
     views += sweeps.views(own, local.outcomes, drawn, own="Local: ")
     views = linked([view.compact() for view in unique(views)])
     folder = importlib.resources.files("pitome.report.page") / "templates"
+    style = (folder / "page.css").read_text()
+    for ground, name in enumerate(("SERIES_ON_WHITE", "SERIES_ON_BLACK")):
+        style = style.replace(name, palette(ground))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pitome.report.page", "templates"),
         autoescape=True,
@@ -55,7 +59,7 @@ def html(local: Store, published: Store, runs: str = "runs", committed_to: str =
     )
     return environment.get_template("page.html").render(
         views=views,
-        style=(folder / "page.css").read_text(),
+        style=style,
         script=(folder / "page.js").read_text(),
         total=total(views),
         tones=items.TONES | sweeps.TONES,

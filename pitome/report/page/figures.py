@@ -10,80 +10,77 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pitome.records.identity import CONTROLS
+from pitome.report.style import COLOURS, LINES, MARKERS, looks
 
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "hexagon")
 _ROW = 38  # pixels for a name of two lines
 _FEW, _HEIGHT, _ENTRY = 6, 462, 16  # entries of a legend, and pixels: of a figure with so many, for one more
 _TOOLS = 76  # pixels below the axis: for its numbers, its name, and the buttons that appear there
-_DASHES = ("dash", "dot", "dashdot")
-_COLOURS = ("pitome", "tome", "dct", "tofu", "resize", "mctf", "diffrate", "crossget", "random", "stride")
-"""Methods in the order of the page's colours, so that a method has one colour in every figure."""
 
 
 @dataclass(frozen=True)
-class Points:
-    """A line or a cloud of one name. x, y: [n]; text: [n], shown on hover; low, high: [n], ends of the
-    intervals of x, if it has some; series: equal for what takes equal colours, None: that of text; listed:
-    in the legend."""
+class Trace:
+    """A line or a cloud of n points."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float | str]
-    text: Sequence[str]
-    series: str | None
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    x: Sequence[float]  # [n]
+    y: Sequence[float | str]  # [n]
+    text: Sequence[str]  # [n], shown on hover
+    series: str | None  # equal for what looks equal; None: the colour of text
+    low: Sequence[float] | None = None  # [n], ends of the intervals of x
+    high: Sequence[float] | None = None  # [n]
     joined: bool = True
     hollow: bool = False
-    symbol: str | None = None
-    listed: bool = True
+    symbol: str | None = None  # instead of that of the series
+    listed: bool = True  # in the legend
 
 
 def figure(
-    points: Sequence[Points],
+    traces: Sequence[Trace],
     x: str,
     y: str,
     order: Sequence[str],
     *,
     level: tuple[str, float] | None = None,
 ) -> str:
-    """JSON of a figure. x, y: names of the axes; order: of the series, which gives their symbols; level: a
-    horizontal line with its name."""
-    colours = _colours(order)
-    traces: list[dict[str, Any]] = []
-    for one in points:
-        place = order.index(one.series) if one.series in order else -1
-        control = one.series in CONTROLS
-        symbol = one.symbol or _SYMBOLS[place % len(_SYMBOLS)]
+    """JSON of a figure.
+
+    x, y: names of the axes; order: all series of the page's table, which give their looks (`style.looks`);
+    level: a horizontal line with its name.
+    """
+    look_of = looks(order)
+    data: list[dict[str, Any]] = []
+    for trace in traces:
+        look = look_of.get(trace.series or "")
+        symbol = trace.symbol or (MARKERS[look.marker] if look else "circle")
+        control = look is not None and look.control
         arguments: dict[str, Any] = {}
-        if one.low is not None and one.high is not None:
+        if trace.low is not None and trace.high is not None:
             arguments["error_x"] = {
                 "type": "data",
                 "symmetric": False,
-                "array": [h - v for h, v in zip(one.high, one.x, strict=True)],
-                "arrayminus": [v - low for low, v in zip(one.low, one.x, strict=True)],
+                "array": [h - v for h, v in zip(trace.high, trace.x, strict=True)],
+                "arrayminus": [v - low for low, v in zip(trace.low, trace.x, strict=True)],
                 "thickness": 1,
                 "width": 3,
             }
-        traces.append(
+        data.append(
             {
                 "type": "scatter",
-                "x": list(one.x),
-                "y": list(one.y),
-                "name": one.name,
-                "legendgroup": one.series or one.name,
-                "showlegend": one.listed,
-                "meta": {"series": colours.get(one.series or "", -1)},
-                "mode": "lines+markers" if one.joined else "markers",
-                "line": {"width": 1.5 if control else 2, "dash": _dash(one.series)},
-                "marker": {"size": 8, "symbol": f"{symbol}-open" if one.hollow else symbol},
-                "hovertext": list(one.text),
+                "x": list(trace.x),
+                "y": list(trace.y),
+                "name": trace.name,
+                "legendgroup": trace.series or trace.name,
+                "showlegend": trace.listed,
+                "meta": {"series": look.place if look else -1},
+                "mode": "lines+markers" if trace.joined else "markers",
+                "line": {"width": 1.5 if control else 2, "dash": LINES[look.line] if look else "solid"},
+                "marker": {"size": 8, "symbol": f"{symbol}-open" if trace.hollow else symbol},
+                "hovertext": list(trace.text),
                 "hovertemplate": "%{hovertext}<extra></extra>",
             }
             | arguments
         )
-    names = any(isinstance(value, str) for one in points for value in one.y)
+    names = any(isinstance(value, str) for trace in traces for value in trace.y)
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": x, "standoff": 8}, "automargin": True, "zeroline": False},
         # Names are read from top to bottom, as in the table.
@@ -94,37 +91,27 @@ def figure(
         # Above, where no name of an axis is in its way.
         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "xanchor": "left"},
     }
-    if (listed := sum(one.listed for one in points)) > _FEW:
+    if (listed := sum(trace.listed for trace in traces)) > _FEW:
         layout["height"] = _HEIGHT + _ENTRY * (listed - _FEW)
     if names:
-        layout["height"] = 172 + _ROW * len({value for one in points for value in one.y})
+        layout["height"] = 172 + _ROW * len({value for trace in traces for value in trace.y})
     if level is not None:
         name, height = level
         line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height}
         layout["shapes"] = [line | {"line": {"dash": "dash", "width": 1.2}}]
         label = {"xref": "paper", "x": 1, "xanchor": "right", "y": height, "yanchor": "bottom"}
         layout["annotations"] = [label | {"text": name, "showarrow": False}]
-    return json.dumps({"data": traces, "layout": layout}, separators=(",", ":"))
+    return json.dumps({"data": data, "layout": layout}, separators=(",", ":"))
 
 
-def _colours(order: Sequence[str]) -> dict[str, int]:
-    """Series -> place of its colour: that of its method, whose variants differ in their symbols; variants of
-    one method alone, by their order."""
-    methods = {one: one.partition(" (")[0].removesuffix("_repo").lower() for one in order}
-    if len(set(methods.values())) <= 1:
-        return {one: place for place, one in enumerate(order)}
-    others = [name for name in dict.fromkeys(methods.values()) if name not in _COLOURS]
-    known = [*_COLOURS, *others]
-    return {one: known.index(name) for one, name in methods.items()}
+def palette(ground: int) -> str:
+    """The colours of all series as CSS. ground: 0 for white, 1 for black."""
+    return " ".join(pair[ground] for pair in COLOURS)
 
 
 def hover(name: str, facts: Mapping[str, str]) -> str:
     """What is shown of a point."""
     return "<br>".join([f"<b>{_escape(name)}</b>", *(f"{k}: {_escape(v)}" for k, v in facts.items() if v)])
-
-
-def _dash(series: str | None) -> str:
-    return _DASHES[CONTROLS.index(series)] if series in CONTROLS else "solid"
 
 
 def _escape(text: str) -> str:

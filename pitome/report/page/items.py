@@ -17,7 +17,7 @@ from pitome.records.rows import rows
 from pitome.records.schema import Record
 from pitome.report.items import IDENTITY, cells, number, references
 from pitome.report.page import sweeps
-from pitome.report.page.figures import Points, figure, hover
+from pitome.report.page.figures import Trace, figure, hover
 from pitome.report.page.view import NOTHING, Cell, Column, Line, Plot, View
 
 TONES = dict.fromkeys(VERDICTS, "own") | {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute"}
@@ -158,7 +158,7 @@ def _panel(table: Sequence[JudgedValue], order: Sequence[str]) -> str:
             points.sort(key=lambda point: point[0])
             if points:
                 made.append(
-                    Points(
+                    Trace(
                         name=label,
                         x=[x for x, _, _ in points],
                         y=[y for _, y, _ in points],
@@ -174,14 +174,14 @@ def _panel(table: Sequence[JudgedValue], order: Sequence[str]) -> str:
     return figure(made, axis, title, order)
 
 
-def _list(table: Sequence[JudgedValue]) -> list[Points]:
+def _list(table: Sequence[JudgedValue]) -> list[Trace]:
     """The methods one below the other: where there is no curve."""
     made = []
     for field, symbol, hollow in _KINDS:
         here = [row for row in table if getattr(row, field) is not None]
         if here:
             made.append(
-                Points(
+                Trace(
                     name=field,
                     x=[getattr(row, field) for row in here],
                     y=[_broken(row) for row in here],

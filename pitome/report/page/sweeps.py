@@ -12,7 +12,7 @@ from pitome.records.rows import Outcomes, Row, rows
 from pitome.records.schema import Record
 from pitome.report.cells import caption, metric, setting_name
 from pitome.report.page.command import command_of
-from pitome.report.page.figures import Points, figure, hover
+from pitome.report.page.figures import Trace, figure, hover
 from pitome.report.page.view import NOTHING, Cell, Column, Line, Picture, Plot, View, number, word
 
 BETTER, WORSE, OPEN, FAILED = "better", "worse", "not resolved", "failed"
@@ -247,7 +247,7 @@ def _series(row: Row) -> str:
     return row.method if row.method == RESIZE else row.label
 
 
-def _curves(table: Sequence[Row], x, name: str, *, bars: bool = False) -> list[Points]:  # type: ignore[no-untyped-def]
+def _curves(table: Sequence[Row], x, name: str, *, bars: bool = False) -> list[Trace]:  # type: ignore[no-untyped-def]
     """A line per method, from cheap to dear."""
     lines: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in table:
@@ -257,7 +257,7 @@ def _curves(table: Sequence[Row], x, name: str, *, bars: bool = False) -> list[P
     for label, by_run in lines.items():
         here = sorted(by_run.values(), key=lambda row: x(row))
         made.append(
-            Points(
+            Trace(
                 name=label,
                 x=[x(row) for row in here],
                 y=[100 * (row.score or 0.0) for row in here],
@@ -270,9 +270,9 @@ def _curves(table: Sequence[Row], x, name: str, *, bars: bool = False) -> list[P
     return sorted(made, key=lambda one: (one.name in CONTROLS, one.name))
 
 
-def _layers(row: Row) -> Points:
+def _layers(row: Row) -> Trace:
     tokens = row.first.tokens
-    return Points(
+    return Trace(
         name="unmerged" if not row.merges else row.label,
         x=list(range(1, len(tokens) + 1)),
         y=tokens,

@@ -20,7 +20,7 @@ from pitome.paper.verdicts import judge
 from pitome.records import Record, Store
 from pitome.report.page import build, items, sweeps
 from pitome.report.page.command import command_of
-from pitome.report.page.figures import Points, figure
+from pitome.report.page.figures import Trace, figure
 from pitome.report.page.view import Cell, Column, Line, View, word
 from tests import ROOT
 from tests.records.examples import SPEED, example, failed, outcomes, resized
@@ -296,7 +296,7 @@ def test_every_published_model_has_a_picture_of_the_weights_that_are_shipped() -
 
 def test_a_method_has_one_colour_in_every_figure() -> None:
     def colours(order: list[str]) -> dict[str, int]:
-        points = [Points(name, [0.0], [1.0], [""], name) for name in order]
+        points = [Trace(name, [0.0], [1.0], [""], name) for name in order]
         drawn = json.loads(figure(points, "x", "y", order))["data"]
         return {trace["name"]: trace["meta"]["series"] for trace in drawn}
 
@@ -305,7 +305,7 @@ def test_a_method_has_one_colour_in_every_figure() -> None:
     assert colours(["PiToMe (as published)", "ToMe", "of one's own"]) == {
         "PiToMe (as published)": few["pitome"],
         "ToMe": few["tome"],
-        "of one's own": 10,
+        "of one's own": 7,
     }
     assert len(set(many.values())) == 4
     assert list(colours(["PiToMe (alpha 0)", "PiToMe (alpha 1)"]).values()) == [0, 1]
