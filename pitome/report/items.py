@@ -19,7 +19,7 @@ from pitome.records.files import write_atomically
 from pitome.records.rows import Outcomes
 from pitome.records.schema import Record
 from pitome.records.store import Store
-from pitome.report import item_figure, tables
+from pitome.report import figures, item_figure, tables
 from pitome.report.cells import NOTHING
 from pitome.report.rendering import LONGEST, Table, show, to_markdown
 
@@ -79,7 +79,7 @@ def write(verdicts: ItemVerdicts, folder: Path, comparisons: Sequence[Table] = (
         "tex": to_latex(verdicts).encode(),
     }
     if (figure := item_figure.draw(verdicts)) is not None:
-        files["png"] = png(figure)
+        files["png"] = figures.png(figure)
     paths = []
     for ending, data in files.items():
         paths.append(folder / f"{verdicts.name}.{ending}")
