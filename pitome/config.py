@@ -10,200 +10,220 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from omegaconf import MISSING, OmegaConf
+from typing import Any, Literal
 
 from pitome.errors import UsageError, nearest
-from pitome.fields import decode
+from pitome.fields import decode, like, number, text, types_of, whole
+from pitome.merge.schedule import Reduction
+from pitome.sources.yaml_files import read_yaml
 
 CONF = Path(__file__).parent.parent / "conf"
 DEFAULT_RATIO = 0.925
 
-MODES = ("test", "train")
 PATH_KEYS = ("weights", "data.root", "results", "merge.options.schedule_file")  # whose values are paths
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TaskConfig:
-    """head: what answers in classification, the model's classifier or the vote of the nearest
-    neighbours; k, temperature: of that vote; bank: training images that may vote, all if None.
-    layers: where the task merges unless the command says (`layers=`), all if None. rerank: candidates of
-    an image and of a caption that a matching head sees in retrieval, 0: none. positions, in vqa: of merged
-    tokens in the language model, renumber or keep; device_map: `auto` spreads a model over all devices."""
+    """What a run does; besides name and layers, settings of some tasks, which `pitome.tasks.<task>.checks`
+    names."""
 
-    name: str = MISSING
-    layers: Any = None
-    head: str = "classifier"
-    k: Any = 20
-    temperature: Any = 0.07
-    bank: Any = None
-    rerank: Any = 128
-    positions: str = "renumber"
-    device_map: str | None = None
+    name: str
+    layers: str | list[int] | None = None  # where the task merges unless `layers=` says; None: everywhere
+    # classification: the model's own classifier, or a vote of the nearest neighbours
+    head: Literal["classifier", "knn"] = "classifier"
+    k: int = whole(20, least=1)  # with head=knn: images that vote
+    temperature: float = number(0.07, above=0)  # with head=knn: a vote weighs exp(similarity / temperature)
+    bank: int | None = whole(None, least=1)  # with head=knn: training images that may vote; None: all
+    # retrieval: candidates of an image and of a caption that a matching head sees
+    rerank: int = whole(128, least=0)
+    # vqa: positions of merged tokens in the language model
+    positions: Literal["renumber", "keep"] = "renumber"
+    # vqa: `auto` spreads a model of the hub or of a folder over all devices
+    device_map: Literal["auto"] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CheckpointConfig:
-    """source: `shipped` or hub:<repository>@<revision>; cased: whether its tokenizer keeps case; split:
-    the kind of split whose training texts it has seen, so that it is tested on no others."""
+    """Weights of a text classifier for one data set."""
 
-    source: str = MISSING
-    cased: bool = False
-    split: str = "official"
+    source: str  # `shipped` or hub:<repository>@<revision>
+    cased: bool = False  # whether its tokenizer keeps case
+    split: str = "official"  # the kind of split whose training texts it has seen: it is tested on no others
 
 
-@dataclass
+@dataclass(kw_only=True)
+class PreprocessConfig:
+    """How an image becomes the model's input, see `pitome.tasks.data.Preprocess`; None: as it is there."""
+
+    size: int = whole(least=1)  # height and width in pixels
+    mean: list[float] = number(least=0, most=1)  # per channel, of values in [0, 1]
+    std: list[float] = number(above=0, most=1)  # per channel
+    channels: Literal[1, 3] | None = None
+    crop_pct: float | None = number(None, above=0, most=1)  # share of the resized image that the crop keeps
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    squash: bool | None = None  # squeeze the whole image into the square, cut nothing off
+
+
+@dataclass(kw_only=True)
 class ModelConfig:
-    """arch, args: what timm or, for texts, transformers builds; preprocess: None takes timm's record
-    of the model; checkpoint: what weights=pretrained means, empty: nothing. For texts: base: the encoder
-    that training starts from, `package` or hub:<repository>@<revision>; checkpoints: what
-    weights=pretrained means, by data set."""
+    """A model; a file of conf/model."""
 
-    name: str = MISSING
-    task: str = MISSING
-    arch: str = MISSING
-    args: dict[str, Any] = field(default_factory=dict)
-    preprocess: dict[str, Any] | None = None
-    checkpoint: str = ""
+    name: str
+    task: str
+    arch: str  # what its library builds: timm, open_clip, or an architecture of transformers
+    args: dict[str, Any] = field(default_factory=dict)  # of the library
+    preprocess: PreprocessConfig | None = None  # None: timm's record of the model
+    checkpoint: str = ""  # what weights=pretrained means; empty: nothing
+    # of texts: the encoder that training starts from, `package` or hub:<repository>@<revision>
     base: str | None = None
+    # of texts: what weights=pretrained means, by data set
     checkpoints: dict[str, CheckpointConfig] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DataConfig:
-    """root: a local folder; repository, revision: on the hub; sources: where it can be had; split, of
-    texts: official, hash, or None for the one that the classifier was trained on; of questions about
-    images, and of images of one's own: the part that is tested on. classes: of a set of one's own, their
-    names, by label; sources may then be left out. max_pixels: larger images are refused, None: more than
-    50 million; exif: whether images are turned upright as their EXIF orientation says. ocr: the OCR tokens
-    of TextVQA stand in the prompt."""
+    """A data set; a file of conf/data."""
 
-    name: str = MISSING
-    task: str = MISSING
-    root: str | None = None
-    repository: str = ""
-    revision: str = "main"
-    sources: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
+    name: str
+    task: str
+    root: str | None = None  # a local folder
+    repository: str = ""  # on the hub
+    revision: str = "main"  # of the repository
+    # where it can be had; of a set of one's own these may be left out
+    sources: list[Literal["hub", "local", "package"]] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)  # of a set of one's own: their names, by label
+    # the part that is tested on; of texts official or hash, None: the kind that the classifier was trained on
     split: str | None = None
-    max_pixels: int | None = None
-    exif: bool = True
-    ocr: bool = False
+    max_pixels: int | None = whole(None, least=1)  # larger images are refused; None: more than 50 million
+    exif: bool = True  # images are turned upright as their EXIF orientation says
+    ocr: bool = False  # the OCR tokens of TextVQA stand in the prompt
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MergeConfig:
-    """options: all of the method's options; tasks: those it can be used for, None for every task."""
+    """A merge method; a file of conf/merge."""
 
-    name: str = MISSING
-    options: dict[str, Any] = field(default_factory=dict)
-    tasks: list[str] | None = None
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)  # all of the method's, which checks their values
+    tasks: list[str] | None = None  # those it can be used for; None: every task
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StageConfig:
-    """patch_size: None keeps the model's own."""
+    """A stage of training."""
 
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    lr: float = MISSING
+    epochs: int
+    batch_size: int
+    lr: float
     min_lr: float = 0.0
-    warmup: float = 0.0
-    patch_size: int | None = None
+    warmup: float = 0.0  # epochs
+    patch_size: int | None = None  # None: the model's own
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LoraConfig:
-    """rank: 0 trains the whole model; alpha: an update is alpha / rank * B A; targets: names of the
-    linear layers that get one."""
+    """Low-rank adapters (arXiv 2106.09685)."""
 
-    rank: int = 0
-    alpha: float = 16.0
+    rank: int = whole(0, least=0)  # 0: the whole model is trained
+    alpha: float = 16.0  # an update is alpha / rank * B A
     dropout: float = 0.0
-    targets: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)  # names of the linear layers that get one
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainerConfig:
-    """schedule: of the learning rate; images: cosine; texts: linear or plateau. questions, flip, in vqa:
-    questions of an image in a step, and whether half of the images are mirrored, left to right."""
+    """How to train; a file of conf/trainer."""
 
     stages: list[StageConfig] = field(default_factory=list)
     weight_decay: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    smoothing: float = 0.0
-    clip: float = 1.0
+    mixup: float = 0.0  # alpha; 0: off
+    cutmix: float = 0.0  # alpha; 0: off
+    smoothing: float = 0.0  # of the labels
+    clip: float = 1.0  # largest norm of the gradient
     drop_path: float = 0.0
-    workers: int = 0
-    schedule: str = "cosine"
+    workers: int = 0  # processes that load batches
+    # of the learning rate: cosine for images; linear or plateau for texts
+    schedule: Literal["cosine", "linear", "plateau"] = "cosine"
     lora: LoraConfig = field(default_factory=LoraConfig)
-    questions: int = 4
-    flip: bool = False
+    questions: int = 4  # vqa: questions of an image in a step
+    flip: bool = False  # vqa: half of the images are mirrored, left to right
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LoggerConfig:
-    """name: wandb, csv or none; project: of W&B; group: of a sweep's runs there, None: named after the
-    command of the sweep."""
+    """Where numbers are logged."""
 
-    name: str = MISSING
-    project: str = "pitome"
-    group: str | None = None
+    name: str  # wandb, csv or none
+    project: str = "pitome"  # of W&B
+    group: str | None = None  # of a sweep's runs in W&B; None: named after the command of the sweep
 
 
-@dataclass
+Precision = Literal["32", "64", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
+
+
+@dataclass(kw_only=True)
 class Config:
-    """One run. The numbers that the user types are checked by `validate`, for better messages."""
+    """One run. What needs several fields is checked by `pitome.runs.validate`."""
 
-    task: TaskConfig = field(default_factory=TaskConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    merge: MergeConfig = field(default_factory=MergeConfig)
+    task: TaskConfig
+    model: ModelConfig
+    data: DataConfig
+    merge: MergeConfig
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    ratio: Any = None
-    r: Any = None
-    inflection: Any = None
-    flops: Any = None
-    layers: Any = None
-    source: str = "auto"
-    weights: str | None = None
-    weights_key: str | None = None
-    mode: str = "test"
-    measure: str = "flops"
-    limit: Any = None
-    batch_size: Any = 100
-    precision: str = "32"
-    device: str = "auto"
-    seed: int = 0
-    rerun: bool = False
-    control: str | None = None
-    imports: list[str] = field(default_factory=list)
-    results: str = "results/runs"
+    logger: LoggerConfig
+    # how much to merge, see `Reduction`
+    ratio: float | list[float] | None = like(Reduction, "ratio")
+    r: int | list[int] | None = like(Reduction, "r")
+    inflection: float | None = like(Reduction, "inflection")
+    flops: float | None = like(Reduction, "flops")
+    layers: str | list[int] | None = None
+    source: Literal["auto", "hub", "local", "package"] = "auto"  # where data comes from
+    weights: str | None = None  # pretrained, random or a path; None: pretrained to test, random to train
+    weights_key: str | None = None  # the part of the file to read; None: the one that fits the model
+    mode: Literal["test", "train"] = "test"
+    measure: Literal["none", "flops", "full"] = "flops"
+    limit: int | None = whole(None, least=1)  # test samples; None: all
+    batch_size: int = whole(100, least=1)
+    precision: Precision = "32"  # of computing; `-true`: of the weights as well
+    device: str = text(
+        "auto", pattern=r"auto|cpu|cuda(:\d+)?|mps", hint="give auto, cpu, cuda, cuda:0 or mps"
+    )
+    seed: int = whole(0, least=0)
+    rerun: bool = False  # repeat what is recorded
+    control: Literal["resize"] | None = None  # beside each merged run, an unmerged one on smaller images
+    imports: list[str] = field(default_factory=list)  # modules with merge methods of one's own
+    results: str = "results/runs"  # folder of the records
 
 
-@dataclass(frozen=True)
-class Amount:
-    """How much a run merges: exactly one of ratio, r and flops, or none of them where the method
-    has a schedule of its own or nothing merges."""
+def defaults(kind: type) -> dict[str, Any]:
+    """Key -> default of everything in a dataclass that has one, nested ones as mappings."""
+    out: dict[str, Any] = {}
+    for key, hint in types_of(kind).items():
+        if dataclasses.is_dataclass(hint):
+            out[key] = defaults(hint)  # type: ignore[arg-type]
+    for one in dataclasses.fields(kind):
+        if one.name not in out and one.default is not dataclasses.MISSING:
+            out[one.name] = one.default
+        elif one.name not in out and one.default_factory is not dataclasses.MISSING:
+            out[one.name] = one.default_factory()
+    return out
 
-    ratio: Any = None
-    r: Any = None
-    inflection: float | None = None
-    flops: float | None = None
-    layers: Any = None
 
-    def asked(self) -> dict[str, Any]:
-        """Those that were given."""
-        return {key: value for key, value in vars(self).items() if value is not None}
+def plain(part: Any) -> dict[str, Any]:
+    """A configuration, or a part of it, as mappings for what is written or hashed: of `preprocess` what
+    was given."""
+    values = dataclasses.asdict(part)
+    model = values.get("model", values)
+    if isinstance(model.get("preprocess"), dict):
+        model["preprocess"] = {key: value for key, value in model["preprocess"].items() if value is not None}
+    return values
 
 
 def portable(config: Config) -> dict[str, Any]:
     """The configuration as a record keeps it: without where results go, and of files and folders the
     name alone, so that a published record tells nothing of the machine."""
-    values = dataclasses.asdict(config)
+    values = plain(config)
     del values["results"]
     for part, key in ((values, "weights"), (values["data"], "root")):
         if part[key] is not None:
@@ -216,7 +236,7 @@ def load_model(name: str) -> ModelConfig:
     path = find_choice("model", name)
     if path is None:
         raise UsageError(f"unknown model={name}; {nearest(name, choices('model'))}")
-    return decode(ModelConfig, OmegaConf.to_container(OmegaConf.load(path)))
+    return decode(ModelConfig, read_yaml(path))
 
 
 def model_label(model: ModelConfig) -> str:
@@ -239,7 +259,8 @@ def own_model(model: ModelConfig) -> dict[str, Any]:
 
 def _leaves(model: ModelConfig) -> dict[str, Any]:
     """Dotted name -> value of everything in a model's configuration."""
-    return {"arch": model.arch} | _flat("args", model.args) | _flat("preprocess", model.preprocess)
+    values = plain(model)
+    return {"arch": model.arch} | _flat("args", model.args) | _flat("preprocess", values["preprocess"])
 
 
 def _flat(name: str, part: Any) -> dict[str, Any]:
@@ -277,4 +298,5 @@ def task_of(group: str, name: str) -> str:
     return next((line.removeprefix("task: ") for line in lines if line.startswith("task: ")), "")
 
 
-GROUPS = ("task", "model", "merge", "data", "trainer", "logger", "experiment")
+PARTS = ("task", "model", "merge", "data", "trainer", "logger")  # of a configuration, each a group of conf/
+GROUPS = (*PARTS, "experiment")

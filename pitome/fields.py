@@ -1,8 +1,8 @@
 """Typed fields: plain values, as YAML, JSON and a command line give them, become dataclasses.
 
 The type of a field says what fits: bool, int, float, str, None, Literal of texts, list, Sequence, tuple
-and dict[str, ...] of these, dataclasses, unions, Any. What a type cannot say, `whole` and `number` say
-beside the field. Imports no torch.
+and dict[str, ...] of these, dataclasses, unions, Any. What a type cannot say, `whole`, `number` and
+`text` say beside the field. Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -65,6 +66,18 @@ def number(
     return _field(default, Rule(accepts, ending, other))
 
 
+def text(default: Any = MISSING, *, pattern: str, hint: str) -> Any:
+    """A field for texts that a regular expression matches as a whole; hint: what to give instead."""
+    ending = f"is not known; {hint}"
+    return _field(default, Rule(lambda value: bool(re.fullmatch(pattern, value)), ending, ending))
+
+
+def like(kind: type, name: str) -> Any:
+    """A field with the default and the rule of the field `name` of another dataclass."""
+    (declared,) = (one for one in dataclasses.fields(kind) if one.name == name)
+    return field(default=declared.default, metadata=declared.metadata)
+
+
 def _field(default: Any, rule: Rule) -> Any:
     made = {"default_factory": default} if isinstance(default, type) else {"default": default}
     return field(**made, metadata={"rule": rule})
@@ -87,8 +100,8 @@ def decode(kind: type[T], values: object, path: str = "", *, typed: bool = False
     hints, found = types_of(kind), {}
     for name, declared in known.items():
         if name in values:
-            rule = declared.metadata.get("rule")
-            found[name] = _read(hints[name], values[name], prefix + name, rule, typed)
+            value = _read(hints[name], values[name], prefix + name, declared.metadata.get("rule"), typed)
+            found[name] = float(value) if typed and hints[name] is float else value
         elif declared.default is MISSING and declared.default_factory is MISSING:
             raise UsageError(f"{prefix}{name} is missing")
     return kind(**found)
@@ -103,9 +116,9 @@ def check(instance: Any, path: str = "") -> None:
 
 
 def fits(kind: type, name: str, value: object) -> object:
-    """`value` as one of the field `name` of the dataclass `kind`. Raises UsageError."""
+    """`value` as one of the field `name` of the dataclass `kind`, as a person types it. Raises UsageError."""
     rule = next(one.metadata.get("rule") for one in dataclasses.fields(kind) if one.name == name)
-    return _read(types_of(kind)[name], value, name, rule, False)
+    return _read(types_of(kind)[name], value, name, rule, True)
 
 
 def types_of(kind: Any) -> dict[str, Any]:
@@ -128,10 +141,8 @@ def _read(hint: Any, value: Any, path: str, rule: Rule | None, typed: bool) -> A
     choices = [part for part in parts(hint) if part is not _NOTHING]
     if value is None and _NOTHING in parts(hint):
         return None
-    if typed and choices == [str] and isinstance(value, int | float) and not isinstance(value, bool):
+    if typed and _takes_text(choices) and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
-    if typed and hint is float and _accepts(int, value):
-        value = float(value)
     for choice in choices:
         if _accepts(choice, value):
             return _read_inside(choice, value, path, rule, typed)
@@ -159,7 +170,7 @@ def _accepts(hint: Any, value: object) -> bool:
     is no number, nan and inf fit nothing."""
     origin = typing.get_origin(hint)
     if origin is Literal:
-        return isinstance(value, str) and value in typing.get_args(hint)
+        return type(value) in (str, int) and value in typing.get_args(hint)
     if origin in (list, tuple, Sequence):
         return isinstance(value, list | tuple)
     if origin is dict:
@@ -173,6 +184,14 @@ def _accepts(hint: Any, value: object) -> bool:
     return isinstance(value, hint)
 
 
+def _takes_text(choices: Sequence[Any]) -> bool:
+    """Whether a text, free or of a few, is all that a field takes."""
+    hint, arguments = choices[0], typing.get_args(choices[0])
+    return len(choices) == 1 and (
+        hint is str or (typing.get_origin(hint) is Literal and isinstance(arguments[0], str))
+    )
+
+
 def _is_dataclass(hint: Any) -> bool:
     return dataclasses.is_dataclass(hint)
 
@@ -180,7 +199,7 @@ def _is_dataclass(hint: Any) -> bool:
 def _expected(choices: Sequence[Any], value: object) -> str:
     """The end of the message for a value of another type than these."""
     if typing.get_origin(choices[0]) is Literal:
-        return f"is not known; {nearest(str(value), typing.get_args(choices[0]))}"
+        return f"is not known; {nearest(str(value), map(str, typing.get_args(choices[0])))}"
     return f"is not {' or '.join(_name(choice) for choice in choices)}"
 
 

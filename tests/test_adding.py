@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from pitome.cli.main import main
-from pitome.config import Amount, Config, DataConfig, ModelConfig
+from pitome.config import Config, DataConfig, LoggerConfig, MergeConfig, ModelConfig, TaskConfig
 from pitome.merge.plan import Plan, Tokens
 from pitome.merge.registry import Guarantees
+from pitome.merge.schedule import Reduction
 from pitome.paper import files
 from pitome.paper.experiments import choose
 from pitome.paper.verdicts import WITHIN, judge
@@ -257,16 +258,19 @@ def test_what_is_found_again_goes_by_files_and_not_by_names(
     """One name, other contents: neither an old result nor old trained weights are taken for it."""
     monkeypatch.chdir(own)
     config = Config(
+        task=TaskConfig(name="classification"),
+        merge=MergeConfig(name="pitome"),
+        logger=LoggerConfig(name="none"),
         model=ModelConfig(name="vit_t", task="classification", arch="vit_tiny_patch16_224"),
         data=DataConfig(name="flowers", task="classification", root="flowers", classes=["rose", "tulip"]),
     )
-    trained, before = key_of(config, Amount(ratio=1.0)), Job(config, since=datetime.now(UTC))._identity()
-    assert key_of(config, Amount(ratio=1.0)) == trained
+    trained, before = key_of(config, Reduction(ratio=1.0)), Job(config, since=datetime.now(UTC))._identity()
+    assert key_of(config, Reduction(ratio=1.0)) == trained
     (picture,) = own.glob("flowers/train/rose/0.jpg")
     content = picture.read_bytes()
     try:
         picture.write_bytes(content[:-1] + b"x")  # of the same size
-        assert key_of(config, Amount(ratio=1.0)) != trained
+        assert key_of(config, Reduction(ratio=1.0)) != trained
     finally:
         picture.write_bytes(content)
     config.model.args = {"depth": 2}

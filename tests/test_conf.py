@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 import pitome
 from pitome.config import CONF, Config, choices
 from pitome.merge import registry
-from pitome.runs.compose import register_schema
-from pitome.runs.validate import TEXT_SCHEDULES, validate
+from pitome.runs.compose import register_schema, to_config
+from pitome.runs.validate import validate
 from pitome.tasks.built import preprocess_of
 from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.models import build_timm
@@ -23,6 +23,7 @@ from pitome.tasks.data import Preprocess
 from pitome.tasks.loggers import close_logger, open_logger
 from pitome.tasks.recipe import recipes
 from pitome.tasks.retrieval.data import build_retrieval
+from pitome.tasks.text.checks import SCHEDULES
 from pitome.tasks.text.data import build_text
 from pitome.tasks.text.models import from_args
 from pitome.tasks.text.split import text_split
@@ -47,7 +48,7 @@ def of_task(group: str, task: str) -> list[str]:
 def config_of(*overrides: str) -> Config:
     register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_object(compose("config", overrides=list(overrides)))  # type: ignore[return-value]
+        return to_config(compose("config", overrides=list(overrides)))
 
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in choices(group)])
@@ -130,7 +131,7 @@ def test_every_trainer_has_stages(name: str) -> None:
     stages = recipes(trainer)
     assert stages and all(stage.epochs > 0 and stage.lr > 0 for stage in stages)
     text = name in of_task("data", "text")
-    assert (trainer.schedule in TEXT_SCHEDULES) is text and (len(stages) == 1 or not text)
+    assert (trainer.schedule in SCHEDULES) is text and (len(stages) == 1 or not text)
 
 
 @pytest.mark.parametrize("name", choices("logger"))

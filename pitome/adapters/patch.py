@@ -17,7 +17,7 @@ from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge import registry
 from pitome.merge.costs import LEAST_RATIO, Architecture, ratio_for_share
 from pitome.merge.registry import Method, MethodOptions, one_of
-from pitome.merge.schedule import Schedule, build_schedule, parse_layers
+from pitome.merge.schedule import Reduction, Schedule, build_schedule, parse_layers
 from pitome.sources.llava_family import KNOWN, MISSING
 
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
@@ -173,9 +173,8 @@ def patch(
             f"merge={method} ranks tokens by the class token, and this {type(adapter.host).__name__} has none"
         )
     kept = entry.kept(resolved)
-    given = [name for name, value in (("ratio", ratio), ("r", r), ("flops", flops)) if value is not None]
-    if kept is not None:
-        given.append(f"the schedule of {method}")
+    reduction = Reduction(ratio=ratio, r=r, inflection=inflection, flops=flops, layers=layers)
+    given = reduction.given if kept is None else [*reduction.given, f"the schedule of {method}"]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
         raise UsageError(f"give exactly one of ratio, r, flops and a method's own schedule; got {found}")

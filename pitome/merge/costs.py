@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pitome.errors import UsageError
+from pitome.fields import fits
 from pitome.merge.registry import Method
-from pitome.merge.schedule import Schedule, parse_layers
+from pitome.merge.schedule import Reduction, Schedule, parse_layers
 
 # Below one half the published methods find no partner for every token.
 LEAST_RATIO = 0.5
@@ -145,8 +146,7 @@ def ratio_for_share(
     Raises UsageError for a share outside (0, 1], and for one that ratio 0.5, where every token
     finds a partner, does not reach; the message names the least share that can be had.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise UsageError(f"flops={share!r} is not in (0, 1]; give a share of the unmerged cost, e.g. 0.7")
+    fits(Reduction, "flops", share)
     depth = len(architecture.layers)
     chosen = parse_layers(layers, depth)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pitome.errors import UsageError
+from pitome.fields import check, number, whole
+
+_DEEPEST = 10_000  # layers of a model that is not known yet
 
 CountFunction = Callable[[int, int, float, int], int]  # (n, protected, ratio, layer) -> removed
 LimitFunction = Callable[[int, int], int]  # (n, protected) -> the most that can be removed
@@ -74,25 +78,48 @@ class Schedule:
         return max(min(self.removals[layer], limit(n, protected)), 0)
 
 
-def check_ratio(value: object) -> float:
-    """A ratio in (0, 1]. Raises UsageError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(
-            f"ratio={value!r} is not a number; give the share of tokens a layer keeps, e.g. 0.925"
-        )
-    ratio = float(value)
-    if not 0 < ratio <= 1:  # also catches nan
-        raise UsageError(
-            f"ratio={value} is outside (0, 1]; give the share of tokens a layer keeps, e.g. 0.925"
-        )
-    return ratio
+@dataclass(frozen=True)
+class Reduction:
+    """How much to merge, as it is asked for: one of ratio, r and flops; none of them where a method has
+    a schedule of its own, or nothing merges.
 
+    Raises UsageError for values that do not fit, and for those that exclude each other.
+    """
 
-def check_removal(value: object) -> int:
-    """A number of tokens, 0 or more. Raises UsageError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError(f"r={value!r} is not a whole number >= 0; give the tokens a layer removes, e.g. 16")
-    return value
+    # share of its tokens that a layer keeps, in (0, 1], or one share per layer
+    ratio: float | Sequence[float] | None = number(
+        None, above=0, most=1, hint="; give the share of tokens a layer keeps, e.g. 0.925"
+    )
+    # tokens that a layer removes, or one number per layer
+    r: int | Sequence[int] | None = whole(None, least=0, hint="; give the tokens a layer removes, e.g. 16")
+    # with a single r, ToMe's slope over depth (facebookresearch/ToMe, tome/utils.py, parse_r): -1 starts at
+    # 2r and falls to 0, 1 the reverse, 0 is constant
+    inflection: float | None = number(None, least=-1, most=1)
+    # share of the unmerged cost, in (0, 1]: the largest ratio that does not exceed it
+    flops: float | None = number(
+        None, above=0, most=1, hint="; give a share of the unmerged cost, e.g. flops=0.7"
+    )
+    # where to merge: indices, or firstK, lastK, everyK; None: in all layers
+    layers: str | Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        parse_layers(self.layers, _DEEPEST)  # its form; the model knows its depth
+        check(self)
+        if len(self.given) > 1:
+            raise UsageError(
+                f"{' and '.join(self.given)} exclude each other: give exactly one of ratio, r and flops"
+            )
+        if self.inflection is not None and not isinstance(self.r, int):
+            raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
+
+    @property
+    def given(self) -> list[str]:
+        """Those of ratio, r and flops that were given: one at most."""
+        return [name for name in ("ratio", "r", "flops") if getattr(self, name) is not None]
+
+    def asked(self) -> dict[str, Any]:
+        """Name -> value of everything that was given."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, ...]:
@@ -132,35 +159,25 @@ def build_schedule(
     inflection: float | None = None,
     layers: str | Sequence[int] | None = None,
 ) -> Schedule:
-    """A schedule from one of `ratio` and `r`, for a model of `depth` blocks.
+    """A schedule from one of `ratio` and `r`, see `Reduction`, for a model of `depth` blocks.
 
     A list `r` that is shorter than the depth removes nothing in the layers it does not name.
-    `inflection` in [-1, 1] is ToMe's: -1 starts at 2r and falls to 0, 1 the reverse, 0 constant
-    (facebookresearch/ToMe, tome/utils.py, parse_r). Raises UsageError on anything that does not fit.
+    Raises UsageError on anything that does not fit.
     """
-    chosen = parse_layers(layers, depth)
-    if (ratio is None) == (r is None):
+    if not Reduction(ratio=ratio, r=r, inflection=inflection, layers=layers).given:
         raise UsageError("give exactly one of ratio, r and flops")
-    if inflection is not None and (r is None or not isinstance(r, int)):
-        raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
-    if ratio is not None:
-        if isinstance(ratio, Sequence) and not isinstance(ratio, str):
-            _one_per_layer("ratio", ratio, depth)
-            values = [check_ratio(value) for value in ratio]
-        else:
-            values = [check_ratio(ratio)] * depth
-        return Schedule(ratios=tuple(v if i in chosen else 1.0 for i, v in enumerate(values)))
-    if isinstance(r, Sequence) and not isinstance(r, str):
-        counts = [check_removal(value) for value in r] + [0] * (depth - len(r))
-        _one_per_layer("r", counts, depth)
+    chosen = parse_layers(layers, depth)
+    if r is None:
+        shares = _per_layer("ratio", ratio, depth)
+        return Schedule(ratios=tuple(float(q) if i in chosen else 1.0 for i, q in enumerate(shares)))
+    if isinstance(r, int):
+        counts: Sequence[int] = _inflect(r, inflection or 0.0, depth)
     else:
-        counts = _inflect(check_removal(r), inflection or 0.0, depth)
-    return Schedule(removals=tuple(v if i in chosen else 0 for i, v in enumerate(counts)))
+        counts = _per_layer("r", [*r, *[0] * (depth - len(r))], depth)
+    return Schedule(removals=tuple(n if i in chosen else 0 for i, n in enumerate(counts)))
 
 
 def _inflect(r: int, inflection: float, depth: int) -> list[int]:
-    if not -1 <= inflection <= 1:
-        raise UsageError(f"inflection={inflection} is outside [-1, 1]")
     if depth == 1:
         return [r]
     first = int(r * (1 - inflection))
@@ -168,8 +185,12 @@ def _inflect(r: int, inflection: float, depth: int) -> list[int]:
     return [int(first + step * i) for i in range(depth)]
 
 
-def _one_per_layer(what: str, values: Sequence[object], depth: int) -> None:
+def _per_layer(what: str, values: Any, depth: int) -> Sequence[Any]:
+    """One value for each layer, from one for all or one for each."""
+    if not isinstance(values, Sequence):
+        return [values] * depth
     if len(values) != depth:
         raise UsageError(
             f"{what} has {len(values)} entries, the model has {depth} layers; give one per layer"
         )
+    return values

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pitome.config import MODES, task_of
+from pitome.config import Config, task_of
 from pitome.errors import nearest
-from pitome.merge.schedule import check_ratio, check_removal, parse_layers
+from pitome.fields import fits, shown, types_of
+from pitome.merge.schedule import Reduction
 from pitome.paper.files import LABELLED, available, conf_file, labels
 from pitome.paper.item import RUNS, PaperItem
 from pitome.paper.metrics import METRICS
@@ -20,11 +22,7 @@ from pitome.paper.points import OPTIONS, REPO, PaperValue, Point, expand, offlin
 from pitome.records.identity import canonical
 
 GROUPS = ("task", "model", "data", "merge")  # of conf/, each of which a run needs
-_BOUNDS = {  # amount -> above, up to, in words
-    "flops": (0.0, 1.0, "a share in (0, 1]"),
-    "inflection": (-1.0 - 1e-9, 1.0, "in [-1, 1]"),
-    "noise": (0.0, 1e9, "a number above 0"),
-}
+_AMOUNTS = ("ratio", "r", "inflection", "flops", "layers")
 
 
 def check_points(item: PaperItem) -> None:
@@ -99,7 +97,7 @@ def _check_point(kind: str, point: Point, *, complete: bool = True) -> None:
         json.dumps(point)
     except TypeError:  # a date, for one
         raise ValueError(f"{_shown(point)} has a value that is neither text nor number; use quotes") from None
-    _check_amounts(point)
+    _check_values(point)
     if kind == RUNS and complete:
         _check_fit(point)
 
@@ -122,27 +120,17 @@ def _check_fit(point: Point) -> None:
             raise ValueError(f"merge={merge} has no option {name}; {nearest(name, options)}")
 
 
-def _check_amounts(point: Point) -> None:
-    given = [key for key in ("ratio", "r", "flops") if key in point]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} exclude each other: {_shown(point)}")
-    if "ratio" in point:
-        check_ratio(point["ratio"])
-    if "r" in point:
-        check_removal(point["r"])
-    if "layers" in point:
-        layers = point["layers"]
-        known = isinstance(layers, list | str | None)
-        parse_layers(layers if known else str(layers), 10_000)  # its form; the model knows its depth
-    for key, (low, high, expected) in _BOUNDS.items():
-        number = point.get(key, high)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not low < number <= high:
-            raise ValueError(f"{key}={number} is not {expected}")
-    limit = point.get("limit", 1)
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"limit={limit} is not a whole number >= 1")
-    if point.get("mode", "test") not in MODES:
-        raise ValueError(f"mode={point['mode']} is not known; {nearest(str(point['mode']), MODES)}")
+def _check_values(point: Point) -> None:
+    """Amounts of merging, and the other keys of a run."""
+    for key in ("ratio", "r", "flops"):
+        if key in point and isinstance(point[key], list | None):
+            raise ValueError(f"{key}={shown(point[key])} is not a single number")
+    Reduction(**{key: point[key] for key in _AMOUNTS if key in point})
+    for key, value in point.items():
+        if key in types_of(Config) and key not in GROUPS:
+            fits(Config, key, value)
+    if not 0 < point.get("noise", 1) < math.inf:
+        raise ValueError(f"noise={point['noise']} is not a number above 0")
 
 
 def _check_metric(metric: str, point: Point) -> None:

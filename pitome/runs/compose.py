@@ -19,9 +19,11 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pitome.config import CONF, GROUPS, Amount, Config, choices, own_folder
+from pitome.config import CONF, GROUPS, PARTS, Config, choices, defaults, own_folder
 from pitome.errors import CheckpointError, UsageError, nearest, one_line
+from pitome.fields import decode
 from pitome.merge import plugins
+from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.store import Store
 from pitome.runs import own_files
@@ -41,7 +43,7 @@ class OwnFolder(SearchPathPlugin):
 def register_schema() -> None:
     """Put the typed configuration where conf/config.yaml finds it, and the user's own files behind conf/."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
+    store.store(name="schema", node=defaults(Config))
     sweeper = {
         "_target_": "hydra_plugins.pitome_points.CheckedSweeper",
         "max_batch_size": None,
@@ -53,7 +55,7 @@ def register_schema() -> None:
 
 def to_config(raw: DictConfig, group: str | None = None) -> Config:
     """The typed configuration of a composed one. group: of a sweep's runs in W&B, where none is given."""
-    config: Config = OmegaConf.to_object(raw)  # type: ignore[assignment]
+    config = decode(Config, OmegaConf.to_container(raw, resolve=True), typed=True)
     config = dataclasses.replace(config, results=os.path.expanduser(config.results))
     if group is not None and config.logger.group is None:
         config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
@@ -72,7 +74,7 @@ def merge_of_training(overrides: Sequence[str]) -> list[str]:
     return [*overrides, f"merge={UNMERGED}"]
 
 
-def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Config, Amount]]:
+def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Config, Reduction]]:
     """Compose and check every point that these overrides ask for, and give all of them.
 
     Raises PitomeError, one line.
@@ -83,7 +85,7 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
         raise UsageError(one_line(problem)) from None
     offer_own_methods(parsed)
     _check_trainer(parsed)
-    named = {group: _chosen(parsed, group) for group in own_files.KINDS}
+    named = {group: _chosen(parsed, group) for group in PARTS}
     own_files.check_own_files(named | {"trainer": named["trainer"] | named["data"]})
     points = [[str(o.input_line) for o in parsed if not o.is_hydra_override()]]
     if multirun:
@@ -98,12 +100,6 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
                 config = to_config(composed(point))
             except (HydraException, OmegaConfBaseException) as problem:
                 raise UsageError(explain(problem, point)) from None
-            except AttributeError as problem:  # OmegaConf's own, of a mapping in the place of null
-                if (key := re.search(r"full_key: (\S+)", str(problem))) is None:
-                    raise
-                raise UsageError(
-                    f"{key.group(1)} is null and cannot be given here; write it into a file of your own conf/"
-                ) from None
             except ValueError as problem:  # Hydra's own, of a choice that is no name
                 raise UsageError(one_line(problem)) from None
             checked.append((config, validate(config)))
@@ -123,7 +119,7 @@ def check_places(configs: list[Config]) -> None:
     for config in configs:
         train = config.mode == "train" or config.task.head == "knn"
         if (key := repr((config.data, train))) not in seen:
-            check_folder(dataclasses.asdict(config.data), train=train)
+            check_folder(config.data, train=train)
         seen.add(key)
     _check_weights(configs)
 
@@ -218,9 +214,7 @@ def _unknown_key(key: str, overrides: list[str]) -> str:
     chosen = [
         word for word in overrides if "." not in word.partition("=")[0] and word.partition("=")[0] in GROUPS
     ]
-    node = OmegaConf.select(compose("config", overrides=chosen), parent) if parent else Config()
-    beside = (
-        list(node) if isinstance(node, dict | DictConfig) else [f.name for f in dataclasses.fields(Config)]
-    )
-    prefix = f"{parent}." if isinstance(node, dict | DictConfig) else ""
+    node = OmegaConf.select(compose("config", overrides=chosen), parent) if parent else None
+    beside = list(node) if isinstance(node, DictConfig) else [one.name for one in dataclasses.fields(Config)]
+    prefix = f"{parent}." if isinstance(node, DictConfig) else ""
     return f"unknown key {key}; {nearest(prefix + name, [prefix + str(word) for word in beside])}"

@@ -18,10 +18,11 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config, MergeConfig, model_label, own_model, portable
+from pitome.config import Config, MergeConfig, model_label, own_model, portable
 from pitome.errors import Interrupted, PitomeError, UsageError, one_line
 from pitome.fields import decode
 from pitome.measure.memory import peak_memory
+from pitome.merge.schedule import Reduction
 from pitome.records.claims import Taken, claim
 from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
@@ -140,7 +141,7 @@ class Job:
     def run(self) -> Finished:
         config = self.asked
         import_modules(config.imports)
-        amount = validate(config) if self.share is None else Amount()
+        amount = validate(config) if self.share is None else Reduction()
         self.method = MethodInfo(name=config.merge.name, asked=amount.asked())
         self.store.prepare()
         device = resolve_device(config.device)
@@ -312,7 +313,7 @@ class Job:
         )
 
 
-def method_info(patched: Patched | None, amount: Amount, layers: Layers) -> MethodInfo:
+def method_info(patched: Patched | None, amount: Reduction, layers: Layers) -> MethodInfo:
     """What merges in a patched model; the method `none` where there is no patch."""
     if patched is None:
         return MethodInfo(name=UNMERGED)

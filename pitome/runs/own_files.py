@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import MISSING as NEEDED
 
-from pitome.config import (
-    Config,
-    DataConfig,
-    LoggerConfig,
-    MergeConfig,
-    ModelConfig,
-    TaskConfig,
-    TrainerConfig,
-    choices,
-    find_choice,
-    own_folder,
-)
+from pitome.config import Config, choices, find_choice, own_folder
 from pitome.errors import UsageError, nearest
-from pitome.fields import decode
+from pitome.fields import decode, types_of
 from pitome.sources.hub import say
 from pitome.sources.yaml_files import read_yaml
-
-KINDS: dict[str, type] = {
-    "task": TaskConfig,
-    "model": ModelConfig,
-    "merge": MergeConfig,
-    "data": DataConfig,
-    "trainer": TrainerConfig,
-    "logger": LoggerConfig,
-}
 
 
 def check_own_files(chosen: Mapping[str, Iterable[str]]) -> None:
@@ -49,20 +27,12 @@ def check_own_files(chosen: Mapping[str, Iterable[str]]) -> None:
 def check_file(group: str, path: Path) -> None:
     """Raise UsageError, one line, for what is no YAML, for unknown, missing and wrong keys."""
     where = f"conf/{group}/{path.name}"
-    kind = KINDS[group]
     try:
         content = read_yaml(path)
         if not isinstance(content, dict):
             raise ValueError(f"it holds {_word(content)}, expected lines of `key: value`")
         content = {str(key): value for key, value in content.items() if key != "defaults"}
-        known = [one.name for one in fields(kind)]
-        for key in content:
-            if key not in known:
-                raise ValueError(f"unknown key {key}; {nearest(key, known)}")
-        for one in fields(kind):
-            if one.default is NEEDED and one.name not in content:
-                raise ValueError(f"the key {one.name} is missing")
-        decode(kind, content)
+        decode(types_of(Config)[group], content)
     except UnicodeDecodeError:
         raise UsageError(f"{where} is no text in UTF-8; save it as such") from None
     except (ValueError, yaml.YAMLError, OSError) as problem:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from pitome.errors import PitomeError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from pitome.config import Amount, Config
+    from pitome.config import Config
+    from pitome.merge.schedule import Reduction
     from pitome.sources.images import Picture
 
 FOLDER = Path("results/pictures")
@@ -148,7 +149,7 @@ def _read(own: dict[str, str]) -> Arguments:
     return Arguments(parts, out, depths, int(pixels))
 
 
-def _check(points: list[tuple[Config, Amount]], own: dict[str, str]) -> list[tuple[Config, Amount]]:
+def _check(points: list[tuple[Config, Reduction]], own: dict[str, str]) -> list[tuple[Config, Reduction]]:
     """One model, one set of samples; methods and amounts may differ."""
     first = points[0][0]
     if "image" in own and first.task.name != "classification":

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from pitome.config import Amount, Config
+from pitome.config import Config
 from pitome.errors import PitomeError, UsageError
 from pitome.merge import registry
+from pitome.merge.schedule import Reduction
 from pitome.records.files import write_atomically
 from pitome.records.identity import UNMERGED
 from pitome.report.pictures.draw import draw, draw_subject
@@ -55,7 +56,7 @@ def of_run(task: Task, config: Config) -> bytes | None:
 
 
 def draw_runs(
-    methods: Sequence[tuple[Config, Amount]],
+    methods: Sequence[tuple[Config, Reduction]],
     device: torch.device,
     images: Sequence[Picture | int] | None = None,
     after: Sequence[int] | None = None,
@@ -73,10 +74,10 @@ def draw_runs(
     return draw_subject(subject, methods, device, after)
 
 
-def side_by_side(configs: Sequence[Config]) -> list[tuple[Config, Amount]]:
+def side_by_side(configs: Sequence[Config]) -> list[tuple[Config, Reduction]]:
     """The runs that differ in their method alone: as many as there are, at the middle one of the amounts
     that so many share. Not of a training, which ends in weights that its configuration does not name."""
-    alike: dict[str, dict[str, tuple[Config, Amount]]] = defaultdict(dict)
+    alike: dict[str, dict[str, tuple[Config, Reduction]]] = defaultdict(dict)
     for config in configs:
         if _merges(config) and config.mode == "test":
             rest = dataclasses.replace(config, merge=configs[0].merge)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pitome.errors import UsageError
 
 NAMES = ("prune_kept", "merge_kept")
+OPTIONS = (*NAMES, "schedule_file")  # of a method: any of them is a schedule of its own
 
 
 def read_schedule(path: str | Path) -> dict[str, list[int]]:

@@ -16,10 +16,10 @@ from torch import nn
 import pitome
 from pitome.adapters.patch import Patched
 from pitome.config import (
-    Amount,
     Config,
 )
 from pitome.errors import UsageError
+from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import (
     Cost,
@@ -77,7 +77,7 @@ class Task(ABC):
 
     @staticmethod
     @abstractmethod
-    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
         """Train what `config` describes; the configuration that tests it, and the folder of the run."""
 
     @staticmethod
@@ -128,7 +128,7 @@ def task_class(name: str) -> type[Task]:
 
 
 def patch_model(
-    model: nn.Module, config: Config, amount: Amount, input_size: int | tuple[int, int] | None = None
+    model: nn.Module, config: Config, amount: Reduction, input_size: int | tuple[int, int] | None = None
 ) -> Patched | None:
     """Merge as the configuration says; None for the unmerged model, which stays untouched."""
     if config.merge.name == UNMERGED:

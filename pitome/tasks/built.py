@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from pitome.config import PreprocessConfig
 from pitome.sources.weights import Weights
 from pitome.tasks.data import Preprocess
 
@@ -22,11 +22,11 @@ class Built:
     sha256: str | None
 
 
-def preprocess_of(model: nn.Module, given: Mapping[str, Any] | None) -> Preprocess:
+def preprocess_of(model: nn.Module, given: PreprocessConfig | None) -> Preprocess:
     """The input a model was made for: `given` in its configuration, or timm's own record of it."""
-    if given:
-        own: dict[str, Any] = {**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])}
-        return Preprocess(**own)
+    if given is not None:
+        named: dict[str, Any] = {key: value for key, value in vars(given).items() if value is not None}
+        return Preprocess(**named | {"mean": tuple(given.mean), "std": tuple(given.std)})
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(model)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from pitome.config import TrainerConfig
 
-SCHEDULES = ("cosine", "linear", "plateau")  # of the learning rate; see `pitome.tasks.optimizers.adamw`
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -18,7 +16,7 @@ class Recipe:
     lr: float  # peak learning rate of AdamW
     min_lr: float = 0.0  # learning rate at the end of a cosine or linear schedule
     warmup: float = 0.0  # epochs of linear warm-up, with cosine and linear
-    schedule: str = "cosine"  # one of SCHEDULES
+    schedule: str = "cosine"  # of the learning rate; see `pitome.tasks.optimizers.adamw`
     weight_decay: float = 0.0  # of weights; biases and norms are not decayed
     clip: float = 1.0  # largest norm of the gradient; a larger gradient is scaled down to it
     smoothing: float = 0.0  # of the labels of a classifier

@@ -4,7 +4,6 @@ stage the epoch that is best on the validation split is kept."""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
@@ -19,7 +18,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pitome.config import Amount, Config, portable
+from pitome.config import Config, plain, portable
+from pitome.merge.schedule import Reduction
 from pitome.records.files import write_atomically
 from pitome.records.markdown import markdown_table
 from pitome.sources.folders import check_root, folder_fingerprint
@@ -39,7 +39,7 @@ def save_model(model: nn.Module, path: Path) -> Path:
 
 def train(
     config: Config,
-    amount: Amount,
+    amount: Reduction,
     device: torch.device,
     path: Path,
     *,
@@ -204,20 +204,20 @@ def write_card(folder: Path, name: str, command: str, facts: dict[str, Any]) -> 
     return path
 
 
-def train_folder(config: Config, amount: Amount, name: str, split: str | None = None) -> Path:
+def train_folder(config: Config, amount: Reduction, name: str, split: str | None = None) -> Path:
     """Where a training keeps its files: the same command finds them again. For `name` and `split` see
     `key_of`."""
     return Path(config.results).parent / "train" / f"{name}-{key_of(config, amount, split)}"
 
 
-def key_of(config: Config, amount: Amount, split: str | None = None) -> str:
+def key_of(config: Config, amount: Reduction, split: str | None = None) -> str:
     """8 hexadecimal digits of everything the trained weights depend on. split: which of several ways to
     divide the data set is trained on; None where there is but one."""
-    trainer = dataclasses.asdict(config.trainer)
+    trainer = plain(config.trainer)
     del trainer["workers"]
-    merge = dataclasses.asdict(config.merge) if amount.ratio != 1.0 else None
+    merge = plain(config.merge) if amount.ratio != 1.0 else None
     parts = {
-        "model": dataclasses.asdict(config.model),
+        "model": plain(config.model),
         "data": _data_key(config, split),
         "merge": merge and [merge, amount.asked()],
         "trainer": trainer,

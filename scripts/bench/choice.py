@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pitome.config import choices
 from pitome.errors import UsageError, nearest
+from pitome.fields import fits
 from pitome.merge import plugins
-from pitome.merge.schedule import check_ratio
+from pitome.merge.schedule import Reduction
 from scripts.bench.checkout import METHODS as IN_CHECKOUT
 from scripts.bench.checkout import check_checkout
 from scripts.bench.groups import CLIP, LEAST_PAIRS, QUICK_MODEL, SMALL
@@ -64,7 +65,7 @@ class Choice:
             raise UsageError(f"nothing is left to measure: {'; '.join(self.notes())}")
 
     def _check_numbers(self) -> None:
-        if self.ratio is not None and check_ratio(self.ratio) == 1:
+        if fits(Reduction, "ratio", self.ratio) == 1:
             raise UsageError("ratio=1 merges nothing, so there is nothing to compare; give a share below 1")
         if self.batch < 1:
             raise UsageError(f"batch={self.batch} is not a whole number >= 1; give the images of a batch")

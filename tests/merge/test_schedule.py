@@ -7,9 +7,9 @@ import pytest
 from pitome.errors import UsageError
 from pitome.merge import registry
 from pitome.merge.schedule import (
+    Reduction,
     Schedule,
     build_schedule,
-    check_ratio,
     count_all,
     count_unprotected,
     limit_unprotected,
@@ -158,10 +158,10 @@ def test_layers_that_cannot_be_used(layers):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("ratio", [0, -1, 1.5, float("nan"), float("inf"), "abc", True, None, [0.9]])
+@pytest.mark.parametrize("ratio", [0, -1, 1.5, float("nan"), float("inf"), "abc", True, [0.9, 2]])
 def test_ratios_that_cannot_be_used(ratio):
     with pytest.raises(UsageError, match="share of tokens a layer keeps"):
-        check_ratio(ratio)
+        Reduction(ratio=ratio)
 
 
 @pytest.mark.parametrize(

@@ -187,16 +187,19 @@ MISTAKES = {
         ("at: {ratio:", "at: {merge.options.alpah: 0.5, ratio:"),
         "merge=tome_repo has no option alpah",
     ),
-    "a ratio that is a word": (("ratio: 0.925}\n", "ratio: high}\n"), "ratio='high' is not a number"),
+    "a ratio that is a word": (("ratio: 0.925}\n", "ratio: high}\n"), "ratio=high is not a number"),
     "a ratio above 1": (("ratio: 0.925}\n", "ratio: 9}\n"), "ratio=9 is outside (0, 1]"),
     "a list of ratios in one point": (
         ("ratio: 0.925}\n", "ratio: [high, 0.8]}\n"),
-        "ratio=['high', 0.8] is not a number",
+        "ratio=['high', 0.8] is not a single number",
     ),
-    "no ratio at all": (("ratio: 0.925}\n", "ratio: null}\n"), "ratio=None is not a number"),
-    "two amounts": (("{ratio: 0.925}\n", "{ratio: 0.925, r: 8}\n"), "ratio and r exclude each other: task="),
+    "no ratio at all": (("ratio: 0.925}\n", "ratio: null}\n"), "ratio=None is not a single number"),
+    "two amounts": (
+        ("{ratio: 0.925}\n", "{ratio: 0.925, r: 8}\n"),
+        "ratio and r exclude each other",
+    ),
     "an r that is no number": (("{ratio: 0.925}\n", "{r: 0.5}\n"), "r=0.5 is not a whole number >= 0"),
-    "FLOPs above 1": (("{ratio: 0.925}\n", "{flops: 1.5}\n"), "flops=1.5 is not a share in (0, 1]"),
+    "FLOPs above 1": (("{ratio: 0.925}\n", "{flops: 1.5}\n"), "flops=1.5 is outside (0, 1]"),
     "a limit that is a word": (
         ("{ratio: 0", "{limit: all, ratio: 0"),
         "limit=all is not a whole number >= 1",
@@ -217,7 +220,7 @@ MISTAKES = {
     ),
     "a point with a wrong ratio": (
         ("offline:", "points: [{merge: tome, ratio: [high, 0.8]}]\noffline:"),
-        "ratio='high' is not a number",
+        "ratio=high is not a number",
     ),
     "a point without a method": (("offline:", "points: [{ratio: 0.9}]\noffline:"), "names no merge"),
     "a base without a model": ((", model: deit_s}", "}"), "data=imagenet merge=none names no model"),

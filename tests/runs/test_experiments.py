@@ -164,7 +164,7 @@ def test_a_point_of_every_experiment_is_a_configuration(
 ) -> None:
     """Of each sweep the first points of a method each: composing all of them would take a minute."""
     monkeypatch.setattr(
-        "pitome.runs.validate.find_weights", lambda *_: None
+        "pitome.tasks.checks.find_weights", lambda *_: None
     )  # whether there are any is not at issue
     points = choose(word).points
     first = {p["merge"]: i for i, p in reversed(list(enumerate(points, 1)))}

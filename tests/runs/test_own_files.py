@@ -1,12 +1,13 @@
 """Files of a user's own conf/ with a mistake: one line that names the file and what to do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pitome.config import CONF, ModelConfig, choices, model_label, own_model
+from pitome.config import CONF, PARTS, ModelConfig, choices, model_label, own_model
 from pitome.errors import UsageError
-from pitome.runs.own_files import KINDS, check_file, check_own_files
+from pitome.runs.own_files import check_file, check_own_files
 
 DATA = """# Flowers: photographs (folder)
 name: flowers
@@ -20,7 +21,7 @@ MISTAKES = {
     DATA.replace("[rose, tulip]", "rose"): "classes=rose is not a list of texts",
     DATA.replace("[rose, tulip]", "[no, yes]"): "classes[0]=False is not text",
     DATA.replace("classes", "clases"): "unknown key clases; did you mean classes?",
-    DATA.replace("task: classification\n", ""): "the key task is missing",
+    DATA.replace("task: classification\n", ""): "task is missing",
     DATA.replace("classification", "clasification"): "did you mean classification",
     DATA.replace("name: flowers", "name: imagenet"): "has the name imagenet; it is to be that of the file",
     DATA.replace("[rose, tulip]", "[rose, tulip"): "expected ',' or ']'",
@@ -58,7 +59,7 @@ def test_what_is_right_and_what_is_not_the_users_passes(own: Path) -> None:
 
 
 def test_a_copy_of_any_file_of_the_project_passes() -> None:
-    for group in set(KINDS) - {"task"}:  # a task's files choose other groups by Hydra's own words
+    for group in set(PARTS) - {"task"}:  # a task's files choose other groups by Hydra's own words
         for name in choices(group):
             check_file(group, CONF / group / f"{name}.yaml")
 
@@ -70,7 +71,7 @@ def test_a_model_of_ones_own_goes_by_what_its_file_says(own: Path) -> None:
     model = ModelConfig(name="mine", task="classification", arch="vit_tiny_patch16_224")
     assert model_label(model) == "mine"
     first = own_model(model)
-    assert own_model(ModelConfig(name="mine", arch="vit_tiny_patch16_224", checkpoint="hub:a/b")) == first
-    changed = ModelConfig(name="mine", arch="vit_tiny_patch16_224", args={"depth": 2})
+    assert own_model(replace(model, checkpoint="hub:a/b")) == first
+    changed = replace(model, args={"depth": 2})
     assert own_model(changed) != first and set(first) == {"model file"}
-    assert own_model(ModelConfig(name="deit_s", arch="anything")) == {}
+    assert own_model(ModelConfig(name="deit_s", task="classification", arch="anything")) == {}

@@ -44,9 +44,7 @@ def test_a_point_is_what_hydra_composes(words: list[str]) -> None:
         assert composer(words) == compose("config", overrides=words)
 
 
-@pytest.mark.parametrize(
-    "words", (["ratios=0.9"], ["merge.options.alfa=1"], ["model=nothing"], ["seed=x"]), ids=str
-)
+@pytest.mark.parametrize("words", (["ratios=0.9"], ["merge.options.alfa=1"], ["model=nothing"]), ids=str)
 def test_what_hydra_refuses_is_refused(words: list[str]) -> None:
     register_schema()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):

@@ -12,8 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from pitome.config import Amount, Config, model_label
+from pitome.config import Config, model_label
 from pitome.merge import registry
+from pitome.merge.schedule import Reduction
 from pitome.report.pictures.groups import Followed, follow
 from pitome.report.pictures.page import render
 from pitome.report.pictures.sheet import Shown, lay_out
@@ -28,7 +29,7 @@ _MOST, _FEW = 20, 10  # with more classes than a page holds: so many images
 
 
 def draw(
-    methods: Sequence[tuple[Config, Amount]],
+    methods: Sequence[tuple[Config, Reduction]],
     device: torch.device,
     images: Sequence[Picture | int] | None = None,
     after: Sequence[int] | None = None,
@@ -48,7 +49,7 @@ def draw(
 
 def draw_subject(
     subject: Subject,
-    methods: Sequence[tuple[Config, Amount]],
+    methods: Sequence[tuple[Config, Reduction]],
     device: torch.device,
     after: Sequence[int] | None = None,
 ) -> bytes:
@@ -103,7 +104,7 @@ def labelled(png: bytes, words: Mapping[str, str]) -> bytes:
     return content.getvalue()
 
 
-def _labels(config: Config, methods: Sequence[tuple[Config, Amount]], title: str) -> dict[str, str]:
+def _labels(config: Config, methods: Sequence[tuple[Config, Reduction]], title: str) -> dict[str, str]:
     names = ", ".join(dict.fromkeys(one.merge.name for one, _ in methods))
     model = model_label(config.model)
     alt = f"{title}: test samples of {config.data.name} in {model}, one row for each of {names}"
@@ -135,11 +136,11 @@ def _samples(config: Config, preprocess: Preprocess, images: Sequence[Picture | 
     return join(parts)
 
 
-def _asked(config: Config, amount: Amount) -> dict[str, Any]:
+def _asked(config: Config, amount: Reduction) -> dict[str, Any]:
     return {"ratio": 1.0} if config.merge.name == "none" else amount.asked()
 
 
-def _setting(config: Config, amount: Amount) -> tuple[str, ...]:
+def _setting(config: Config, amount: Reduction) -> tuple[str, ...]:
     """How much was asked for, and the options that are not the method's own."""
     if config.merge.name == "none":
         return ()

@@ -12,9 +12,10 @@ import lightning
 import torch
 
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config
+from pitome.config import Config
 from pitome.measure.flops import count_flops
 from pitome.merge.costs import Architecture, authors_macs, closed_form
+from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks import measuring
@@ -69,7 +70,7 @@ class ImageClassification(Task):
             self.unmerged_macs = count_flops(built.model, torch.zeros(self.shape)).macs
 
     @staticmethod
-    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
         return train_from_config(config, amount, device)
 
     @property

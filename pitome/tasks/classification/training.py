@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pitome.config import Amount, Config
+from pitome.config import Config
+from pitome.merge.schedule import Reduction
 from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.fashion_mnist import FashionMNIST
 from pitome.tasks.classification.images import ImageFiles
@@ -17,7 +18,7 @@ from pitome.tasks.classification.module import Classification
 from pitome.tasks.training import train, train_folder
 
 
-def train_from_config(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+def train_from_config(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     The folder is results/train/<model>-<key>.

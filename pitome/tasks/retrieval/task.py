@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config
+from pitome.config import Config, plain
 from pitome.errors import UsageError
 from pitome.measure.copies import meta_twin
 from pitome.measure.flops import count_flops
+from pitome.merge.schedule import Reduction
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.sources.cache import cached
 from pitome.sources.checksums import checksum
@@ -74,7 +75,7 @@ class ImageTextRetrieval(Task):
         return self.model.image_tower
 
     @staticmethod
-    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
         if config.model.arch in ARCHS or "SigLIP" in config.model.arch:  # SigLIP has another loss
             raise UsageError(
                 f"model={config.model.name} is tested as published, training is for the CLIP models; "
@@ -163,7 +164,7 @@ class ImageTextRetrieval(Task):
         this model has encoded them before."""
         config = self.config
         key = {
-            "model": dataclasses.asdict(config.model),
+            "model": plain(config.model),
             "weights": self.sha256 or f"random, seed {config.seed}",
             "captions": checksum(self.data.test.captions),
             "precision": str(config.precision),

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pitome.config import Amount, Config
+from pitome.config import Config
+from pitome.merge.schedule import Reduction
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.retrieval.clip import build_clip, build_model, fit_state
 from pitome.tasks.retrieval.data import RetrievalData, build_retrieval
@@ -17,7 +18,7 @@ from pitome.tasks.retrieval.module import RetrievalTraining
 from pitome.tasks.training import train, train_folder
 
 
-def train_retrieval(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+def train_retrieval(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     It starts from random weights, or from weights=PATH or pretrained. The folder is

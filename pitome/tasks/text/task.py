@@ -11,8 +11,9 @@ import torch
 
 import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config
+from pitome.config import Config
 from pitome.errors import UsageError
+from pitome.merge.schedule import Reduction
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
@@ -61,7 +62,7 @@ class Text(Task):
         self.family = self.architectures[mean].family
 
     @staticmethod
-    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
         return train_text(config, amount, device)
 
     @staticmethod

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pitome.config import Amount, Config
+from pitome.config import Config
+from pitome.merge.schedule import Reduction
 from pitome.tasks.text.data import build_text, mean_length
 from pitome.tasks.text.lora import Lora, adapter_state, add_lora, metadata
 from pitome.tasks.text.models import build_text_model, load_base
@@ -18,7 +19,7 @@ from pitome.tasks.text.split import text_split
 from pitome.tasks.training import save_model, save_weights, train, train_folder
 
 
-def train_text(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+def train_text(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     It starts from weights=PATH, from random ones, or, weights=null, from the model's pretrained encoder

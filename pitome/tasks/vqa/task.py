@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from pitome.adapters.patch import Patched
-from pitome.config import Amount, Config
+from pitome.config import Config
 from pitome.errors import DataError
 from pitome.measure.copies import meta_twin
 from pitome.measure.flops import count_flops
+from pitome.merge.schedule import Reduction
 from pitome.records.files import write_atomically
 from pitome.records.schema import AnsweringCost, Cost, Headline, Throughput
 from pitome.tasks import measuring
@@ -76,7 +77,7 @@ class VisualQuestions(Task):
         return self.model.image_tower
 
     @staticmethod
-    def train(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
         return train_vqa(config, amount, device)
 
     @property

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pitome.config import Amount, Config
+from pitome.config import Config
 from pitome.errors import DataError, UsageError
+from pitome.merge.schedule import Reduction
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.training import train, train_folder
@@ -97,7 +98,7 @@ def turn_of(model: Llava, prompt: str, answer: str) -> Turn:
     return ids[ids.index(marker) + 1 :], [*spoken, model.tokenizer.eos_token_id]
 
 
-def train_vqa(config: Config, amount: Amount, device: torch.device) -> tuple[Config, Path]:
+def train_vqa(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     It starts from random weights, or from weights=PATH or pretrained. The folder is

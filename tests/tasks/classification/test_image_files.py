@@ -13,6 +13,7 @@ from PIL import Image
 from pitome.errors import DataError, Unreadable
 from pitome.runs.validate import check_folder
 from pitome.tasks.classification.files import Folder, Parquet, check_files, own_set
+from tests.configs import data_of
 
 CLASSES = ("rose", "tulip")
 KIND = own_set("flowers", CLASSES)
@@ -149,10 +150,11 @@ def test_parquet_labels_are_numbers_or_names(
 def test_a_folder_is_looked_at_without_torch(root: Path) -> None:
     code = f"""
 import sys
+from pitome.config import DataConfig
 from pitome.runs.validate import check_folder
 for task, classes in (("classification", ["rose", "tulip"]), ("text", ["bug", "question"])):
     try:
-        data = dict(task=task, name="mine", root={str(root)!r}, split=None, classes=classes)
+        data = DataConfig(task=task, name="mine", root={str(root)!r}, split=None, classes=classes)
         check_folder(data, train=True)
     except Exception as problem:
         print(problem)
@@ -167,4 +169,4 @@ assert "torch" not in sys.modules
 
 
 def test_sets_of_the_project_are_not_looked_at() -> None:
-    check_folder({"classes": [], "root": "/no/such/folder"}, train=True)
+    check_folder(data_of({"name": "imagenet", "root": "/no/such/folder"}), train=True)

@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 import pitome
-from pitome.config import Config, TaskConfig
+from pitome.config import TaskConfig
 from pitome.errors import UsageError
 from pitome.measure.flops import count_flops
 from pitome.records.schema import Record, from_json, to_json
 from pitome.records.store import Store
-from pitome.runs.validate import _check_head
+from pitome.tasks.checks import checks_of
 from pitome.tasks.classification import knn
 from pitome.tasks.classification.fashion_mnist import FashionMNIST
 from pitome.tasks.classification.knn import Bank, choose, rank, vote
@@ -274,7 +274,7 @@ def test_a_model_without_a_classifier_that_only_its_building_shows() -> None:
 
 def test_a_vote_needs_a_task_with_classes() -> None:
     with pytest.raises(UsageError, match=r"task\.head=knn is for task=classification, not for task=text"):
-        _check_head(Config(task=TaskConfig(name="text", head="knn")))
+        checks_of("text").check_options(TaskConfig(name="text", head="knn"))
 
 
 @pytest.fixture

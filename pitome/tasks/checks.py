@@ -1,0 +1,62 @@
+"""What text and paths decide about a run, before torch is imported: what tasks share."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection
+
+from pitome.config import Config, DataConfig, TaskConfig, choices
+from pitome.errors import UsageError
+from pitome.sources.weights import Weights, find_weights
+
+
+class Checks:
+    """Checks of one task. Its file `pitome/tasks/<task>/checks.py` imports no torch and defines `CHECKS`."""
+
+    options: tuple[str, ...] = ()  # settings of TaskConfig that this task reads and others do not
+    data_sets: Collection[str] | None = None  # with readers of their own; None: the task takes no other sets
+    half_weights = False  # whether the weights may be of half precision, precision=16-true
+    resizable = False  # whether there is a control=resize
+
+    def check(self, config: Config) -> None:
+        """Check what needs several fields. Raises UsageError."""
+
+    def weights(self, config: Config, name: str) -> Weights:
+        """What `name` (pretrained, random or a path) means, as far as text and paths tell. Raises
+        CheckpointError."""
+        return find_weights(config.model.name, config.model.checkpoint, name)
+
+    def check_files(self, data: DataConfig, *, train: bool) -> None:
+        """Look for the files of a set of one's own; their contents are not read. train: for training
+        samples as well. Raises DataError."""
+
+    def check_options(self, task: TaskConfig) -> None:
+        """Raise UsageError for a setting of another task."""
+        for name in choices("task"):
+            for key in checks_of(name).options if name != task.name else ():
+                if (value := getattr(task, key)) != getattr(TaskConfig, key):
+                    raise UsageError(f"task.{key}={value} is for task={name}, not for task={task.name}")
+
+    def check_classes(self, data: DataConfig) -> None:
+        """What a set of one's own must say. Raises UsageError."""
+        if self.data_sets is None or data.name in self.data_sets:
+            if data.classes:
+                raise UsageError(
+                    f"data.classes goes with images or texts of your own, not with data={data.name}"
+                )
+            return
+        if len(data.classes) < 2 or len(set(data.classes)) < len(data.classes):
+            raise UsageError(
+                f"data={data.name} needs `classes`, the names of two or more classes in the order of their "
+                "labels, e.g. classes: [cat, dog]"
+            )
+        if data.root is None and not data.repository:
+            raise UsageError(
+                f"data={data.name} has neither root nor repository; say where it is, data.root=FOLDER"
+            )
+
+
+def checks_of(task: str) -> Checks:
+    """The checks of a task of conf/task."""
+    checks: Checks = importlib.import_module(f"pitome.tasks.{task}.checks").CHECKS
+    return checks

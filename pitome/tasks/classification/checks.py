@@ -1,0 +1,50 @@
+"""Checks of classification. Imports no torch."""
+
+from __future__ import annotations
+
+from pitome.config import Config, DataConfig, TaskConfig
+from pitome.errors import UsageError, nearest
+from pitome.sources.folders import check_root
+from pitome.tasks.checks import Checks
+from pitome.tasks.classification.data import DATA
+
+_VOTE = ("k", "temperature", "bank")  # what head=knn reads
+_TESTED = ("test", "validation")
+
+
+class ClassificationChecks(Checks):
+    options = ("head", *_VOTE)
+    data_sets = DATA
+    resizable = True
+
+    def check(self, config: Config) -> None:
+        data, task = config.data, config.task
+        if data.name not in DATA and data.split not in (None, *_TESTED):
+            raise UsageError(f"data.split={data.split} is not known; {nearest(str(data.split), _TESTED)}")
+        if task.head == "knn":
+            if config.mode == "train":
+                raise UsageError(
+                    "task.head=knn has nothing to train; leave one of task.head=knn and mode=train out"
+                )
+            if task.bank is not None and task.k > task.bank:
+                raise UsageError(
+                    f"task.k={task.k} is more than task.bank={task.bank}, the images that may vote"
+                )
+            return
+        for key in _VOTE:
+            if getattr(task, key) != getattr(TaskConfig, key):
+                raise UsageError(f"task.{key} goes with task.head=knn")
+        if config.mode == "test" and config.model.args.get("num_classes") == 0:
+            raise UsageError(
+                f"model={config.model.name} has no classifier; use task.head=knn, the vote of similar images"
+            )
+
+    def check_files(self, data: DataConfig, *, train: bool) -> None:
+        if not data.classes or data.root is None:
+            return
+        from pitome.tasks.classification.files import check_files, own_set
+
+        check_files(own_set(data.name, data.classes, data.split), check_root(data.root), train=train)
+
+
+CHECKS = ClassificationChecks()
