@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import types
 from typing import Any
 
@@ -55,6 +56,8 @@ class GatedAttention(Attention):
     """timm's attention with its gate, which no argument of a block switches on."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "gated" not in inspect.signature(Attention).parameters:
+            pytest.skip("this timm's attention has no gate")
         super().__init__(*args, **kwargs, gated=True)
 
 
