@@ -19,6 +19,7 @@ from pitome.paper.experiments import choose, load
 from pitome.paper.item import PICTURES, RUNS
 from pitome.paper.metrics import METRICS
 from pitome.paper.points import offline_points, paper_values
+from pitome.paper.verdicts import NOT_RUN, judge
 from pitome.records.identity import canonical
 from pitome.report import offline
 from tests.conftest import ITEM
@@ -429,6 +430,13 @@ def test_points_are_a_product_without_what_is_not_built(write: Callable[..., Pat
     offline = choose("table99_offline").points
     assert {(p["model"], p["data"]) for p in offline} == {("vit_fmnist", "fashion_mnist")}
     assert [p["merge"] for p in offline] == ["none", "tome_repo", "pitome_repo", "pitome", "random", "stride"]
+
+
+def test_a_blocked_value_is_shown_and_not_run(write: Callable[..., Path]) -> None:
+    write(ITEM.replace("    logged_source: a log\n", "    logged_source: a log\n    blocked: no such file\n"))
+    assert [point["merge"] for point in choose("table99").points] == ["none"]
+    rows = [row for row in judge("table99", []).rows if row.point.get("merge") == "tome_repo"]
+    assert [(row.verdict, row.reason) for row in rows] == [(NOT_RUN, "no such file")]
 
 
 def test_verdicts_import_no_torch() -> None:

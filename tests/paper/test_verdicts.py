@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pitome.paper.experiments import choose
+from pitome.paper.item import MetricRule
 from pitome.paper.matching import finished_runs, why_unfinished
 from pitome.paper.verdicts import (
     NOT_JUDGED,
@@ -57,6 +58,12 @@ def test_a_measured_value_stands_beside_the_printed_one(write: Callable[..., Pat
 )
 def test_the_tolerance_decides(write: Callable[..., Path], top1: float, verdict: str) -> None:
     assert row([record(TOME, {"top1": top1})]).verdict == verdict
+
+
+@pytest.mark.parametrize(("printed", "tolerance"), [(4.6, 0.142), (79.0, 2.08), (0.81, 0.0212)])
+def test_a_relative_tolerance_adds_half_of_the_last_printed_digit(printed: float, tolerance: float) -> None:
+    assert MetricRule(better="lower", relative=0.02).tolerance_of(printed) == pytest.approx(tolerance)
+    assert MetricRule(better="lower", tolerance=0.3).tolerance_of(printed) == 0.3
 
 
 def test_a_corrected_value_changes_a_verdict_and_no_run(write: Callable[..., Path]) -> None:
