@@ -390,6 +390,10 @@ UNFIT: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda s: s | {"fc_norm.weight": torch.ones(4)},
         "fc_norm.weight [4] is not in the model",
     ),
+    "one more head": (
+        lambda s: s | {"head_dist.weight": torch.ones(1)},
+        "head_dist.weight [1] is not in the model",
+    ),
     "other names": (lambda s: {"a.kernel": torch.ones(2)}, "have other names, e.g. a.kernel"),
     "quantised": (lambda s: {k: v.to(torch.int8) for k, v in s.items()}, "is torch.int8 in the file"),
 }

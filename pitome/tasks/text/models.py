@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PACKAGE = "package"  # as a `base`: the encoder of MINILM
 _ELSE = "give the file with weights=PATH, or use weights=random"
 _FILES = ("model.safetensors", "pytorch_model.bin")
+_WORDS = ("tokenizer.json", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ def build_text_model(
     config: name, arch (`bert`, `distilbert`), args (transformers' settings of the architecture),
     base, checkpoints; data: the data set the classifier is for; weights: pretrained (its
     checkpoint for `data`), random (drawn from torch's global generator) or a file, a whole model
-    or an adapter for `base`. A random model and a whole-model file go with the vocabulary of
-    uncased BERT, which is that of the package. Raises CheckpointError when weights or tokenizer
-    are missing, damaged, unsafe, or do not belong together.
+    or an adapter for `base`. A whole-model file goes with the tokenizer beside it, one without and a
+    random model with the vocabulary of uncased BERT, which is that of the package. Raises
+    CheckpointError when weights or tokenizer are missing, damaged, unsafe, or do not belong together.
     """
     entry = config.checkpoints.get(data)
     found = find_text_weights(config.name, data, entry.source if entry else None, weights)
@@ -63,7 +64,9 @@ def build_text_model(
             checkpoint = load_checkpoint(found.path, model, key)
             load_into(model, checkpoint)
             sha256 = checkpoint.sha256
-        built = BuiltText(model, load_tokenizer(fetch_minilm()), found, sha256)
+        beside = found.path.parent if found.source == "file" and found.path is not None else None
+        words = beside if beside and any((beside / file).is_file() for file in _WORDS) else fetch_minilm()
+        built = BuiltText(model, load_tokenizer(words), found, sha256)
     check_vocabulary(built.model, built.tokenizer, config.name)
     built.model.requires_grad_(False).eval()
     return built

@@ -198,3 +198,13 @@ def test_a_larger_vocabulary_is_noticed():
     model, _ = load_base(MODEL, 2)
     with pytest.raises(CheckpointError, match="they do not belong together"):
         check_vocabulary(model, tokenizer(WORDS[:-1]), "tiny")
+
+
+def test_a_file_goes_with_the_tokenizer_beside_it(tmp_path, monkeypatch):
+    write_folder(tmp_path, classifier=True)
+    monkeypatch.setattr(text, "fetch_minilm", lambda: pytest.fail("the tokenizer is at hand"))
+    for weights in (tmp_path, tmp_path / "model.safetensors"):
+        built = build_text_model(MODEL, "sst2", 2, str(weights))
+        assert built.tokenizer.get_vocab() == tokenizer().get_vocab()
+        state = load_file(tmp_path / "model.safetensors")
+        assert all(torch.equal(value, state[name]) for name, value in built.model.state_dict().items())
