@@ -315,7 +315,7 @@ class Replacement:
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         methods, own = type(self).__bases__  # the class itself has no name to find it by
-        return _restore, (methods, own), self.__getstate__()  # type: ignore[attr-defined]
+        return _restore, (methods, own), self.__getstate__()
 
 
 def replace_methods(module: nn.Module, methods: type[Replacement]) -> None:

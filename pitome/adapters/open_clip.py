@@ -121,7 +121,8 @@ class OpenClipAdapter(Adapter):
 
     def example(self, input_size: int | tuple[int, int] | None = None) -> Tensor:
         """A blank image [1, 3, H, W]. Raises UsageError for a size the model does not take."""
-        return self.host.conv1.weight.new_zeros(1, self.host.conv1.in_channels, *self._check_size(input_size))
+        conv: nn.Conv2d = self.host.conv1
+        return conv.weight.new_zeros(1, conv.in_channels, *self._check_size(input_size))
 
     def _check_size(self, input_size: int | tuple[int, int] | None) -> tuple[int, int]:
         own = tuple(self.host.image_size)

@@ -240,7 +240,8 @@ def _adapt(model: nn.Module) -> Adapter:
     hosts = _hosts(model)
     if len(hosts) == 1:
         library, host = next(iter(hosts.values()))
-        return library.adapt(model, host)
+        adapter: Adapter = library.adapt(model, host)
+        return adapter
     raise UnsupportedModelError(f"cannot patch {type(model).__name__}: {_looked_for(model, hosts)}")
 
 

@@ -121,7 +121,8 @@ class TimmAdapter(Adapter):
         """A blank image [1, C, H, W]. Raises UsageError for a size the model does not take."""
         host = self.host
         size = _check_size(host.patch_embed, input_size)
-        return next(host.parameters()).new_zeros(1, host.in_chans, *size)
+        weight: Tensor = next(host.parameters())
+        return weight.new_zeros(1, host.in_chans, *size)
 
 
 class MergingBlock(Replacement):
@@ -164,7 +165,8 @@ class MergingTransformer(Replacement):
             return self.attn_pool(x, attn_mask=size_bias(size, x))  # type: ignore[no-any-return]
         total = size.sum(dim=1, keepdim=True)
         # A method without protection can leave no patch token at all: zeros then, not NaN.
-        return ((x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype)
+        mean: Tensor = (x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)
+        return mean.to(x.dtype)
 
     def forward_intermediates(self, *args: object, **kwargs: object) -> None:
         raise UsageError(
@@ -202,10 +204,9 @@ def _check_output(host: Any) -> None:
 
 
 def _check_size(embed: Any, input_size: int | tuple[int, int] | None) -> tuple[int, int]:
-    if input_size is None:
-        size = embed.img_size
-    else:
-        size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    size: tuple[int, int] | None = embed.img_size
+    if input_size is not None:
+        size = (input_size, input_size) if isinstance(input_size, int) else input_size
     if size is None:
         raise UsageError("the model takes any size; give input_size, e.g. input_size=224")
     if embed.strict_img_size and tuple(size) != tuple(embed.img_size):

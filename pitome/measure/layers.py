@@ -109,7 +109,7 @@ def _marking(model: nn.Module, marks: list[dict[str, float]], now: Callable[[], 
         for hook in hooks:
             hook.remove()
         for patch in patches:
-            del patch.merge, patch.decide  # type: ignore[attr-defined]
+            del patch.merge, patch.decide
 
 
 def _time_patch(patch: Any, mark: dict[str, float], now: Callable[[], float]) -> None:

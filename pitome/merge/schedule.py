@@ -130,14 +130,11 @@ def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, .
     if layers is None:
         return tuple(range(depth))
     if isinstance(layers, str):
-        for word, pick in (
-            ("first", lambda k: range(min(k, depth))),
-            ("last", lambda k: range(max(depth - k, 0), depth)),
-            ("every", lambda k: range(0, depth, k)),
-        ):
+        everything = range(depth)
+        for word in ("first", "last", "every"):
             number = layers.removeprefix(word)
-            if layers.startswith(word) and number.isdigit() and int(number) > 0:
-                return tuple(pick(int(number)))
+            if layers.startswith(word) and number.isdigit() and (k := int(number)) > 0:
+                return tuple({"first": everything[:k], "last": everything[-k:], "every": everything[::k]}[word])
         raise UsageError(
             f"layers={layers!r} is not known; give a list such as [0,1,2], or first3, last3, every2"
         )

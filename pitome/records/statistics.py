@@ -188,4 +188,5 @@ def _paired(ids: np.ndarray, a: Any, base_ids: np.ndarray, b: Any) -> np.ndarray
         if len(np.unique(side)) != len(side):
             raise RecordError("per-sample outcomes have an id twice: run again with rerun=true")
     _, left, right = np.intersect1d(ids, base_ids, assume_unique=True, return_indices=True)
-    return np.asarray(a, dtype=float)[left] - np.asarray(b, dtype=float)[right]
+    differences: np.ndarray = np.asarray(a, dtype=float)[left] - np.asarray(b, dtype=float)[right]
+    return differences

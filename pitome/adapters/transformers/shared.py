@@ -24,7 +24,7 @@ class CaptureHeads(Capture):
 def check_attention(config: Any, state: State) -> str:
     """`eager`, `sdpa` or `flash`: the form of the mask. Raises UsageError for another kind of
     attention, and for flash attention where sizes are to weigh, since it takes no bias."""
-    kind = config._attn_implementation
+    kind: str = config._attn_implementation
     if kind in ("eager", "sdpa"):
         return kind
     if not kind.startswith("flash_attention"):

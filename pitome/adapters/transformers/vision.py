@@ -210,7 +210,8 @@ class VisionAdapter(Adapter):
     def example(self, input_size: int | tuple[int, int] | None = None) -> Tensor:
         """A blank image [1, C, H, W]. Raises UsageError for a size the model does not take."""
         conv = operator.attrgetter(self.kind.patches)(self.host)
-        return conv.weight.new_zeros(1, conv.in_channels, *self._check_size(input_size))
+        weight: Tensor = conv.weight
+        return weight.new_zeros(1, conv.in_channels, *self._check_size(input_size))
 
     def _pool(self) -> Any:
         return getattr(self.host, "head", None)

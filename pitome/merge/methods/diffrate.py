@@ -98,7 +98,7 @@ def _cosines(metric: Tensor, a: Tensor, b: Tensor) -> Tensor:
     # A product of few rows with all takes less time than a copy of nearly all of them, let alone two.
     length = torch.linalg.vector_norm(metric, dim=-1).clamp_min(1e-12)  # as `cosine` has it
     unit = select(metric, a) / length.gather(1, a)[..., None]
-    product = (unit @ metric.transpose(1, 2)).div_(length[:, None])
+    product: Tensor = (unit @ metric.transpose(1, 2)).div_(length[:, None])
     return product.gather(2, b[:, None].expand(-1, a.shape[1], -1))
 
 

@@ -77,7 +77,8 @@ def _padded(tokens: Tokens, remove: Tensor, options: RandomOptions) -> Plan:
 
 def _key(seed: int, layer: int, use: int) -> int:
     """A 32-bit key for one draw."""
-    return _mix((_mix(seed & _MASK) + 2 * layer + use) & _MASK)
+    key: int = _mix((_mix(seed & _MASK) + 2 * layer + use) & _MASK)
+    return key
 
 
 def _mix(value: Any) -> Any:

@@ -78,7 +78,8 @@ def _scale(plan: Plan, x: Tensor, length: Tensor | None = None) -> Tensor:
     largest = own.scatter_reduce(1, row, norm.gather(1, plan.source).masked_fill(dropped, 0), "amax")
     merged = torch.zeros_like(plan.kept).scatter_add(1, row, (~dropped).long()) > 0
     length = own if length is None else length
-    return (largest / length.masked_fill(length == 0, 1)).masked_fill(~merged, 1)
+    scale: Tensor = largest / length.masked_fill(length == 0, 1)
+    return scale.masked_fill(~merged, 1)
 
 
 @dataclass(frozen=True)
