@@ -114,6 +114,7 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert tops == {"pitome", f"pitome-{pitome.__version__}.dist-info"}
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "pitome").rglob("*.py")}
     assert code == {name for name in names if name.endswith(".py")}
+    assert "pitome/py.typed" in names
     weights = {path.name for path in (ROOT / "pitome" / "sources" / "shipped").glob("*.safetensors")}
     assert weights == {Path(name).name for name in names if name.endswith(".safetensors")}
 

@@ -81,7 +81,7 @@ class OpenClipAdapter(Adapter):
             patch = LayerPatch(state, layer)
             block._pitome = patch
             if isinstance(block, ResidualAttentionBlock):
-                replace_methods(block, MergingBlock)
+                replace_methods(block, MergingResidualBlock)
                 continue
             replace_methods(block, MergingCustomBlock)
             if patch.needs_keys:
@@ -147,7 +147,7 @@ class TrunkAdapter(timm.TimmAdapter):
         return replace(own, head=own.head + self.projection)
 
 
-class MergingBlock(Replacement):
+class MergingResidualBlock(Replacement):
     """`ResidualAttentionBlock` with a merge between its two halves, or after them.
 
     The block's own attention runs where nothing has merged and no keys are asked for, so that a
@@ -177,7 +177,7 @@ class MergingBlock(Replacement):
 
 
 class MergingCustomBlock(Replacement):
-    """As `MergingBlock`, of `CustomResidualAttentionBlock`, whose attention takes the bias itself."""
+    """As `MergingResidualBlock`, of `CustomResidualAttentionBlock`, whose attention takes the bias itself."""
 
     def forward(
         self: Any,

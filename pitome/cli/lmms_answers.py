@@ -15,10 +15,8 @@ from pitome.runs.environment import resolve_device
 from pitome.runs.validate import HALVES
 from pitome.tasks.base import patch_model
 from pitome.tasks.images import normalise, prepare
-from pitome.tasks.vqa.models import Llava, build_llava
+from pitome.tasks.vqa.models import WEIGHT_TYPES, Llava, build_llava
 from pitome.tasks.vqa.tokenizers import IMAGE
-
-_DTYPES = {"32": torch.float32, "64": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
 
 Asked = tuple[str, Sequence[Image.Image]]
 """A question as a task of lmms-eval writes it, and the images it is about."""
@@ -33,7 +31,7 @@ class Answerer:
         register_schema()
         words = [f"{key}={value}" for key, value in settings.items() if value is not None]
         [(config, amount)] = check_command_line(["task=vqa", *words], multirun=False)
-        dtype = _DTYPES.get(str(config.precision))
+        dtype = WEIGHT_TYPES.get(str(config.precision))
         if dtype is None:
             raise UsageError(f"precision={config.precision} is for run.py; give 32 or {' or '.join(HALVES)}")
         built = build_llava(

@@ -13,7 +13,7 @@ from pitome.adapters.patch import patched, remove
 from pitome.errors import UsageError
 
 
-def unmerged_twin(model: nn.Module) -> nn.Module:
+def unmerged_copy(model: nn.Module) -> nn.Module:
     """A copy of the patched `model` without the patch; parameters and buffers are the same tensors.
 
     Raises UsageError for a model that is not patched, and for a compiled one: its copy would run
@@ -27,12 +27,12 @@ def unmerged_twin(model: nn.Module) -> nn.Module:
         raise UsageError(
             "the model is compiled; give the model to compare with as well, compiled the same way"
         )
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in _weights(model)})
-    remove(twin)
-    return twin
+    copied = copy.deepcopy(model, {id(tensor): tensor for tensor in _weights(model)})
+    remove(copied)
+    return copied
 
 
-def meta_twin(model: nn.Module) -> nn.Module:
+def meta_copy(model: nn.Module) -> nn.Module:
     """A copy of `model`, patched if it is, on the meta device: shapes without memory or arithmetic."""
     memo = {}
     for tensor in _weights(model):

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.adapters.patch import patch, patched
-from pitome.measure.copies import evaluating, meta_twin
+from pitome.measure.copies import evaluating, meta_copy
 from pitome.measure.inputs import Inputs, batch_size, cast, forward
 from pitome.merge.costs import closed_form
 from pitome.merge.fast_path import reference_path
@@ -106,11 +106,11 @@ def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> 
     >>> f"{cost.macs / 1e9:.2f} GMACs, {cost.share:.0%} of the unmerged model"
     '3.01 GMACs, 65% of the unmerged model'
     """
-    twin = meta_twin(getattr(model, "_orig_mod", model))  # what torch.compile wraps
-    handle = patched(twin) or patch(twin, "none", ratio=1.0)
+    copied = meta_copy(getattr(model, "_orig_mod", model))  # what torch.compile wraps
+    handle = patched(copied) or patch(copied, "none", ratio=1.0)
     architecture, example = handle.architecture(input_size), handle.example(input_size)
     form = closed_form(architecture, handle.schedule, handle.method, handle.options)
-    part = twin if handle.entry is None else handle.entry
+    part = copied if handle.entry is None else handle.entry
     merged = count_flops(part, example)
     handle.remove()
     return Flops(

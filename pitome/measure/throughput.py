@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from pitome.errors import UsageError
-from pitome.measure.copies import evaluating, unmerged_twin
+from pitome.measure.copies import evaluating, unmerged_copy
 from pitome.measure.inputs import Inputs, batch_size, cast, device_of, forward
 from pitome.measure.memory import peak_memory
 
@@ -62,7 +62,7 @@ def throughput(
     """Time the patched `model` against `unmerged` on `inputs`, a whole batch a call: images
     [B, C, H, W], token ids [B, N], or the keywords of its forward.
 
-    By default `unmerged` is the model's twin, which shares its weights. The two run in turn, and
+    By default `unmerged` is a copy of the model without the patch, which shares its weights. The two run in turn, and
     who goes first changes from pair to pair, so that a machine that drifts slows down both.
     `seconds` ends the timing early, after 6 pairs or more. `precision` `16-mixed` or `bf16-mixed`
     times under autocast, any other in the type of the weights.
@@ -78,7 +78,7 @@ def throughput(
     """
     if pairs < LEAST_PAIRS:
         raise UsageError(f"pairs={pairs} is too few for an interval; give {LEAST_PAIRS} or more")
-    other = unmerged_twin(model) if unmerged is None else unmerged
+    other = unmerged_copy(model) if unmerged is None else unmerged
     merged_run, other_run = (_runner(net, inputs, precision) for net in (model, other))
     device = device_of(inputs)
     with evaluating(model, other):

@@ -58,7 +58,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Cost:
+class ClosedForm:
     """Multiply-accumulates of one forward pass for one image, by part.
 
     tokens: entering each block, then the final count (L + 1 numbers); stem as in `Architecture`;
@@ -95,7 +95,7 @@ def closed_form(
     schedule: Schedule | None = None,
     method: Method | None = None,
     options: Any = None,
-) -> Cost:
+) -> ClosedForm:
     """Cost of one image from the schedule alone, without running the model.
 
     Attention is paid at the tokens that enter a block, the MLP at those the merge leaves; with
@@ -122,7 +122,7 @@ def closed_form(
         mlp += (entering if after_block else n) * layer.mlp_token
         tokens.append(n)
     head = architecture.head + n * architecture.pool_token
-    return Cost(tuple(tokens), architecture.stem, attention, mlp, plan, head)
+    return ClosedForm(tuple(tokens), architecture.stem, attention, mlp, plan, head)
 
 
 def ratio_for_share(
@@ -150,7 +150,7 @@ def ratio_for_share(
     depth = len(architecture.layers)
     chosen = parse_layers(layers, depth)
 
-    def cost(ratio: float) -> Cost:
+    def cost(ratio: float) -> ClosedForm:
         ratios = tuple(ratio if layer in chosen else 1.0 for layer in range(depth))
         return closed_form(architecture, Schedule(ratios=ratios), method, options)
 

@@ -134,7 +134,9 @@ def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, .
         for word in ("first", "last", "every"):
             number = layers.removeprefix(word)
             if layers.startswith(word) and number.isdigit() and (k := int(number)) > 0:
-                return tuple({"first": everything[:k], "last": everything[-k:], "every": everything[::k]}[word])
+                return tuple(
+                    {"first": everything[:k], "last": everything[-k:], "every": everything[::k]}[word]
+                )
         raise UsageError(
             f"layers={layers!r} is not known; give a list such as [0,1,2], or first3, last3, every2"
         )

@@ -16,7 +16,7 @@ from torch import nn
 
 from pitome.config import Config, MergeConfig
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.measure.copies import meta_twin
+from pitome.measure.copies import meta_copy
 from pitome.merge.costs import closed_form
 from pitome.records.identity import RESIZE, UNMERGED
 from pitome.records.schema import MethodInfo, Record
@@ -84,7 +84,7 @@ def fit(model: nn.Module, share: float) -> Fit:
     Raises UnsupportedModelError for a model of one size, UsageError if a single patch is too dear.
     """
     check_resizable(model)
-    twin: Any = meta_twin(model)  # shapes are enough
+    twin: Any = meta_copy(model)  # shapes are enough
     rows, columns = twin.patch_embed.grid_size
     patch_height, patch_width = twin.patch_embed.patch_size
     whole = closed_form(architecture_of(twin)).macs

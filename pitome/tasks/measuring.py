@@ -12,8 +12,7 @@ from pitome.adapters.patch import Patched
 from pitome.errors import UsageError
 from pitome.measure.flops import count_flops
 from pitome.measure.throughput import Timing, throughput
-from pitome.merge.costs import Architecture, authors_macs, closed_form
-from pitome.merge.costs import Cost as ClosedForm
+from pitome.merge.costs import Architecture, ClosedForm, authors_macs, closed_form
 from pitome.records.schema import Cost, Throughput
 
 

@@ -14,8 +14,7 @@ from torch import nn
 
 import pitome
 from pitome.config import load_model
-from pitome.merge.costs import Architecture, authors_macs, closed_form
-from pitome.merge.costs import Cost as ClosedForm
+from pitome.merge.costs import Architecture, ClosedForm, authors_macs, closed_form
 from pitome.merge.schedule import count_all
 from pitome.records.markdown import markdown_table
 from pitome.tasks.retrieval import blip

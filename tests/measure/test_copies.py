@@ -7,13 +7,13 @@ import torch
 
 import pitome
 from pitome.errors import UsageError
-from pitome.measure.copies import evaluating, meta_twin, unmerged_twin
+from pitome.measure.copies import evaluating, meta_copy, unmerged_copy
 from tests.adapters.tiny import images, mae, vit
 
 
 @pytest.mark.parametrize("build", [vit, mae])
 @pytest.mark.parametrize("method", pitome.methods())
-def test_unmerged_twin_computes_what_the_model_did_before_the_patch(build, method):
+def test_unmerged_copy_computes_what_the_model_did_before_the_patch(build, method):
     model = build()
     x = images(model)
     with torch.no_grad():
@@ -21,50 +21,50 @@ def test_unmerged_twin_computes_what_the_model_did_before_the_patch(build, metho
         handle = pitome.patch(model, method, ratio=0.6)
         merged = model(x)
         tokens = handle.tokens
-        twin = unmerged_twin(model)
+        twin = unmerged_copy(model)
         assert torch.equal(twin(x), before)
         assert torch.equal(model(x), merged)
     assert handle.tokens == tokens and pitome.patched(model) is handle
     assert pitome.patched(twin) is None
 
 
-def test_unmerged_twin_shares_every_weight_and_buffer():
+def test_unmerged_copy_shares_every_weight_and_buffer():
     model = vit()
     model.register_buffer("mean", torch.ones(3))
     pitome.patch(model, "tome", ratio=0.6)
-    twin = unmerged_twin(model)
+    twin = unmerged_copy(model)
     ours, theirs = dict(model.named_parameters()), dict(twin.named_parameters())
     assert ours.keys() == theirs.keys()
     assert all(theirs[name] is tensor for name, tensor in ours.items())
     assert twin.mean is model.mean
 
 
-def test_unmerged_twin_after_a_forward_with_gradients():
+def test_unmerged_copy_after_a_forward_with_gradients():
     model = vit()
     pitome.patch(model, "tome", ratio=0.6)
     model(images(model)).sum().backward()
-    assert pitome.patched(unmerged_twin(model)) is None
+    assert pitome.patched(unmerged_copy(model)) is None
 
 
-def test_unmerged_twin_needs_a_patched_model():
+def test_unmerged_copy_needs_a_patched_model():
     with pytest.raises(UsageError, match="is not patched"):
-        unmerged_twin(vit())
+        unmerged_copy(vit())
 
 
-def test_unmerged_twin_of_a_compiled_model_would_not_be_compiled():
+def test_unmerged_copy_of_a_compiled_model_would_not_be_compiled():
     model = vit()
     pitome.patch(model, "tome", ratio=0.6)
     with pytest.raises(UsageError, match="compiled the same way"):
-        unmerged_twin(torch.compile(model, backend="eager"))
+        unmerged_copy(torch.compile(model, backend="eager"))
     model.compile(backend="eager")
     with pytest.raises(UsageError, match="compiled the same way"):
-        unmerged_twin(model)
+        unmerged_copy(model)
 
 
-def test_meta_twin_has_shapes_and_the_patch_but_no_memory():
+def test_meta_copy_has_shapes_and_the_patch_but_no_memory():
     model = vit()
     handle = pitome.patch(model, "pitome", ratio=0.6)
-    twin = meta_twin(model)
+    twin = meta_copy(model)
     assert {p.device.type for p in twin.parameters()} == {"meta"}
     assert {p.device.type for p in model.parameters()} == {"cpu"}
     out = twin(images(model).to("meta"))

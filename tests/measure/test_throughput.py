@@ -112,7 +112,7 @@ def costs(monkeypatch):
     return seen
 
 
-def test_throughput_compares_the_merged_model_with_its_unmerged_twin(costs):
+def test_throughput_compares_the_merged_model_with_its_unmerged_copy(costs):
     model = patched()
     timing = throughput(model, images(model, batch=6), pairs=6, warmup=2, progress=False)
     assert (timing.images_per_s, timing.images_per_s_unmerged) == (3.0, 2.0)

@@ -35,7 +35,7 @@ from pitome.merge.costs import Architecture, LayerCost
 
 
 @dataclass(frozen=True)
-class Kind:
+class TextKind:
     """Where a layer class keeps what the hooks need; paths are relative to the layer.
 
     attention: all of its projections are in there; inner: the module that computes attention,
@@ -55,7 +55,7 @@ class Kind:
 
 
 KINDS = (
-    Kind(
+    TextKind(
         family="bert",
         host=BertModel,
         layer=BertLayer,
@@ -66,7 +66,7 @@ KINDS = (
         key="attention.self.key",
         merge_point="attention",
     ),
-    Kind(
+    TextKind(
         family="distilbert",
         host=DistilBertModel,
         layer=TransformerBlock,
@@ -130,7 +130,7 @@ class TextAdapter(Adapter):
 
     host: Any  # torch types the attributes of a module as Tensor | Module
 
-    def __init__(self, model: nn.Module, host: nn.Module, kind: Kind, layers: list[nn.Module]) -> None:
+    def __init__(self, model: nn.Module, host: nn.Module, kind: TextKind, layers: list[nn.Module]) -> None:
         self.host = host
         self.kind = kind
         self.layers = layers

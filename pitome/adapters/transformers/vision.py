@@ -42,7 +42,7 @@ from pitome.merge.costs import Architecture, LayerCost
 
 
 @dataclass(frozen=True)
-class Kind:
+class VisionKind:
     """Where a library class keeps what the patch needs.
 
     patches: the convolution that makes tokens, from the host; attention, norms: names in a layer;
@@ -62,15 +62,15 @@ class Kind:
 
 
 KINDS = (
-    Kind("clip", clip.CLIPVisionModel, clip.CLIPEncoderLayer, clip.CLIPAttention),
-    Kind(
+    VisionKind("clip", clip.CLIPVisionModel, clip.CLIPEncoderLayer, clip.CLIPAttention),
+    VisionKind(
         "clip",
         siglip.SiglipVisionModel,
         siglip.SiglipEncoderLayer,
         siglip.SiglipAttention,
         class_token=False,
     ),
-    Kind(
+    VisionKind(
         "deit",
         vit.ViTModel,
         vit.ViTLayer,
@@ -79,8 +79,8 @@ KINDS = (
         attention="attention",
         norms=("layernorm_before", "layernorm_after"),
     ),
-    Kind("blip", blip.BlipVisionModel, blip.BlipEncoderLayer, blip.BlipAttention, fused=True),
-    Kind("eva", blip_2.Blip2VisionModel, blip_2.Blip2EncoderLayer, blip_2.Blip2Attention, fused=True),
+    VisionKind("blip", blip.BlipVisionModel, blip.BlipEncoderLayer, blip.BlipAttention, fused=True),
+    VisionKind("eva", blip_2.Blip2VisionModel, blip_2.Blip2EncoderLayer, blip_2.Blip2Attention, fused=True),
 )
 
 # Models around a tower that take any number of tokens from it. Those whose forward takes an image
@@ -138,7 +138,9 @@ class VisionAdapter(Adapter):
     host: Any  # torch types the attributes of a module as Tensor | Module
     entry: nn.Module
 
-    def __init__(self, host: nn.Module, kind: Kind, layers: Sequence[nn.Module], entry: nn.Module) -> None:
+    def __init__(
+        self, host: nn.Module, kind: VisionKind, layers: Sequence[nn.Module], entry: nn.Module
+    ) -> None:
         self.host = host
         self.kind = kind
         self.layers: Sequence[Any] = layers
@@ -238,7 +240,7 @@ class VisionAdapter(Adapter):
 class VisionLayerPatch(LayerPatch):
     """The patch of a layer that knows its names."""
 
-    def __init__(self, state: State, layer: int, kind: Kind) -> None:
+    def __init__(self, state: State, layer: int, kind: VisionKind) -> None:
         super().__init__(state, layer)
         self.kind = kind
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pitome.config import ModelConfig
 from pitome.errors import CheckpointError, UsageError, nearest
-from pitome.measure.copies import meta_twin
+from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
@@ -115,7 +115,7 @@ class ImageTextMatching(nn.Module):
         return torch.zeros(1, self.context, dtype=torch.long, device="meta")
 
     def _count(self, method: str, **inputs: Tensor) -> int:
-        return count_flops(meta_twin(_Part(self, method)), inputs).macs
+        return count_flops(meta_copy(_Part(self, method)), inputs).macs
 
     def forward(self, images: Tensor) -> Tensor:
         return self.encode_image(images)

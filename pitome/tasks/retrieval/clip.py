@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pitome.config import ModelConfig
 from pitome.errors import CheckpointError, UsageError, nearest
-from pitome.measure.copies import meta_twin
+from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
@@ -77,7 +77,7 @@ class ImageText(nn.Module):
     def text_macs(self) -> int:
         """Multiply-accumulates of one caption: always those of the whole context, which is padded."""
         tokens = torch.zeros(1, self.tokenizer.context, dtype=torch.long, device="meta")
-        return count_flops(meta_twin(self.model), {"text": tokens}).macs
+        return count_flops(meta_copy(self.model), {"text": tokens}).macs
 
 
 def build_clip(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pitome.adapters.patch import Patched
 from pitome.config import Config, plain
 from pitome.errors import UsageError
-from pitome.measure.copies import meta_twin
+from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.merge.schedule import Reduction
 from pitome.records.schema import Cost, Headline, Throughput
@@ -156,7 +156,7 @@ class ImageTextRetrieval(Task):
         key = repr(self.config.model)
         if key not in _COUNTED:
             image = torch.zeros(self.shape, device="meta")
-            _COUNTED[key] = count_flops(meta_twin(self.tower), image).macs, self.model.text_macs()
+            _COUNTED[key] = count_flops(meta_copy(self.tower), image).macs, self.model.text_macs()
         return _COUNTED[key]
 
     def _texts(self, encode: Callable[[], Tensor]) -> Tensor:

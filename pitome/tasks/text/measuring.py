@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from pitome.adapters.patch import Patched
 from pitome.adapters.patch import patched as patched_handle
-from pitome.measure.copies import meta_twin
+from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.measure.throughput import throughput
-from pitome.merge.costs import Architecture, authors_macs, closed_form
-from pitome.merge.costs import Cost as ClosedForm
+from pitome.merge.costs import Architecture, ClosedForm, authors_macs, closed_form
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, FixedLength, Throughput
 from pitome.tasks.measuring import recorded
@@ -52,7 +51,7 @@ def measure_cost(
     follows the steps of the schedule. Closed forms and the authors' convention are of every length.
     """
     name = patched.method.name if patched is not None else UNMERGED
-    twin = meta_twin(model)
+    twin = meta_copy(model)
     handle = patched_handle(twin)
     length = min(FIXED, int(model.config.max_position_embeddings))  # type: ignore[union-attr, arg-type]
     chosen = sorted({*_choose(sorted(lengths)), length})

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pitome.measure.copies import meta_twin
+from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 
 
@@ -78,7 +78,7 @@ def answering(model: Any, rows: int, text: int) -> Answering:
     """Cost of a prompt of `text` tokens and an image of `rows` rows, of a
     `LlavaForConditionalGeneration`."""
     form, tokens = decoder_of(model), rows + text
-    twin: Any = meta_twin(model)
+    twin: Any = meta_copy(model)
     config = model.config
     features = torch.empty(1, rows, config.vision_config.hidden_size * _layers(config), device="meta")
     embeds = torch.empty(1, tokens, config.text_config.hidden_size, device="meta")

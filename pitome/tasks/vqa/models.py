@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 
 _ELSE = "give a folder with weights=PATH, or use weights=random"
 _FILES = ("*.json", "*.safetensors")
+WEIGHT_TYPES = {
+    "32": torch.float32,
+    "64": torch.float64,
+    "16-true": torch.float16,
+    "bf16-true": torch.bfloat16,
+}
+"""`precision` -> the type of a model's weights; with another one (mixed), float32."""
 _PATCHES = "embeddings.patch_embedding.weight"
 _POSITIONS = "embeddings.position_embedding.weight"
 

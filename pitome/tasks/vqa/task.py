@@ -17,7 +17,7 @@ import torch
 from pitome.adapters.patch import Patched
 from pitome.config import Config
 from pitome.errors import DataError
-from pitome.measure.copies import meta_twin
+from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.merge.schedule import Reduction
 from pitome.records.files import write_atomically
@@ -30,12 +30,11 @@ from pitome.tasks.subject import Subject, tower
 from pitome.tasks.vqa.costs import Answering, answering
 from pitome.tasks.vqa.data import build_vqa
 from pitome.tasks.vqa.log import SampleLog
-from pitome.tasks.vqa.models import Llava, build_llava
+from pitome.tasks.vqa.models import WEIGHT_TYPES, Llava, build_llava
 from pitome.tasks.vqa.module import Batches, VqaTest, loader, outcomes
 from pitome.tasks.vqa.timing import measure_throughput
 from pitome.tasks.vqa.training import train_vqa
 
-_DTYPES = {"64": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 KEEP = "keep"
 
 
@@ -54,7 +53,7 @@ class VisualQuestions(Task):
             config.model,
             config.weights or "pretrained",
             config.weights_key,
-            dtype=_DTYPES.get(str(config.precision), torch.float32),
+            dtype=WEIGHT_TYPES.get(str(config.precision), torch.float32),
             device_map=config.task.device_map,
         )
         assert isinstance(built.model, Llava)
@@ -69,7 +68,7 @@ class VisualQuestions(Task):
         self.answer_tokens = 1  # of the answers that were given, the mean
         self.unmerged_macs = 0
         if config.measure != "none":
-            self.unmerged_macs = count_flops(meta_twin(self.tower), self._image()).macs
+            self.unmerged_macs = count_flops(meta_copy(self.tower), self._image()).macs
 
     @property
     def tower(self) -> Any:
@@ -126,7 +125,7 @@ class VisualQuestions(Task):
 
     def cost(self, patched: Patched | None) -> Cost:
         tower = measuring.measure_cost(
-            meta_twin(self.tower), self.architecture, patched, self.unmerged_macs, self._image()
+            meta_copy(self.tower), self.architecture, patched, self.unmerged_macs, self._image()
         )
         merged, plain = self._answering(self.model.image_rows), self._answering(self.model.unmerged_rows)
         return dataclasses.replace(

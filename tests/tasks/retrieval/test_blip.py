@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import pitome
 from pitome.errors import CheckpointError, UsageError
-from pitome.measure.copies import meta_twin
+from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.merge.costs import closed_form
 from pitome.tasks.data import Preprocess
@@ -127,7 +127,7 @@ def test_what_makes_features_of_the_states(kind: type[ImageTextMatching]) -> Non
 def counted(model: Any, tokens: int) -> int:
     """The cost of `encode_states`, operation by operation."""
     states = torch.zeros(1, tokens, model.model.config.vision_config.hidden_size, device="meta")
-    twin = meta_twin(model)
+    twin = meta_copy(model)
     twin.forward = twin.encode_states  # type: ignore[assignment, operator]
     return count_flops(twin, states).macs
 
