@@ -62,7 +62,7 @@ def throughput(
     """Time the patched `model` against `unmerged` on `inputs`, a whole batch a call: images
     [B, C, H, W], token ids [B, N], or the keywords of its forward.
 
-    By default `unmerged` is a copy of the model without the patch, which shares its weights. The two run in turn, and
+    By default `unmerged` is the model without the patch, with the same weights. The two run in turn, and
     who goes first changes from pair to pair, so that a machine that drifts slows down both.
     `seconds` ends the timing early, after 6 pairs or more. `precision` `16-mixed` or `bf16-mixed`
     times under autocast, any other in the type of the weights.
