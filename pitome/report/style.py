@@ -10,7 +10,7 @@ from typing import Literal
 
 from pitome.records.identity import CONTROLS
 
-Line = Literal["-", "--", ":", "-."]
+LineStyle = Literal["-", "--", ":", "-."]
 
 PALETTE: tuple[tuple[str, str], ...] = (
     ("#0063bb", "#096fae"),
@@ -58,10 +58,10 @@ MARKERS = {
 UNMERGED = ("unmerged", "none", "-")
 """What labels call the model without merging."""
 
-LINES: dict[Line, str] = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
+LINES: dict[LineStyle, str] = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 """Kinds of line of matplotlib -> those of plotly."""
-_CONTROL_LINES: tuple[Line, ...] = ("--", ":", "-.")
-_VARIANT_LINES: tuple[Line, ...] = ("-", ":", "-.")
+_CONTROL_LINES: tuple[LineStyle, ...] = ("--", ":", "-.")
+_VARIANT_LINES: tuple[LineStyle, ...] = ("-", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Look:
 
     place: int  # of its colour in `COLOURS`
     marker: str  # of MARKERS
-    line: Line
+    line: LineStyle
     control: bool = False
 
     @property

@@ -34,14 +34,14 @@ class Results:
 def build(records: Sequence[Record], outcomes: Outcomes) -> list[Table]:
     """The tables of all runs: for each group of comparable runs an overview if there are many
     settings, quality and cost, and comparisons; then speed."""
-    found = [_results(members, _remembered(outcomes)) for members in group(records)]
+    all_results = [_results(members, _remembered(outcomes)) for members in group(records)]
     tables: list[Table] = []
-    for results in found:
+    for results in all_results:
         many = overview(results)
         tables += [many] if many else []
         tables.append(quality(results, folded=many is not None))
         tables += [table] if (table := comparisons(results, folded=many is not None)) else []
-    return tables + [table for results in found if (table := speed(results)) is not None]
+    return tables + [table for results in all_results if (table := speed(results)) is not None]
 
 
 def overview(results: Results) -> Table | None:
@@ -108,7 +108,7 @@ def quality(results: Results, *, folded: bool = False) -> Table:
         line += [_score(row, _name(row) in results.same), points(pair.result.difference if pair else None)]
         if controls:
             against = controls.get(row.key, [])
-            won = sum(one.resolved and one.better for one in against)
+            won = sum(comparison.resolved and comparison.better for comparison in against)
             line += [f"{won} of {len(against)}" if against else NOTHING]
         lines.append(line)
     return Table(
@@ -131,15 +131,15 @@ def quality(results: Results, *, folded: bool = False) -> Table:
 def comparisons(results: Results, *, folded: bool = False) -> Table | None:
     """Who beats whom, and whether that is resolved; None where nothing is compared but one row with
     the unmerged model."""
-    found = results.pairs
-    if len(found) < 2:
+    compared = results.pairs
+    if len(compared) < 2:
         return None
-    first = found[0].result
-    binary = all(pair.result.binary for pair in found)
+    first = compared[0].result
+    binary = all(pair.result.binary for pair in compared)
     test = (
         "McNemar's exact test" if binary else "a sign-flip test (McNemar's where answers are right or wrong)"
     )
-    several = len({(pair.first.first.run_id, pair.second.first.run_id) for pair in found})
+    several = len({(pair.first.first.run_id, pair.second.first.run_id) for pair in compared})
     return Table(
         title=f"{title(results.members[0])}: comparisons",
         caption=[
@@ -160,14 +160,14 @@ def comparisons(results: Results, *, folded: bool = False) -> Table | None:
                 p_value(pair.adjusted),
                 pair.verdict,
             ]
-            for pair in found
+            for pair in compared
         ],
         notes=[
             f"p: {test}, two-sided. It and the interval (paired bootstrap) are of one comparison alone.",
             f"Holm p: corrected for all {several} comparisons of the table. Resolved: below {LEVEL:g}.",
         ],
         text={0, 1, 2, 6},
-        sections=_sections([pair.first.point for pair in found]),
+        sections=_sections([pair.first.point for pair in compared]),
         folded=folded,
     )
 

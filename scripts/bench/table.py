@@ -45,32 +45,32 @@ def markdown(conditions: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any
 
 def revisions(parts: Mapping[str, Mapping[str, Any]]) -> str:
     """What measured the cells: the one revision, or that there are several."""
-    found = list(dict.fromkeys(short(cell.get("measured", {})) for _, _, cell in every_cell(parts)))
-    return found[0] if len(found) == 1 else f"{len(found)} revisions"
+    names = list(dict.fromkeys(short(cell.get("measured", {})) for _, _, cell in every_cell(parts)))
+    return names[0] if len(names) == 1 else f"{len(names)} revisions"
 
 
 def _of_cells(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The conditions that cells keep of their own, in one line."""
     measured = [cell.get("measured", {}) for _, _, cell in every_cell(parts)]
-    found: dict[str, str] = {}
+    conditions: dict[str, str] = {}
     for name in ("git_revision", "git_dirty"):
-        values = list(dict.fromkeys(str(one.get(name)) for one in measured))
-        found |= {name: values[0] if len(values) == 1 else " and ".join(values) + ", see Revisions"}
-    loads = sorted(one["load"] for one in measured if one.get("load") is not None)
-    found |= {"load": f"{loads[0]} to {loads[-1]}"} if loads else {}
-    return found if measured else {}
+        values = list(dict.fromkeys(str(cell.get(name)) for cell in measured))
+        conditions |= {name: values[0] if len(values) == 1 else " and ".join(values) + ", see Revisions"}
+    loads = sorted(cell["load"] for cell in measured if cell.get("load") is not None)
+    conditions |= {"load": f"{loads[0]} to {loads[-1]}"} if loads else {}
+    return conditions if measured else {}
 
 
 def _revisions(parts: Mapping[str, Mapping[str, Any]]) -> str:
     """Which cells were measured at which revision; empty where it is the same for all."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    cells_at: dict[tuple[str, str, str], list[str]] = {}
     for part, key, cell in every_cell(parts):
         measured = cell.get("measured", {})
         at = (str(measured.get("git_revision")), str(measured.get("git_dirty")), part)
-        found.setdefault(at, []).append(key)
-    if len({at[:2] for at in found}) < 2:
+        cells_at.setdefault(at, []).append(key)
+    if len({at[:2] for at in cells_at}) < 2:
         return ""
-    rows = [[*at, "; ".join(keys)] for at, keys in sorted(found.items())]
+    rows = [[*at, "; ".join(keys)] for at, keys in sorted(cells_at.items())]
     return markdown_table(["git_revision", "git_dirty", "Part", "Cells"], rows)
 
 
@@ -85,29 +85,29 @@ def times(value: float) -> str:
 def targets_table(conditions: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> str:
     """Every target with what was found and its verdict."""
     timed = results(parts.get("speed", {}))
-    found = targets.judge(parts, timed) if conditions["device"] == "cpu" else targets.judge_gpu(parts, timed)
-    rows = [[target.name, target.wanted, target.found, target.verdict] for target in found]
+    judged = targets.judge(parts, timed) if conditions["device"] == "cpu" else targets.judge_gpu(parts, timed)
+    rows = [[target.name, target.wanted, target.found, target.verdict] for target in judged]
     return markdown_table(["Target", "Wanted", "Found", "Verdict"], rows)
 
 
 def _speed(timed: Sequence[Result]) -> str:
     rows = [
         [
-            one.group["model"],
-            str(one.group["size"]),
-            str(one.group["batch"]),
-            f"{one.group['ratio']}{'' if one.group['layers'] is None else ' ' + one.group['layers']}",
-            one.group["mode"],
-            one.group["clock"],
-            one.method,
-            f"{one.promise:.3f}",
-            interval(one.speedup, times),
-            "" if one.saved is None else interval(one.saved, percent),
-            f"{1e3 * one.seconds:.1f} / {1e3 * one.seconds_unmerged:.1f}",
-            "" if one.memory is None else f"{one.memory[0] / 1e6:.0f} / {one.memory[1] / 1e6:.0f}",
-            str(one.rounds) if one.complete else f"{one.rounds} of {one.group['pairs']}",
+            result.group["model"],
+            str(result.group["size"]),
+            str(result.group["batch"]),
+            f"{result.group['ratio']} {result.group['layers'] or ''}".strip(),
+            result.group["mode"],
+            result.group["clock"],
+            result.method,
+            f"{result.promise:.3f}",
+            interval(result.speedup, times),
+            "" if result.saved is None else interval(result.saved, percent),
+            f"{1e3 * result.seconds:.1f} / {1e3 * result.seconds_unmerged:.1f}",
+            "" if result.memory is None else f"{result.memory[0] / 1e6:.0f} / {result.memory[1] / 1e6:.0f}",
+            str(result.rounds) if result.complete else f"{result.rounds} of {result.group['pairs']}",
         ]
-        for one in timed
+        for result in timed
     ]
     head = ["Model", "Size", "Batch", "Ratio", "Mode", "Clock", "Method", "Promise", "Speed-up", "Saved"]
     return markdown_table([*head, "ms merged / unmerged", "MB merged / unmerged", "Pairs"], rows)
@@ -122,10 +122,10 @@ def _layers(cells: Mapping[str, Any]) -> str:
         parts = ("attention", "plan", "merge", "mlp")
         whole = sum(layer[part] for layer in cell["layers"] for part in parts)
         for number, layer in enumerate(cell["layers"]):
-            own = sum(layer[part] for part in parts)
+            seconds = sum(layer[part] for part in parts)
             rows.append(
                 [cell["model"], str(cell["size"]), method, str(number), str(layer["tokens"])]
-                + [f"{1e3 * layer[part]:.2f} ({percent(layer[part] / own)})" for part in parts]
+                + [f"{1e3 * layer[part]:.2f} ({percent(layer[part] / seconds)})" for part in parts]
             )
         shares = [percent(sum(layer[part] for layer in cell["layers"]) / whole) for part in parts]
         rows.append([cell["model"], str(cell["size"]), method, "all", "", *shares])
@@ -137,7 +137,7 @@ def _layers(cells: Mapping[str, Any]) -> str:
 def _scaling(timed: Sequence[Result], clock: str) -> str:
     """Seconds and memory against the number of tokens and the batch, with the fitted exponents."""
     lines = []
-    ratios = sorted({one.group["ratio"] for one in timed}, reverse=True)
+    ratios = sorted({result.group["ratio"] for result in timed}, reverse=True)
     for ratio, (against, fixed) in itertools.product(ratios, (("size", "batch"), ("batch", "size"))):
         points = targets.series(timed, against, fixed, clock, ratio)
         if len(points) < 3:
@@ -155,8 +155,8 @@ def _scaling(timed: Sequence[Result], clock: str) -> str:
         )
         held = [p for p in points if p.memory is not None and min(p.memory) > 0]
         if len(held) == len(points):
-            own, other = (exponent(x, [p.memory[i] for p in held if p.memory]) for i in (0, 1))
-            lines.append(f"Its memory beside the weights: {own:.2f} and {other:.2f}.")
+            merged, plain = (exponent(x, [p.memory[i] for p in held if p.memory]) for i in (0, 1))
+            lines.append(f"Its memory beside the weights: {merged:.2f} and {plain:.2f}.")
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.report.page import items, sweeps
 from pitome.report.page.figures import palette
-from pitome.report.page.view import Picture, View
+from pitome.report.page.view import PagePicture, View
 
 
 def write(path: Path, local: Store, published: Store) -> Path:
@@ -36,15 +36,16 @@ def html(local: Store, published: Store, runs: str = "runs", committed_to: str =
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    own, committed = local.all(), published.all()
+    local_records, committed = local.all(), published.all()
     # of single options and of the theorem, which have no tables of their own here
     aside = {
         f"{committed_to}/{name}": Store(published.folder / name).all() for name in ("variants", "theorem")
     }
-    views = items.views(own, [*committed, *itertools.chain.from_iterable(aside.values())])
+    folders = {runs: local_records, committed_to: committed} | aside
+    views = items.views(local_records, [*committed, *itertools.chain.from_iterable(aside.values())])
     drawn = pictures(published.folder / "pictures")
     views += sweeps.views(committed, published.outcomes, drawn)
-    views += sweeps.views(own, local.outcomes, drawn, own="Local: ")
+    views += sweeps.views(local_records, local.outcomes, drawn, prefix="Local: ")
     views = linked([view.compact() for view in unique(views)])
     folder = importlib.resources.files("pitome.report.page") / "templates"
     style = (folder / "page.css").read_text()
@@ -63,10 +64,10 @@ def html(local: Store, published: Store, runs: str = "runs", committed_to: str =
         script=(folder / "page.js").read_text(),
         total=total(views),
         tones=items.TONES | sweeps.TONES,
-        runs=len({record.run_id for record in [*own, *committed] if record.done}),
+        runs=len({record.run_id for record in [*local_records, *committed] if record.done}),
         sweeps=sum(view.kind == "sweep" for view in views),
         packed={
-            "records": packed(json.dumps(records_of(views, {runs: own, committed_to: committed} | aside))),
+            "records": packed(json.dumps(records_of(views, folders))),
             "figures": packed(json.dumps({view.key: [plot.panels for plot in view.plots] for view in views})),
             "plotly": packed(get_plotlyjs()),
         },
@@ -91,17 +92,17 @@ def total(views: Sequence[View]) -> dict[str, int]:
 def records_of(views: Sequence[View], folders: Mapping[str, Sequence[Record]]) -> dict[str, object]:
     """Run id -> the record as it stands in its file, and the file's place beside the page."""
     shown = {run_id for view in views for line in view.lines for run_id in line.records}
-    found: dict[str, object] = {}
+    contents: dict[str, object] = {}
     for folder, records in folders.items():
         for record in records:
             if record.run_id in shown:
                 values = dataclasses.asdict(record)
-                found[record.run_id] = {"file": f"{folder}/{record.run_id}.json", "record": values}
-    return found
+                contents[record.run_id] = {"file": f"{folder}/{record.run_id}.json", "record": values}
+    return contents
 
 
 def unique(views: Sequence[View]) -> list[View]:
-    """Views with keys of their own: the same runs may be published and repeated."""
+    """Views with different keys: the same runs may be published and repeated."""
     seen: dict[str, int] = {}
     out = []
     for view in views:
@@ -120,24 +121,24 @@ def linked(views: Sequence[View]) -> list[View]:
     ]
 
 
-def pictures(folder: Path) -> dict[str, list[Picture]]:
+def pictures(folder: Path) -> dict[str, list[PagePicture]]:
     """Token pictures by model, of a folder with PNG files of scripts/show_tokens.py, which say in their
     text chunks what they show."""
-    found: dict[str, list[Picture]] = {}
+    by_model: dict[str, list[PagePicture]] = {}
     for path in sorted(folder.glob("*.png")):
         content = io.BytesIO()
         with Image.open(path) as image:
-            told, (width, height) = dict(image.text), image.size  # type: ignore[attr-defined]
+            facts, (width, height) = dict(image.text), image.size  # type: ignore[attr-defined]
             # 256 colours: less than half as large, and no eye sees it
             image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(content, "png", optimize=True)
-        if "Model" in told:
-            made = Picture(
-                title=told.get("Title", path.stem),
+        if "Model" in facts:
+            made = PagePicture(
+                title=facts.get("Title", path.stem),
                 data="data:image/png;base64," + base64.b64encode(content.getvalue()).decode(),
-                alt=told.get("Description", ""),
-                command=told.get("Command", ""),
+                alt=facts.get("Description", ""),
+                command=facts.get("Command", ""),
                 width=width,
                 height=height,
             )
-            found.setdefault(told["Model"], []).append(made)
-    return found
+            by_model.setdefault(facts["Model"], []).append(made)
+    return by_model

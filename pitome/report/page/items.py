@@ -18,7 +18,7 @@ from pitome.records.schema import Record
 from pitome.report.items import IDENTITY, cells, number, references
 from pitome.report.page import sweeps
 from pitome.report.page.figures import Trace, figure, hover
-from pitome.report.page.view import NOTHING, Cell, Column, Line, Plot, View
+from pitome.report.page.view import NOTHING, Column, Plot, TableCell, TableLine, View
 
 TONES = dict.fromkeys(VERDICTS, "own") | {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute"}
 _KINDS = (
@@ -104,12 +104,12 @@ def _linked(view: View, keys: set[str]) -> View:
     return replace(view, links=view.links | ({other: name} if other in keys else {}))
 
 
-def _line(row: JudgedValue, fields: Iterable[str], records: Mapping[str, Record]) -> Line:
+def _line(row: JudgedValue, fields: Iterable[str], records: Mapping[str, Record]) -> TableLine:
     run = records.get(row.run_id or "")
-    line = [Cell(text, value) for text, value in cells(row, fields)]
+    line = [TableCell(text, value) for text, value in cells(row, fields)]
     line[IDENTITY.index("Method")] = replace(line[IDENTITY.index("Method")], strong=True)
     line[-1] = replace(line[-1], tone=TONES[row.verdict])
-    return Line(
+    return TableLine(
         cells=line,
         model=row.model or NOTHING,
         method=row.method or NOTHING,

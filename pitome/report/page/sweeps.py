@@ -13,7 +13,17 @@ from pitome.records.schema import Record
 from pitome.report.cells import caption, metric, setting_name
 from pitome.report.page.command import command_of
 from pitome.report.page.figures import Trace, figure, hover
-from pitome.report.page.view import NOTHING, Cell, Column, Line, Picture, Plot, View, number, word
+from pitome.report.page.view import (
+    NOTHING,
+    Column,
+    PagePicture,
+    Plot,
+    TableCell,
+    TableLine,
+    View,
+    number,
+    word,
+)
 
 BETTER, WORSE, OPEN, FAILED = "better", "worse", "not resolved", "failed"
 _LEAST_P = 0.001
@@ -21,15 +31,15 @@ TONES = {BETTER: "good", WORSE: "bad", OPEN: "mute", FAILED: "bad"}
 
 
 def views(
-    records: Sequence[Record], outcomes: Outcomes, pictures: dict[str, list[Picture]], *, own: str = ""
+    records: Sequence[Record], outcomes: Outcomes, pictures: dict[str, list[PagePicture]], *, prefix: str = ""
 ) -> list[View]:
-    """One view for each group of records that has a finished run. pictures: by name of the model; own: in
+    """One view for each group of records that has a finished run. pictures: by name of the model; prefix: in
     front of the titles."""
-    found = []
+    views = []
     for members in group(records):
         if any(member.done for member in members):
-            found.append(_view(members, outcomes, pictures, own))
-    return found
+            views.append(_view(members, outcomes, pictures, prefix))
+    return views
 
 
 def key_of(record: Record) -> str:
@@ -37,13 +47,15 @@ def key_of(record: Record) -> str:
     return f"{record.task}-{digest(record)}"
 
 
-def _view(members: list[Record], outcomes: Outcomes, pictures: dict[str, list[Picture]], own: str) -> View:
+def _view(
+    members: list[Record], outcomes: Outcomes, pictures: dict[str, list[PagePicture]], prefix: str
+) -> View:
     first = next(member for member in members if member.done)
     table = rows(members)
-    found = pairs(table, outcomes)
-    unmerged, controls = to_unmerged(found), to_controls(found)
+    compared = pairs(table, outcomes)
+    unmerged, controls = to_unmerged(compared), to_controls(compared)
     rivals: dict[tuple[str, str], list[Pair]] = defaultdict(list)
-    for pair in found:
+    for pair in compared:
         rivals[pair.first.key].append(pair)
     lines = [_line(row, unmerged.get(row.key), controls.get(row.key, []), rivals[row.key]) for row in table]
     tally = Counter(line.verdict for line in lines if line.verdict in TONES)
@@ -51,7 +63,7 @@ def _view(members: list[Record], outcomes: Outcomes, pictures: dict[str, list[Pi
         key=key_of(first),
         kind="sweep",
         item=first.task,
-        title=f"{own}{first.model.name} on {first.data.name}",
+        title=f"{prefix}{first.model.name} on {first.data.name}",
         facts=dict(_facts(members)),
         columns=_columns(members),
         lines=lines,
@@ -100,29 +112,31 @@ def _columns(members: Sequence[Record]) -> list[Column]:
     ]
 
 
-def _line(row: Row, pair: Pair | None, against: Sequence[Pair], rivals: Sequence[Pair]) -> Line:
+def _line(row: Row, pair: Pair | None, against: Sequence[Pair], rivals: Sequence[Pair]) -> TableLine:
     first = row.first
     verdict = _verdict(row, pair)
     several = f" ({len(row.runs)} seeds)" if len(row.runs) > 1 else ""
     cost, speed = first.cost, _speed(row)
-    won = sum(one.resolved and one.better for one in against)
+    won = sum(comparison.resolved and comparison.better for comparison in against)
     score = number(100 * row.score if row.score is not None else None)
     if row.deviation:
-        score = Cell(f"{score.text} ± {100 * row.deviation:.2f}", score.value)
-    return Line(
+        score = TableCell(f"{score.text} ± {100 * row.deviation:.2f}", score.value)
+    return TableLine(
         cells=[
-            Cell(row.label + several, row.label, strong=True),
-            Cell(row.setting if row.setting != "-" else NOTHING, _amount(first)),
+            TableCell(row.label + several, row.label, strong=True),
+            TableCell(row.setting if row.setting != "-" else NOTHING, _amount(first)),
             number(first.tokens[-1] if first.tokens else None, 1 if _mean(first) else 0),
             number(cost.macs / 1e9 if cost else None, 4),
             number(100 * cost.share if cost else None, 1),
-            score if first.done else Cell(FAILED, None, tone="bad"),
+            score if first.done else TableCell(FAILED, None, tone="bad"),
             _difference(pair),
             word(verdict if verdict in TONES else "", TONES.get(verdict, "")),
-            Cell(f"{won} of {len(against)}", won / len(against)) if against else Cell(NOTHING),
-            Cell(f"{speed.speedup:.2f} [{speed.speedup_low:.2f}, {speed.speedup_high:.2f}]", speed.speedup)
+            TableCell(f"{won} of {len(against)}", won / len(against)) if against else TableCell(NOTHING),
+            TableCell(
+                f"{speed.speedup:.2f} [{speed.speedup_low:.2f}, {speed.speedup_high:.2f}]", speed.speedup
+            )
             if speed
-            else Cell(NOTHING),
+            else TableCell(NOTHING),
             number(speed.images_per_s if speed else None, 1),
         ],
         model=first.model.name,
@@ -134,7 +148,7 @@ def _line(row: Row, pair: Pair | None, against: Sequence[Pair], rivals: Sequence
         note=f"failed: {first.error}" if not first.done else "",
         tokens=first.tokens,
         setting=row.point_name or NOTHING,
-        against=[_compared(one) for one in rivals],
+        against=[_compared(rival) for rival in rivals],
     )
 
 
@@ -163,11 +177,11 @@ def _variant(record: Record) -> str:
     return "authors' code" if name.endswith("_repo") else "as published"
 
 
-def _difference(pair: Pair | None) -> Cell:
+def _difference(pair: Pair | None) -> TableCell:
     if pair is None:
-        return Cell(NOTHING)
+        return TableCell(NOTHING)
     d = pair.result.difference
-    return Cell(f"{100 * d.value:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]", 100 * d.value)
+    return TableCell(f"{100 * d.value:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]", 100 * d.value)
 
 
 def _amount(record: Record) -> float | None:
@@ -200,7 +214,7 @@ def plots(table: Sequence[Row]) -> list[Plot]:
     name = metric([merged[0].first])
     base = next((row for row in scored if not row.merges), None)
     level = (f"unmerged {100 * (base.score or 0):.2f}", 100 * (base.score or 0)) if base else None
-    order = sorted({_series(row) for row in merged}, key=lambda one: (one in CONTROLS, one))
+    order = sorted({_series(row) for row in merged}, key=lambda label: (label in CONTROLS, label))
     made = []
     costly = _curves(merged, lambda row: 100 * row.first.cost.share if row.first.cost else None, name)
     if costly:
@@ -267,7 +281,7 @@ def _curves(table: Sequence[Row], x, name: str, *, bars: bool = False) -> list[T
                 high=[_speed(row).speedup_high for row in here] if bars else None,
             )
         )
-    return sorted(made, key=lambda one: (one.name in CONTROLS, one.name))
+    return sorted(made, key=lambda trace: (trace.name in CONTROLS, trace.name))
 
 
 def _layers(row: Row) -> Trace:

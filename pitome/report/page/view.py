@@ -8,7 +8,7 @@ NOTHING = "-"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """text: as it is read; value: as it is sorted and compared (a number in full precision), None for
     nothing; strong: stands out; tone: `good`, `bad` or `mute`."""
 
@@ -28,11 +28,11 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """A row. model, method, variant, setting, verdict: what the filters look at; command: makes it;
     records: run ids; note: what else is to be said; against: its comparisons with other rows, in words."""
 
-    cells: list[Cell]
+    cells: list[TableCell]
     model: str
     method: str
     variant: str
@@ -55,7 +55,7 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PagePicture:
     """data: a PNG as a data URL; alt: what it shows, in words; command: draws it; width, height: pixels."""
 
     title: str
@@ -77,9 +77,9 @@ class View:
     title: str
     facts: dict[str, str]
     columns: list[Column]
-    lines: list[Line]
+    lines: list[TableLine]
     plots: list[Plot] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[PagePicture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tally: dict[str, int] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class View:
     def compact(self) -> View:
         """Without the columns in which nothing stands; a model or data set that is the same in every row
         stands among the facts."""
-        told = {
+        shared = {
             column.name: texts.pop()
             for i, column in enumerate(self.columns)
             if column.name in ("Model", "Data")
@@ -96,29 +96,29 @@ class View:
         filled = [
             i
             for i, column in enumerate(self.columns)
-            if column.name not in told
+            if column.name not in shared
             and any(line.cells[i].value is not None or line.cells[i].tone for line in self.lines)
         ]
         lines = [replace(line, cells=[line.cells[i] for i in filled]) for line in self.lines]
-        facts = {name: text for name, text in told.items() if text != NOTHING} | self.facts
+        facts = {name: text for name, text in shared.items() if text != NOTHING} | self.facts
         return replace(self, columns=[self.columns[i] for i in filled], lines=lines, facts=facts)
 
     def filters(self) -> dict[str, list[str]]:
         """Name of a filter -> its choices, where there is a choice."""
         out: dict[str, list[str]] = {}
         for name in ("model", "method", "variant", "setting", "verdict"):
-            found = list(dict.fromkeys(str(getattr(line, name)) for line in self.lines))
-            if len(found) > 1:
-                out[name] = found
+            values = list(dict.fromkeys(str(getattr(line, name)) for line in self.lines))
+            if len(values) > 1:
+                out[name] = values
         return out
 
 
-def number(value: float | None, digits: int = 2, unit: str = "", *, sign: bool = False) -> Cell:
+def number(value: float | None, digits: int = 2, unit: str = "", *, sign: bool = False) -> TableCell:
     """A number with its full value behind it."""
     if value is None:
-        return Cell(NOTHING)
-    return Cell(f"{value:{'+' if sign else ''},.{digits}f}{unit}", value)
+        return TableCell(NOTHING)
+    return TableCell(f"{value:{'+' if sign else ''},.{digits}f}{unit}", value)
 
 
-def word(text: str, tone: str = "") -> Cell:
-    return Cell(text or NOTHING, text or None, tone=tone)
+def word(text: str, tone: str = "") -> TableCell:
+    return TableCell(text or NOTHING, text or None, tone=tone)

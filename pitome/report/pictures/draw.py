@@ -64,17 +64,19 @@ def draw_subject(
     def run(inputs: Tensor, method: str, asked: dict[str, Any], options: dict[str, Any]) -> Followed:
         torch.manual_seed(config.seed)  # a method's draw does not depend on the ones before it
         given = inputs.to(device, weight.dtype if inputs.is_floating_point() else None)
-        found = follow(model, given, method, asked, options, run=subject.run)
+        followed = follow(model, given, method, asked, options, run=subject.run)
         # Predictions of random weights mean nothing.
-        return found if subject.sha256 is not None else dataclasses.replace(found, probabilities=None)
+        return followed if subject.sha256 is not None else dataclasses.replace(followed, probabilities=None)
 
     def unmerged(inputs: Tensor) -> Followed:
         return run(inputs, "none", {"ratio": 1.0}, {})
 
     def merged(inputs: Tensor) -> list[Shown]:
         return [
-            Shown(run(inputs, one.merge.name, _asked(one, amount), one.merge.options), _setting(one, amount))
-            for one, amount in methods
+            Shown(
+                run(inputs, each.merge.name, _asked(each, amount), each.merge.options), _setting(each, amount)
+            )
+            for each, amount in methods
         ]
 
     caption = _caption(config, subject)
@@ -105,7 +107,7 @@ def labelled(png: bytes, words: Mapping[str, str]) -> bytes:
 
 
 def _labels(config: Config, methods: Sequence[tuple[Config, Reduction]], title: str) -> dict[str, str]:
-    names = ", ".join(dict.fromkeys(one.merge.name for one, _ in methods))
+    names = ", ".join(dict.fromkeys(each.merge.name for each, _ in methods))
     model = model_label(config.model)
     alt = f"{title}: test samples of {config.data.name} in {model}, one row for each of {names}"
     return {"Title": title, "Model": model, "Description": alt}
@@ -114,12 +116,7 @@ def _labels(config: Config, methods: Sequence[tuple[Config, Reduction]], title: 
 def _samples(config: Config, preprocess: Preprocess, images: Sequence[Picture | int] | None) -> Samples:
     def data(limit: int | None) -> Any:
         return build_image_data(
-            config.data,
-            preprocess,
-            batch_size=1,
-            source=config.source,
-            limit=limit,
-            workers=0,
+            config.data, preprocess, batch_size=1, source=config.source, limit=limit, workers=0
         )
 
     if images is None:
@@ -144,8 +141,8 @@ def _setting(config: Config, amount: Reduction) -> tuple[str, ...]:
     """How much was asked for, and the options that are not the method's own."""
     if config.merge.name == "none":
         return ()
-    own = dataclasses.asdict(registry.get(config.merge.name).options())
-    changed = {key: value for key, value in config.merge.options.items() if value != own.get(key)}
+    defaults = dataclasses.asdict(registry.get(config.merge.name).options())
+    changed = {key: value for key, value in config.merge.options.items() if value != defaults.get(key)}
     return tuple(f"{key} {value}" for key, value in (amount.asked() | changed).items())
 
 

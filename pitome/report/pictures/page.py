@@ -23,7 +23,7 @@ _LEAST = 760  # width of a page whose cells need less
 
 
 @dataclass(frozen=True)
-class Text:
+class Line:
     """One line; it is cut to the room it has."""
 
     words: str
@@ -32,33 +32,33 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Tile:
     """A picture [h, w, 3] of uint8 and the lines below it."""
 
     image: np.ndarray
-    foot: tuple[Text, ...] = ()
+    foot: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
-class Row:
+class TileRow:
     """The lines in front, and the cells; None leaves a place empty."""
 
-    head: tuple[Text, ...]
-    cells: Sequence[Cell | None]
+    head: tuple[Line, ...]
+    cells: Sequence[Tile | None]
 
 
 @dataclass(frozen=True)
-class Page:
+class Sheet:
     """columns: the lines above each column; legend: swatches [h, w, 3] with their meaning."""
 
     title: str
-    columns: Sequence[tuple[Text, ...]]
-    rows: Sequence[Row]
+    columns: Sequence[tuple[Line, ...]]
+    rows: Sequence[TileRow]
     legend: Sequence[tuple[np.ndarray, str]]
     caption: Sequence[str] = field(default=())
 
 
-def render(page: Page) -> Image.Image:
+def render(page: Sheet) -> Image.Image:
     """Draw the page; every cell's picture keeps its own pixels."""
     cells = [cell for row in page.rows for cell in row.cells if cell is not None]
     wide = max(cell.image.shape[1] for cell in cells)
@@ -115,7 +115,7 @@ def render(page: Page) -> Image.Image:
     return image
 
 
-def _height(row: Row) -> int:
+def _height(row: TileRow) -> int:
     cells = [cell for cell in row.cells if cell is not None]
     below = max((len(cell.foot) for cell in cells), default=0)
     picture = max((cell.image.shape[0] for cell in cells), default=0)
@@ -137,7 +137,7 @@ def _flow(legend: Sequence[tuple[np.ndarray, str]], width: int) -> list[list[tup
     return lines
 
 
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: Text, room: int, anchor: str) -> None:
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: Line, room: int, anchor: str) -> None:
     face = font(13, text.bold)
     draw.text(place, _fit(text.words, face, room), text.colour, face, anchor)
 

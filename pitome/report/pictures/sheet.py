@@ -12,7 +12,7 @@ from pitome.errors import UsageError
 from pitome.report.pictures import cells
 from pitome.report.pictures.colours import NONE, colour
 from pitome.report.pictures.groups import DROPPED, Followed
-from pitome.report.pictures.page import GREEN, GREY, INK, RED, Cell, Page, Row, Text
+from pitome.report.pictures.page import GREEN, GREY, INK, RED, Line, Sheet, Tile, TileRow
 from pitome.tasks.subject import Samples
 
 _TITLE = "Patches that ended up in one token"
@@ -35,7 +35,7 @@ def lay_out(
     names: Sequence[str],
     caption: Sequence[str],
     after: Sequence[int] | None = None,
-) -> Page:
+) -> Sheet:
     """A page for one image (layers side by side) or for several (images side by side).
 
     unmerged: the model without merging; shown: the methods, on these samples; names: of the classes;
@@ -59,29 +59,35 @@ def _by_layer(
     names: Sequence[str],
     caption: Sequence[str],
     depths: Sequence[int],
-) -> Page:
+) -> Sheet:
     pixels, label = samples.pixels[0], samples.labels[0]
     first = unmerged.steps[0]
     grid, depth = first.groups.shape[1:], len(unmerged.steps) - 1
     scale = _scale(1 + len(depths), max(grid))
-    original = Cell(cells.plain(pixels, grid, scale), (Text(f"{first.tokens} tokens", GREY),))
+    original = Tile(cells.plain(pixels, grid, scale), (Line(f"{first.tokens} tokens", GREY),))
     rows = []
-    for one in shown:
-        said = guess(one.followed, 0, label, names)
-        head = (Text(one.followed.method, bold=True), *(Text(word, GREY) for word in one.setting))
+    for method in shown:
+        prediction = guess(method.followed, 0, label, names)
+        head = (Line(method.followed.method, bold=True), *(Line(word, GREY) for word in method.setting))
         # In the head, words have room to be read; below a cell they would be cut.
-        head = (*head, Text(""), *(said and (Text("prediction", GREY), *said)))
-        painted = _painted(pixels, one.followed, 0, scale, depths)
-        foot = [(Text(f"{one.followed.steps[n].tokens} tokens", GREY),) for n in depths]
-        row = [Cell(image, words) for image, words in zip(painted, foot, strict=True)]
-        rows.append(Row(head, [original, *row]))
-        if one.followed.ranks:
-            rows.append(Row(_energy_head(one), [None, *(_energy(one.followed, n, 0, scale) for n in depths)]))
-    known = () if samples.titles[0] is None else (Text(f"label: {samples.titles[0]}", GREY),)
-    said = guess(unmerged, 0, label, names)
-    columns = [(Text("input", bold=True), *known, *(said and (Text("unmerged model:", GREY), *said)))]
-    columns += [(Text(f"after {n} of {depth} layers", bold=True),) for n in depths]
-    return Page(_TITLE, columns, rows, _legend(shown, scale), caption)
+        head = (*head, Line(""), *(prediction and (Line("prediction", GREY), *prediction)))
+        painted = _painted(pixels, method.followed, 0, scale, depths)
+        foot = [(Line(f"{method.followed.steps[n].tokens} tokens", GREY),) for n in depths]
+        row = [Tile(image, words) for image, words in zip(painted, foot, strict=True)]
+        rows.append(TileRow(head, [original, *row]))
+        if method.followed.ranks:
+            rows.append(
+                TileRow(
+                    _energy_head(method), [None, *(_energy(method.followed, n, 0, scale) for n in depths)]
+                )
+            )
+    known = () if samples.titles[0] is None else (Line(f"label: {samples.titles[0]}", GREY),)
+    prediction = guess(unmerged, 0, label, names)
+    columns = [
+        (Line("input", bold=True), *known, *(prediction and (Line("unmerged model:", GREY), *prediction)))
+    ]
+    columns += [(Line(f"after {n} of {depth} layers", bold=True),) for n in depths]
+    return Sheet(_TITLE, columns, rows, _legend(shown, scale), caption)
 
 
 def _by_image(
@@ -91,38 +97,40 @@ def _by_image(
     names: Sequence[str],
     caption: Sequence[str],
     depths: Sequence[int],
-) -> Page:
+) -> Sheet:
     first = unmerged.steps[0]
     grid, depth = first.groups.shape[1:], len(unmerged.steps) - 1
     scale = _scale(len(samples.names), max(grid))
     count, pixels = range(len(samples.names)), samples.pixels
-    head: tuple[Text, ...] = (
-        Text("input", bold=True),
-        Text("unmerged model", GREY),
-        Text(f"{first.tokens} tokens", GREY),
+    head: tuple[Line, ...] = (
+        Line("input", bold=True),
+        Line("unmerged model", GREY),
+        Line(f"{first.tokens} tokens", GREY),
     )
     foot = [guess(unmerged, i, samples.labels[i], names) for i in count]
-    rows = [Row(head, [Cell(cells.plain(pixels[i], grid, scale), foot[i]) for i in count])]
-    painted = [[_painted(pixels[i], one.followed, i, scale, depths) for i in count] for one in shown]
-    for place, (one, pictures) in itertools.product(range(len(depths)), zip(shown, painted, strict=True)):
+    rows = [TileRow(head, [Tile(cells.plain(pixels[i], grid, scale), foot[i]) for i in count])]
+    painted = [[_painted(pixels[i], method.followed, i, scale, depths) for i in count] for method in shown]
+    for place, (method, pictures) in itertools.product(range(len(depths)), zip(shown, painted, strict=True)):
         number = depths[place]
         head = (
-            Text(one.followed.method, bold=True),
-            *(Text(word, GREY) for word in one.setting),
-            Text(f"after {number} of {depth} layers", GREY),
-            Text(f"{one.followed.steps[number].tokens} tokens", GREY),
+            Line(method.followed.method, bold=True),
+            *(Line(word, GREY) for word in method.setting),
+            Line(f"after {number} of {depth} layers", GREY),
+            Line(f"{method.followed.steps[number].tokens} tokens", GREY),
         )
         guesses = [
-            guess(one.followed, i, samples.labels[i], names) if number == depths[-1] else () for i in count
+            guess(method.followed, i, samples.labels[i], names) if number == depths[-1] else () for i in count
         ]
-        rows.append(Row(head, [Cell(pictures[i][place], guesses[i]) for i in count]))
-        if one.followed.ranks:
-            rows.append(Row(_energy_head(one), [_energy(one.followed, number, i, scale) for i in count]))
+        rows.append(TileRow(head, [Tile(pictures[i][place], guesses[i]) for i in count]))
+        if method.followed.ranks:
+            rows.append(
+                TileRow(_energy_head(method), [_energy(method.followed, number, i, scale) for i in count])
+            )
     columns = [
-        (Text(name, bold=True),) if title is None else (Text(title, bold=True), Text(name, GREY))
+        (Line(name, bold=True),) if title is None else (Line(title, bold=True), Line(name, GREY))
         for name, title in zip(samples.names, samples.titles, strict=True)
     ]
-    return Page(_TITLE, columns, rows, _legend(shown, scale), caption)
+    return Sheet(_TITLE, columns, rows, _legend(shown, scale), caption)
 
 
 def _painted(
@@ -137,22 +145,22 @@ def _painted(
     return [out[number] for number in depths]
 
 
-def _energy(followed: Followed, number: int, image: int, scale: int) -> Cell:
+def _energy(followed: Followed, number: int, image: int, scale: int) -> Tile:
     """The energies that layer `number` ranked by; an empty frame where it ranked nothing."""
     step = followed.steps[number]
     if step.energy is None:
         blank = np.full((*(np.array(step.groups.shape[1:]) * scale), 3), 244, dtype=np.uint8)
-        return Cell(blank, (Text("nothing merged here", GREY),))
+        return Tile(blank, (Line("nothing merged here", GREY),))
     values = step.energy[image]
     low, high = np.nanmin(values), np.nanmax(values)
-    return Cell(cells.heat(values, scale), (Text(f"{low:.2f} to {high:.2f}", GREY),))
+    return Tile(cells.heat(values, scale), (Line(f"{low:.2f} to {high:.2f}", GREY),))
 
 
-def _energy_head(one: Shown) -> tuple[Text, ...]:
-    return (Text("energy", bold=True), Text(f"by which {one.followed.method}", GREY), Text("ranked", GREY))
+def _energy_head(method: Shown) -> tuple[Line, ...]:
+    return (Line("energy", bold=True), Line(f"by which {method.followed.method}", GREY), Line("ranked", GREY))
 
 
-def guess(followed: Followed, image: int, label: int | None, names: Sequence[str]) -> tuple[Text, ...]:
+def guess(followed: Followed, image: int, label: int | None, names: Sequence[str]) -> tuple[Line, ...]:
     """The predicted class and its probability, with a mark where the label is known."""
     if followed.probabilities is None:
         return ()
@@ -161,7 +169,7 @@ def guess(followed: Followed, image: int, label: int | None, names: Sequence[str
     right = label is not None and label == chosen
     mark = "" if label is None else "✓ " if right else "✗ "
     ink = INK if label is None else GREEN if right else RED
-    return (Text(f"{mark}{names[chosen]} {share:.0f} %", ink),)
+    return (Line(f"{mark}{names[chosen]} {share:.0f} %", ink),)
 
 
 def _scale(columns: int, patches: int) -> int:
@@ -173,7 +181,7 @@ def _scale(columns: int, patches: int) -> int:
 def _legend(shown: Sequence[Shown], scale: int) -> list[tuple[np.ndarray, str]]:
     """Only what can be seen on the page."""
     size, light = 10, np.full((2, 3, 3), 205, dtype=np.uint8)
-    steps = [step for one in shown for step in one.followed.steps]
+    steps = [step for method in shown for step in method.followed.steps]
     two = np.array([[5, 5, 6], [5, 6, 6]])
     entries = [
         (
@@ -187,7 +195,7 @@ def _legend(shown: Sequence[Shown], scale: int) -> list[tuple[np.ndarray, str]]:
     if any((step.groups == DROPPED).any() for step in steps):
         gone = np.full((2, 3), DROPPED)
         entries.append((cells.grouped(light, gone, np.full((2, 3), NONE), size), "dropped"))
-    if any(one.followed.ranks for one in shown):
+    if any(method.followed.ranks for method in shown):
         bar = cells.ramp(np.linspace(0, 1, 90))[None].repeat(2 * size, axis=0)
         entries.append((bar, "energy, low (kept: unlike the others) to high (merged: much like them)"))
     return entries

@@ -8,7 +8,7 @@ import numpy as np
 
 from pitome.report.pictures.colours import NONE, colour
 from pitome.report.pictures.groups import DROPPED, Followed
-from pitome.report.pictures.page import GREY, Cell, Page, Row, Text
+from pitome.report.pictures.page import GREY, Line, Sheet, Tile, TileRow
 from pitome.report.pictures.sheet import Shown, guess
 from pitome.report.pictures.words import boxes
 from pitome.tasks.subject import TextSample
@@ -23,7 +23,7 @@ def lay_out_texts(
     shown: Sequence[Sequence[Shown]],
     names: Sequence[str],
     caption: Sequence[str],
-) -> Page:
+) -> Sheet:
     """A page of texts as they leave the last layer.
 
     unmerged: for each text the model without merging; shown: for each text the methods; names: of the
@@ -31,25 +31,25 @@ def lay_out_texts(
     """
     rows = []
     for sample, plain, methods in zip(samples, unmerged, shown, strict=True):
-        label = () if sample.label is None else (Text(f"label: {names[sample.label]}", GREY),)
-        head = (Text(sample.name, bold=True), *label, Text(f"{plain.steps[0].tokens} tokens", GREY))
-        rows.append(Row((*head, *guess(plain, 0, sample.label, names)), [_cell(sample, plain)]))
-        for one in methods:
-            left = one.followed.steps[-1].tokens
-            head = (Text(one.followed.method, bold=True), *(Text(word, GREY) for word in one.setting))
-            head = (*head, Text(f"{left} tokens left", GREY), *guess(one.followed, 0, sample.label, names))
-            rows.append(Row(head, [_cell(sample, one.followed)]))
-    last = [one.followed.steps[-1] for methods in shown for one in methods]
-    return Page(_TITLE, [()], rows, _legend(any((step.groups == DROPPED).any() for step in last)), caption)
+        label = () if sample.label is None else (Line(f"label: {names[sample.label]}", GREY),)
+        head = (Line(sample.name, bold=True), *label, Line(f"{plain.steps[0].tokens} tokens", GREY))
+        rows.append(TileRow((*head, *guess(plain, 0, sample.label, names)), [_cell(sample, plain)]))
+        for method in methods:
+            left = method.followed.steps[-1].tokens
+            head = (Line(method.followed.method, bold=True), *(Line(word, GREY) for word in method.setting))
+            head = (*head, Line(f"{left} tokens left", GREY), *guess(method.followed, 0, sample.label, names))
+            rows.append(TileRow(head, [_cell(sample, method.followed)]))
+    last = [method.followed.steps[-1] for methods in shown for method in methods]
+    return Sheet(_TITLE, [()], rows, _legend(any((step.groups == DROPPED).any() for step in last)), caption)
 
 
-def _cell(sample: TextSample, followed: Followed) -> Cell:
-    """The text behind the last layer; colours are handed on from layer to layer."""
+def _cell(sample: TextSample, followed: Followed) -> Tile:
+    """The text after the last layer; colours are handed on from layer to layer."""
     before = None
     for step in followed.steps:
         before = colour(step.groups[0], step.size[0], before)
     assert before is not None
-    return Cell(boxes(sample.pieces, followed.steps[-1].groups[0, 0], before[0], _WIDTH))
+    return Tile(boxes(sample.pieces, followed.steps[-1].groups[0, 0], before[0], _WIDTH))
 
 
 def _legend(drops: bool) -> list[tuple[np.ndarray, str]]:

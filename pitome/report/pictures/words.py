@@ -18,7 +18,7 @@ _GONE = (233, 234, 237)
 
 
 def boxes(pieces: Sequence[str], groups: np.ndarray, colours: np.ndarray, width: int) -> np.ndarray:
-    """Word pieces [N] one behind the other, broken into lines of `width` pixels.
+    """Word pieces [N] one after the other, broken into lines of `width` pixels.
 
     groups, colours: [N], as `groups.Step` and `colours.colour` give them for a grid of one row. Merged
     pieces have the colour and the number of their token, dropped ones are struck out.

@@ -21,7 +21,7 @@ from pitome.records import Record, Store
 from pitome.report.page import build, items, sweeps
 from pitome.report.page.command import command_of
 from pitome.report.page.figures import Trace, figure
-from pitome.report.page.view import Cell, Column, Line, View, word
+from pitome.report.page.view import Column, TableCell, TableLine, View, word
 from tests import ROOT
 from tests.records.examples import SPEED, example, failed, outcomes, resized
 from tests.test_conf import config_of
@@ -56,11 +56,11 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> View:
     return view.compact()
 
 
-def line_of(view: View, method: str) -> Line:
+def line_of(view: View, method: str) -> TableLine:
     return next(line for line in view.lines if line.cells[0].value == method)
 
 
-def value(view: View, method: str, column: str) -> Cell:
+def value(view: View, method: str, column: str) -> TableCell:
     names = [one.name for one in view.columns]
     return line_of(view, method).cells[names.index(column)]
 
@@ -116,7 +116,9 @@ def test_plots_hold_the_same_numbers(sweep: View) -> None:
 
 
 def test_columns_in_which_nothing_stands_are_left_out() -> None:
-    line = Line([Cell("a", "a"), Cell("-"), Cell("worse", None, tone="bad")], "m", "a", "", "", "")
+    line = TableLine(
+        [TableCell("a", "a"), TableCell("-"), TableCell("worse", None, tone="bad")], "m", "a", "", "", ""
+    )
     view = View("k", "sweep", "i", "t", {}, [Column("A"), Column("B"), Column("C")], [line])
     assert [column.name for column in view.compact().columns] == ["A", "C"]
 
@@ -312,9 +314,9 @@ def test_a_method_has_one_colour_in_every_figure() -> None:
 
 
 def test_what_is_the_same_in_every_row_stands_above_the_table() -> None:
-    def line(model: str, data: str) -> Line:
+    def line(model: str, data: str) -> TableLine:
         cells = [word(model), word(data), word("tome")]
-        return Line(cells, model=model, method="tome", variant="", verdict="", command="")
+        return TableLine(cells, model=model, method="tome", variant="", verdict="", command="")
 
     columns = [Column(name) for name in ("Model", "Data", "Method")]
     lines = [line("a", "mine"), line("b", "mine")]

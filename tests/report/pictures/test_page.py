@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pitome.report.pictures.page import Cell, Page, Row, Text, render
+from pitome.report.pictures.page import Line, Sheet, Tile, TileRow, render
 
 BLUE = np.full((40, 60, 3), (0, 0, 255), dtype=np.uint8)
 SWATCH = np.full((20, 30, 3), (0, 255, 0), dtype=np.uint8)
 
 
-def page(words: str = "word", columns: int = 3) -> Page:
-    cell = Cell(BLUE, (Text(words),))
+def page(words: str = "word", columns: int = 3) -> Sheet:
+    cell = Tile(BLUE, (Line(words),))
     rows = [
-        Row((Text(words, bold=True), Text(words)), [cell] * columns),
-        Row((), [None, *[cell] * (columns - 1)]),
+        TileRow((Line(words, bold=True), Line(words)), [cell] * columns),
+        TileRow((), [None, *[cell] * (columns - 1)]),
     ]
-    return Page(words, [(Text(words),)] * columns, rows, [(SWATCH, words)] * 3, (words,))
+    return Sheet(words, [(Line(words),)] * columns, rows, [(SWATCH, words)] * 3, (words,))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from pitome.errors import UsageError
 from pitome.report.pictures.groups import DROPPED, Followed, Step
-from pitome.report.pictures.page import GREEN, RED, Page
+from pitome.report.pictures.page import GREEN, RED, Sheet
 from pitome.report.pictures.sheet import Shown, lay_out
 from pitome.tasks.data import Preprocess
 from pitome.tasks.subject import Samples
@@ -41,7 +41,7 @@ def followed(method: str, count: int, *, ranks: bool = False, drops: bool = Fals
     return Followed(method, steps, np.array([[0.25, 0.75]]).repeat(count, 0))
 
 
-def page(count: int, *methods: Followed, **how: object) -> Page:
+def page(count: int, *methods: Followed, **how: object) -> Sheet:
     shown = [Shown(method, ("ratio 0.9",)) for method in methods]
     return lay_out(samples(count), followed("none", count), shown, NAMES, ["caption"], **how)
 
