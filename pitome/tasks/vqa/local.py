@@ -11,9 +11,10 @@ from PIL import Image
 
 from pitome.errors import DataError
 from pitome.sources.folders import find_file, ignored, walk
+from pitome.sources.hub import say
 from pitome.sources.image_files import ImageFiles
 from pitome.sources.images import DEFAULT, ImageRules, suffixes
-from pitome.sources.json_files import damaged, field_of, id_of, read_json, text_of, texts_of
+from pitome.sources.json_files import damaged, field_of, id_of, read_json, read_text, text_of, texts_of
 from pitome.tasks.vqa.benchmarks import COGNITION, PERCEPTION
 from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
 
@@ -23,8 +24,8 @@ Local = tuple[list[Question], Callable[[Question], Image.Image], Callable[[Quest
 
 @dataclass(frozen=True)
 class Files:
-    """Where the questions of a split are: the folder, and the names of files that have to be in it, or in
-    a folder in it."""
+    """Where the questions of a split are: the folder, and the names of files that have to be in it, or up to
+    three folders down, as in ScienceQA's own repository (data/scienceqa/problems.json)."""
 
     folder: Path
     split: str
@@ -34,6 +35,9 @@ class Files:
         """Raises DataError where there is no such file."""
         if (path := find_file(self.folder, name)) is not None:
             return path
+        for deeper in walk(self.folder, depth=4):
+            if Path(deeper).name == name:
+                return self.folder / deeper
         raise DataError(
             f"{self.folder} holds no {name}, the annotations of the split {self.split}; put it there"
         )
@@ -174,6 +178,9 @@ def _mme(files: Files) -> list[Question]:
         known = {name.stem: images / name for name in names if name.suffix.lower() in suffixes()}
         for path in sorted(path for path in texts.glob("*.txt") if not ignored(path.name)):
             image = known.get(path.stem)
+            if image is None and "\t" not in (content := read_text(path)):
+                say(f"{path} is not read: it has neither an image nor questions ({content[:30]!r})")
+                continue
             name = "" if image is None else image.relative_to(files.folder).as_posix()
             for number, (text, answer) in enumerate(_lines(path)):
                 id = f"{category}/{path.stem} {number}"
@@ -216,12 +223,8 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
 
 def _lines(path: Path) -> list[tuple[str, str]]:
     """Question and answer of every line of a file of MME."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise damaged(path, str(problem)) from None
     pairs = []
-    for number, line in enumerate(line for line in lines if line.strip()):
+    for number, line in enumerate(line for line in read_text(path).splitlines() if line.strip()):
         text, tab, answer = line.rpartition("\t")
         if not tab or answer.strip().lower() not in ("yes", "no"):
             raise damaged(path, f"line {number + 1} is not a question, a tab, and yes or no")

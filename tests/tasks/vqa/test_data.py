@@ -245,6 +245,24 @@ def test_samples_that_cannot_be_asked_are_counted_named_and_scored_wrong(tmp_pat
     assert [data.reason(question) for question in data.questions[:3]] == [None, "no image", "empty question"]
 
 
+def test_scienceqa_from_the_root_of_its_repository(tmp_path):
+    scienceqa(tmp_path / "data" / "scienceqa")
+    (tmp_path / "README.md").write_text("about")
+    data = build("scienceqa", tmp_path)
+    assert len(data.questions) == 2 and data.image(data.questions[0]) is not None
+
+
+def test_a_text_beside_the_questions_of_mme_is_named(tmp_path, capsys):
+    mme(tmp_path)
+    folder = next(path.parent for path in sorted(tmp_path.rglob("0001.txt")))
+    (folder / "README.txt").write_text("about\n")
+    assert len(build("mme", tmp_path).questions) == 4
+    assert (
+        f"{folder / 'README.txt'} is not read: it has neither an image nor questions"
+        in capsys.readouterr().err
+    )
+
+
 def test_options_out_of_range_and_questions_without_answers(tmp_path):
     scienceqa(tmp_path)
     write(tmp_path / "problems.json", {str(n): PROBLEM | {"answer": n} for n in (0, 1, -1, 7)})
