@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from pitome.config import Amount, Config, LoggerConfig, StageConfig, TrainerConfig
+from pitome.runs.validate import validate
+from pitome.tasks.base import task_class
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.optimizers import Trainable, adamw
 from pitome.tasks.recipe import Recipe, recipes
 from pitome.tasks.text.module import TextClassification
-from pitome.tasks.training import EPOCHS, EpochLog, train
+from pitome.tasks.training import EPOCHS, EpochLog, key_of, train
 from tests.test_conf import config_of
 
 STEPS = 8  # in an epoch
@@ -156,9 +158,10 @@ def tower(task: str) -> nn.Module:
         )
     if task == "text":
         from pitome.tasks.text.models import from_args
+        from tests.configs import model_of
         from tests.tasks.text.tiny_text import CONFIG
 
-        return from_args(CONFIG, classes=2)
+        return from_args(model_of(CONFIG), classes=2)
     if task == "retrieval":
         from tests.tasks.retrieval.test_retrieval import tiny
 
@@ -334,3 +337,22 @@ def test_every_setting_reaches_the_recipe(field: str) -> None:
     }  # fmt: skip
     (recipe,) = recipes(TrainerConfig(stages=[StageConfig(**stage)], **shared))
     assert getattr(recipe, field) == (stage | shared)[field]
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["merge=none"], "b5418e7e"),
+        (["merge=pitome", "ratio=0.9"], "59c0c972"),
+        (["task=retrieval", "merge=none"], "0558be37"),
+        (["task=vqa", "merge=none"], "7f2b9e39"),
+        (["task=text", "merge=none"], "801307f9"),
+        (["task=text", "data=sst2", "model=bert_base", "merge=tome", "ratio=0.8"], "858b7a23"),
+    ],
+    ids=" ".join,
+)
+def test_what_was_trained_is_found_again(words: list[str], key: str) -> None:
+    """The key of a training says where its weights lie; it stays when the code is changed."""
+    config = config_of("mode=train", *words)
+    kind = task_class(config.task.name)
+    assert key_of(config, validate(config), kind.train_split(config)) == key
