@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from pitome.config import Amount, Config, LoggerConfig, StageConfig, TrainerConfig
+from pitome.config import StageConfig, TrainerConfig
+from pitome.merge.schedule import Reduction
 from pitome.runs.validate import validate
 from pitome.tasks.base import task_class
 from pitome.tasks.classification.module import Classification
@@ -80,7 +81,7 @@ def probe(
     own = {key: settings.pop(key) for key in ("lr", "min_lr", "warmup") if key in settings}
     stage = StageConfig(**{"epochs": len(scores), "batch_size": 2, "lr": 0.01} | own)
     trainer = TrainerConfig(stages=[stage] * stages, **settings)
-    config = Config(trainer=trainer, logger=LoggerConfig(name="none"))
+    config = dataclasses.replace(config_of("logger=none"), trainer=trainer)
     probes: list[Probe] = []
     Probe.scores = scores
 
@@ -94,7 +95,7 @@ def probe(
 
     path = train(
         config,
-        Amount(ratio=1.0),
+        Reduction(ratio=1.0),
         torch.device("cpu"),
         folder / "weights.safetensors",
         build=build,
@@ -290,7 +291,7 @@ def test_drop_path_reaches_the_blocks(tmp_path: Path, images: Path) -> None:
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "train", stop)
-            training.train_from_config(config, Amount(ratio=1.0), torch.device("cpu"))
+            training.train_from_config(config, Reduction(ratio=1.0), torch.device("cpu"))
     plain, dropped = ([getattr(b.drop_path1, "drop_prob", 0.0) for b in model.blocks] for model in built)  # type: ignore[union-attr]
     assert plain == [0, 0, 0] and dropped == pytest.approx([0, 0.1, 0.2])
 
