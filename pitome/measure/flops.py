@@ -31,17 +31,12 @@ class Counted:
 
 @dataclass(frozen=True)
 class Flops:
-    """What a model costs per sample. FLOPs are two per MAC.
+    """What a model costs per sample. FLOPs are two per MAC."""
 
-    macs: counted on the model as it is; macs_closed_form: from its schedule; plan_macs: the part
-    that decides what merges (closed form); unmerged_macs: counted without merging; share:
-    macs / unmerged_macs.
-    """
-
-    macs: int
-    macs_closed_form: int
-    plan_macs: int
-    unmerged_macs: int
+    macs: int  # counted on the model as it is
+    macs_closed_form: int  # from its schedule
+    plan_macs: int  # the part that decides what merges (closed form)
+    unmerged_macs: int  # counted without merging
 
     @property
     def flops(self) -> int:
@@ -49,6 +44,7 @@ class Flops:
 
     @property
     def share(self) -> float:
+        """Of the unmerged model's cost."""
         return self.macs / self.unmerged_macs
 
 

@@ -21,18 +21,15 @@ from pitome.measure.inputs import Inputs, device_of, forward
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Seconds that one block spends on a batch, the median of several forwards.
+    """Seconds that one block spends on a batch, the median of several forwards."""
 
-    attention: from the block's start to the merge, with its norm, residual and size bias; plan: what
-    decides (metric, class attention, the method); merge: what carries it out; mlp: the rest. Where a
-    method merges behind the block, the MLP's time is in `attention`.
-    """
-
-    tokens: int
+    tokens: int  # entering the block
+    # From the block's start to the merge, with norm, residual and size bias; where a method merges after
+    # the block, with the MLP.
     attention: float
-    plan: float
-    merge: float
-    mlp: float
+    plan: float  # what decides: metric, class attention, the method
+    merge: float  # what carries it out
+    mlp: float  # the rest
 
     @property
     def total(self) -> float:

@@ -26,26 +26,22 @@ _AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Timing:
-    """Samples (images, texts) per second of both sides, and the median of the pairs' ratios with its
-    95 % interval.
+    """Speed and memory of a merged model beside the unmerged one."""
 
-    dtype: of the arithmetic. peak_memory: bytes on the device during a forward of the merged
-    model, weights included, and peak_memory_unmerged likewise; where the device does not count
-    them (CPU), the largest resident size of the process so far, and None.
-    """
-
-    images_per_s: float
+    images_per_s: float  # samples (images, texts) per second of the merged model
     images_per_s_unmerged: float
-    speedup: float
-    speedup_low: float
+    speedup: float  # the median of the pairs' ratios
+    speedup_low: float  # its 95 % interval
     speedup_high: float
     pairs: int
     batch: int
     device: str
     threads: int
-    dtype: str
+    dtype: str  # of the arithmetic
+    # Bytes on the device during a forward of the merged model, weights included; where the device does
+    # not count them (CPU), the largest resident size of the process so far.
     peak_memory: int
-    peak_memory_unmerged: int | None
+    peak_memory_unmerged: int | None  # likewise; None on a CPU
 
 
 def throughput(

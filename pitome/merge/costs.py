@@ -19,60 +19,44 @@ LEAST_RATIO = 0.5
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Multiply-accumulates of one block, for one image.
+    """Multiply-accumulates of one block, for one image."""
 
-    attn_token: of the attention's projections, per token; attn_pair: of the attention product,
-    per pair of tokens (scores and values); mlp_token: of the MLP, per token; metric_dim: width of
-    the keys once averaged over heads; hidden_dim: width of the features; heads: their number.
-    """
-
-    attn_token: int
-    attn_pair: int
-    mlp_token: int
-    metric_dim: int
-    hidden_dim: int
+    attn_token: int  # of the attention's projections, per token
+    attn_pair: int  # of the attention product (scores and values), per pair of tokens
+    mlp_token: int  # of the MLP, per token
+    metric_dim: int  # width of the keys once averaged over heads
+    hidden_dim: int  # width of the features
     heads: int
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a closed form needs to know of a model at one input size.
+    """What a closed form needs to know of a model at one input size."""
 
-    tokens: entering the first block, protected ones counted; stem: MACs of the patch embedding;
-    head: MACs of everything behind the last block, but for those that grow with the tokens left
-    there: pool_token, per token (an attention pool's); patches: tokens made by the patch embedding;
-    classes: outputs of the head; patch_inputs: numbers in one patch (C * p * p);
-    family: deit, mae, clip, ...
-    """
-
-    tokens: int
+    tokens: int  # entering the first block, protected ones counted
     protected: int
     layers: tuple[LayerCost, ...]
-    stem: int
-    head: int
-    patches: int
-    classes: int
-    patch_inputs: int
-    family: str
-    pool_token: int = 0
+    stem: int  # MACs of the patch embedding
+    head: int  # MACs of everything after the last block, but for those of `pool_token`
+    patches: int  # tokens made by the patch embedding
+    classes: int  # outputs of the head
+    patch_inputs: int  # numbers in one patch (C * p * p)
+    family: str  # deit, mae, clip, ...
+    pool_token: int = 0  # MACs after the last block per token left there (an attention pool's)
 
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """Multiply-accumulates of one forward pass for one image, by part.
+    """Multiply-accumulates of one forward pass for one image, by part."""
 
-    tokens: entering each block, then the final count (L + 1 numbers); stem as in `Architecture`;
-    head: everything behind the last block; attention and mlp: all blocks together; plan: what the
-    merge method itself computes (its matrix products and, where it ranks by class attention, the
-    class token's row).
-    """
-
-    tokens: tuple[int, ...]
-    stem: int
-    attention_macs: int
-    mlp_macs: int
+    tokens: tuple[int, ...]  # entering each block, then the final count (L + 1 numbers)
+    stem: int  # the patch embedding
+    attention_macs: int  # all blocks together
+    mlp_macs: int  # all blocks together
+    # What the merge method itself computes: its matrix products and, where it ranks by class attention,
+    # the class token's row.
     plan_macs: int
-    head: int
+    head: int  # everything after the last block
 
     @property
     def macs(self) -> int:

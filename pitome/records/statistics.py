@@ -30,18 +30,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides on the same samples.
+    """Two sides on the same samples."""
 
-    difference: mean of the first side minus mean of the second; wins, losses: samples on which the
-    first side is higher or lower; p: two-sided p-value of `sign_test`, for this comparison alone
-    (see `holm`); binary: all outcomes differ by 1 or not at all, so p is McNemar's.
-    """
-
-    difference: Interval
-    wins: int
-    losses: int
-    p: float
-    binary: bool
+    difference: Interval  # mean of the first side minus mean of the second
+    wins: int  # samples on which the first side is higher
+    losses: int  # and lower
+    p: float  # two-sided p-value of `sign_test`, for this comparison alone (see `holm`)
+    binary: bool  # all outcomes differ by 1 or not at all, so p is McNemar's
 
 
 def compare(
