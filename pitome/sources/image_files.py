@@ -133,6 +133,8 @@ def _find(names: set[str], root: Path) -> dict[str, _Place]:
     places = [place for place in _places(root) if _stem(_last(place.name))[0] in wanted]
     found: dict[str, _Place] = {}
     for key in _KEYS:
+        if len(found) == len(names):
+            break
         by_last: dict[str, list[tuple[Key, _Place]]] = defaultdict(list)
         for place in places:
             parts = key(place.name)
@@ -170,7 +172,7 @@ def _shared(one: Key, other: Key) -> int:
 
 def _choose(name: str, places: list[_Place], root: Path) -> _Place:
     """The place that shares most parts with the name. Raises DataError where that is not one image."""
-    for key in _KEYS:
+    for key in _KEYS if len(places) > 1 else ():
         shared = [_shared(key(place.name), key(name)) for place in places]
         places = [place for place, count in zip(places, shared, strict=True) if count == max(shared)]
     places = [place for place in places if place.member is None] or places
@@ -195,7 +197,7 @@ def _places(root: Path) -> Iterator[_Place]:
     """All files and members of zip files. Raises DataError for a damaged zip file."""
     for name in walk(root):
         path = root / name
-        if path.suffix.lower() != ".zip":
+        if path.suffix.lower() != ".zip" or not path.is_file():
             yield _Place(name, path)
             continue
         try:
