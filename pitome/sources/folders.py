@@ -122,6 +122,16 @@ def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
     return f"{'sha256' if read else 'names'}:{digest.hexdigest()}"
 
 
+def stamp(files: Iterable[Path]) -> str:
+    """Changes whenever one of the files does; reads no contents."""
+    digest = hashlib.sha256()
+    for path in files:
+        with contextlib.suppress(OSError):  # gone
+            digest.update(f"{path.stat().st_mtime_ns}".encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
 def folder_fingerprint(root: Path) -> str:
     """`fingerprint` of all files in a folder and its folders, ignored ones left out."""
     return fingerprint((name, root / name) for name in walk(root))

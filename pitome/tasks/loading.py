@@ -16,10 +16,15 @@ Batch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample
 
 
 class Tolerant(Dataset):
-    """Wraps a dataset of (image, label, index): a sample that raises Unreadable becomes its reason."""
+    """Wraps a dataset of (image, label, index): a sample that raises Unreadable becomes its reason.
 
-    def __init__(self, samples: Dataset, ids: Any, info: DataInfo) -> None:
-        self.samples, self.ids, self.info = samples, ids, info
+    before: called by `TolerantLoader` before it reads.
+    """
+
+    def __init__(
+        self, samples: Dataset, ids: Any, info: DataInfo, before: Callable[[], None] | None = None
+    ) -> None:
+        self.samples, self.ids, self.info, self.before = samples, ids, info, before
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,6 +55,8 @@ class TolerantLoader(DataLoader):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         assert isinstance(self.dataset, Tolerant)
         info = self.dataset.info
+        if self.dataset.before is not None:
+            self.dataset.before()
         read = 0
         for batch, lost in super().__iter__():
             info.skipped.update(lost)

@@ -116,11 +116,11 @@ def join(parts: Sequence[Samples]) -> Samples:
 
 def from_file(picture: Picture, preprocess: Preprocess) -> Samples:
     """An image file as the model wants it: resized and cropped, grey for a model with one channel."""
-    from pitome.tasks.images import make_transform
+    from pitome.tasks.images import as_tested
 
     image = picture.image.convert("L") if preprocess.channels == 1 else picture.image
     name = f"{picture.name} ({', '.join(picture.notes)})" if picture.notes else picture.name
-    return Samples(make_transform(preprocess, train=False)(image)[None], [name], [None], [None], preprocess)
+    return Samples(as_tested(image, preprocess)[None], [name], [None], [None], preprocess)
 
 
 def from_data(data: Any, indices: Sequence[int]) -> Samples:

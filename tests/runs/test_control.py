@@ -23,7 +23,7 @@ from pitome.records.store import Store
 from pitome.runs.control import check_resizable, fit, grids
 from pitome.tasks.classification.fashion_mnist import Images
 from pitome.tasks.data import Preprocess
-from pitome.tasks.images import make_transform
+from pitome.tasks.images import as_tested
 from pitome.tasks.measuring import architecture_of
 
 Run = Callable[..., int]
@@ -194,11 +194,9 @@ def test_the_view_of_an_imagenet_image_stays_the_same() -> None:
     pixels[:, :, 1] = np.linspace(0, 255, 400).astype(np.uint8)[:, None]
     image = Image.fromarray(pixels)
     own = Preprocess(size=224, crop_pct=0.875, mean=(0.0,) * 3, std=(1.0,) * 3)
-    usual = make_transform(own, train=False)(image)
-    assert make_transform(dataclasses.replace(own, shape=(224, 224)), train=False)(image) == pytest.approx(
-        usual, abs=3 / 255
-    )
-    squeezed = make_transform(dataclasses.replace(own, shape=(208, 192)), train=False)(image)
+    usual = as_tested(image, own)
+    assert as_tested(image, dataclasses.replace(own, shape=(224, 224))) == pytest.approx(usual, abs=3 / 255)
+    squeezed = as_tested(image, dataclasses.replace(own, shape=(208, 192)))
     assert squeezed.shape == (3, 208, 192)
     for channel, axis in ((0, 1), (1, 0)):
         ends = squeezed[channel].mean(dim=1 - axis)[[0, -1]], usual[channel].mean(dim=1 - axis)[[0, -1]]

@@ -53,8 +53,8 @@ def shift(preprocess: Preprocess) -> Callable[[Image.Image], torch.Tensor]:
 @pytest.mark.parametrize(
     ("transform", "preprocess", "count"),
     [
-        (make_transform(COLOUR, train=True), COLOUR, COUNT),
-        (make_transform(GREY, train=True), GREY, COUNT),
+        (make_transform(COLOUR), COLOUR, COUNT),
+        (make_transform(GREY), GREY, COUNT),
         (cut(COLOUR), COLOUR, COUNT // 4),
         (shift(GREY), GREY, COUNT // 10),
     ],
@@ -80,7 +80,7 @@ def test_many_images_of_mixed_modes(
 
 def test_only_posterising_differs_from_timms_recipe() -> None:
     """Its strongest form leaves one bit, of timm's magnitudes of up to 10."""
-    (augment,) = (s for s in make_transform(COLOUR, train=True).transforms if isinstance(s, RandAugment))  # type: ignore[attr-defined]
+    (augment,) = (s for s in make_transform(COLOUR).transforms if isinstance(s, RandAugment))  # type: ignore[attr-defined]
     limits = {operation.name: operation.magnitude_max for operation in augment.ops}
     assert {name for name, limit in limits.items() if limit is not None} == {"PosterizeIncreasing"}
     assert all((operation.magnitude, operation.magnitude_std) == (9, 0.5) for operation in augment.ops)

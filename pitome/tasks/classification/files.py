@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from pitome.errors import DataError, Unreadable
-from pitome.sources.folders import entries, fingerprint, walk
+from pitome.sources.folders import entries, fingerprint, stamp, walk
 from pitome.sources.images import DEFAULT, ImageRules, decode, is_image, read_file
 from pitome.sources.parquet import encoded_image, load_parquet
 
@@ -64,6 +65,7 @@ class Folder:
         self, kind: ImageSet, root: Path, split: str, mode: str = "RGB", rules: ImageRules = DEFAULT
     ) -> None:
         self.mode, self.rules, known, names = mode, rules, kind.labels, kind.splits[split]
+        self.known = known
         found = next((root / name for name in names if (root / name).is_dir()), None)
         wanted = f"{'|'.join(names)}/{kind.example}"
         if found is None and split == "train":
@@ -104,6 +106,10 @@ class Folder:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         image = read_file(self.base, self.files[index], self.rules)
         return image.convert(self.mode), self.labels[index]
+
+    def stamp(self) -> str:
+        """Changes whenever a file does."""
+        return stamp(self.base / name for name in self.files)
 
     def revision(self) -> str:
         """Of the files and their labels; see `fingerprint`."""
@@ -154,7 +160,7 @@ class Parquet:
         self.paths = files_of_split(kind, root, split)
         self.table = load_parquet(self.paths, ["image", "label"])
 
-    @property
+    @cached_property
     def labels(self) -> list[int]:
         """Of every sample; -1 where there is none."""
         return [-1 if (label := self._label(given)) is None else label for given in self.table["label"]]
@@ -178,6 +184,10 @@ class Parquet:
         name = row["image"].get("path") if isinstance(row["image"], dict) else None
         image = decode(content, name or "image", self.rules).image
         return image.convert(self.mode), label
+
+    def stamp(self) -> str:
+        """Changes whenever a file does."""
+        return stamp(self.paths)
 
     def revision(self) -> str:
         """Of the files and the number of classes; see `fingerprint`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import lightning
 import numpy as np
@@ -17,13 +17,21 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pitome.errors import DataError
+from pitome.errors import DataError, Unreadable
+from pitome.sources.cache import limit_bytes
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
 from pitome.sources.images import DEFAULT, ImageRules
 from pitome.tasks.classification.files import Folder, ImageSet, Parquet, parquet_files
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
-from pitome.tasks.images import make_transform
+from pitome.tasks.images import (
+    as_tested,
+    make_transform,
+    normalise,
+    prepare_crop,
+    prepared_bytes,
+    prepared_images,
+)
 from pitome.tasks.loading import Tolerant, TolerantLoader, collate_tolerant
 from pitome.tasks.selection import STRATIFIED, stratified_selection
 
@@ -49,6 +57,55 @@ class Samples(Dataset):
         index = int(self.ids[position])
         image, label = self.files[index]
         return self.transform(image), label, index
+
+
+class TestSamples(Samples):
+    """`Samples` as they are tested: read from their files or, once `fill` was called, from the cache."""
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(
+        self, files: Folder | Parquet, ids: Sequence[int] | np.ndarray, preprocess: Preprocess, info: DataInfo
+    ) -> None:
+        super().__init__(files, ids, partial(as_tested, preprocess=preprocess))
+        self.preprocess, self.info = preprocess, info
+        self._images: np.ndarray | None = None
+        self._lost: dict[int, str] = {}
+        self._places: dict[int, int] = {}
+
+    @property
+    def fits(self) -> bool:
+        """Whether half of the cache holds them, so that what other runs need stays in it."""
+        return 2 * prepared_bytes(len(self.ids), self.preprocess) <= limit_bytes()
+
+    def fill(self, workers: int) -> None:
+        """Decode them all, if the cache does not hold them. Raises DataError where it cannot be written."""
+        files = self.files
+        self._images, self._lost = prepared_images(
+            lambda index: files[index][0],
+            [int(index) for index in self.ids],
+            self.preprocess,
+            {
+                "revision": self.info.revision,
+                "stamp": "" if self.info.source == "hub" else files.stamp(),
+                "classes": len(files.known),
+                **files.rules.settings(),
+            },
+            title=f"{self.info.name} {self.info.split}",
+            view=prepare_crop,
+            workers=workers,
+        )
+        good = (int(index) for index in self.ids if int(index) not in self._lost)
+        self._places = {index: place for place, index in enumerate(good)}
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
+        if self._images is None:
+            return super().__getitem__(position)
+        index = int(self.ids[position])
+        if index in self._lost:
+            raise Unreadable(self._lost[index])
+        image = normalise(self._images[[self._places[index]]], self.preprocess)[0]
+        return image, self.files.labels[index], index
 
 
 def default_workers() -> int:
@@ -142,18 +199,14 @@ class ImageFiles(lightning.LightningDataModule):
         """Of the training split."""
         return self._train[2]
 
-    def _loader(
-        self, data: tuple[Folder | Parquet, np.ndarray, DataInfo], *, train: bool, once: bool = False
-    ) -> TolerantLoader:
+    def _loader(self, data: tuple[Folder | Parquet, np.ndarray, DataInfo]) -> TolerantLoader:
+        """For testing: out of the cache where that holds so many images, which several processes fill."""
         files, ids, info = data
-        samples = Samples(files, ids, make_transform(self.preprocess, train=train))
+        samples = TestSamples(files, ids, self.preprocess, info)
         return TolerantLoader(
-            Tolerant(samples, ids, info),
+            Tolerant(samples, ids, info, partial(samples.fill, self.workers) if samples.fits else None),
             self.batch_size,
-            shuffle=train,
-            drop_last=train and len(ids) > self.batch_size,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0 and not once,
+            num_workers=0 if samples.fits else self.workers,
             collate_fn=collate_tolerant,
         )
 
@@ -164,14 +217,23 @@ class ImageFiles(lightning.LightningDataModule):
 
     def train_dataloader(self) -> TolerantLoader:
         files, ids, info = self._train
-        return self._loader((files, np.setdiff1d(ids, self._validation_ids), info), train=True)
+        ids = np.setdiff1d(ids, self._validation_ids)
+        return TolerantLoader(
+            Tolerant(Samples(files, ids, make_transform(self.preprocess)), ids, info),
+            self.batch_size,
+            shuffle=True,
+            drop_last=len(ids) > self.batch_size,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            collate_fn=collate_tolerant,
+        )
 
     def val_dataloader(self) -> TolerantLoader:
         files, _, info = self._train
-        return self._loader((files, self._validation_ids, info), train=False)
+        return self._loader((files, self._validation_ids, info))
 
     def test_dataloader(self) -> TolerantLoader:
-        return self._loader(self._test, train=False)
+        return self._loader(self._test)
 
     @cached_property
     def _bank(self) -> tuple[Folder | Parquet, np.ndarray, DataInfo]:
@@ -190,4 +252,4 @@ class ImageFiles(lightning.LightningDataModule):
     def bank_dataloader(self) -> TolerantLoader:
         """`bank` images of the training split, every class by its share; prepared as for testing and in
         file order."""
-        return self._loader(self._bank, train=False, once=True)
+        return self._loader(self._bank)

@@ -5,15 +5,12 @@ Images are decoded and resized once and kept in a bounded cache (`pitome.sources
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
-import PIL
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,10 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from pitome.config import DataConfig
 from pitome.errors import DataError, Unreadable, UsageError, nearest
-from pitome.sources.cache import cached, digest
 from pitome.sources.images import DEFAULT, ImageRules
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
-from pitome.tasks.images import normalise, prepare
+from pitome.tasks.images import normalise, prepare, prepared_images
 from pitome.tasks.loading import Steps, identity
 from pitome.tasks.retrieval.files import file_pairs
 from pitome.tasks.retrieval.pairs import CAPTIONS, Pairs
@@ -187,7 +183,13 @@ class RetrievalData(lightning.LightningDataModule):
         captions = {int(i): [text for text in pairs.captions[i] if text.strip()][:CAPTIONS] for i in chosen}
         info.skipped.update({i: f"{pairs.names[i]}: no caption" for i, own in captions.items() if not own})
         wanted = [i for i, own in captions.items() if own]
-        images, lost = prepared_images(pairs, wanted, self.preprocess, f"{self.name} {split}")
+        images, lost = prepared_images(
+            pairs.read,
+            wanted,
+            self.preprocess,
+            {"revision": pairs.revision, "stamp": pairs.stamp, **pairs.settings},
+            title=f"{self.name} {split}",
+        )
         for i, reason in lost.items():
             info.skipped[i] = f"{reason}, left out with its {len(captions[i])} captions"
         ids = [i for i in wanted if i not in lost]
@@ -264,48 +266,6 @@ def build_retrieval(
         workers=workers,
         rules=ImageRules.of(config.max_pixels, config.exif),
     )
-
-
-def prepared_images(
-    pairs: Pairs, indices: Sequence[int], preprocess: Preprocess, title: str
-) -> tuple[np.ndarray, dict[int, str]]:
-    """The images `indices` [I] as the model's input before it is normalised, [I - lost, C, H, W] uint8,
-    memory-mapped from the cache; second: index -> reason of those that cannot be read."""
-    height, width = preprocess.shape or (preprocess.size, preprocess.size)
-    key = {
-        "revision": pairs.revision,
-        "stamp": pairs.stamp,
-        "indices": digest({"indices": list(indices)}),
-        "size": [height, width],
-        "channels": preprocess.channels,
-        "crop": preprocess.crop_pct,
-        "squash": preprocess.squash,
-        "interpolation": preprocess.interpolation,
-        "pillow": PIL.__version__,
-        **pairs.settings,
-    }
-
-    def fill(folder: Path) -> None:
-        from tqdm import tqdm
-
-        shape = (max(len(indices), 1), preprocess.channels, height, width)
-        out = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        lost = []
-        bar = tqdm(indices, desc=f"{title}: images", disable=len(indices) < 2000, leave=False)
-        good = 0
-        for index in bar:
-            try:
-                out[good] = prepare(pairs.read(index), preprocess)
-                good += 1
-            except Unreadable as problem:
-                lost.append([index, str(problem)])
-        out.flush()
-        np.save(folder / "good.npy", good)
-        np.save(folder / "lost.npy", np.array(lost, dtype=str).reshape(-1, 2))
-
-    folder = cached("images", key, fill)
-    images = np.load(folder / "images.npy", mmap_mode="r")[: int(np.load(folder / "good.npy"))]
-    return images, {int(index): reason for index, reason in np.load(folder / "lost.npy").tolist()}
 
 
 def _cut(image: Image.Image, preprocess: Preprocess, random: np.random.RandomState) -> np.ndarray:

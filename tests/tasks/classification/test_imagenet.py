@@ -43,6 +43,11 @@ def read(loader):
     return [torch.cat([part[i] for part in parts]) for i in range(3)]
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PITOME_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Three classes (labels 0, 1 and 999), 8 images, one of each mode; JPEG where JPEG can."""
