@@ -60,8 +60,7 @@ class ImageRules:
 
     def settings(self) -> dict[str, Any]:
         """What identifies a run: the rules that are not the default."""
-        changed = {key: value for key, value in vars(self).items() if value != getattr(ImageRules, key)}
-        return {"images": changed} if changed else {}
+        return {key: value for key, value in vars(self).items() if value != getattr(ImageRules, key)}
 
 
 DEFAULT = ImageRules()

@@ -112,7 +112,7 @@ def test_rules_come_from_the_configuration_and_are_recorded_where_they_differ() 
     assert ImageRules.of(None, True) == DEFAULT
     assert DEFAULT.settings() == {} and DEFAULT.max_pixels == 50_000_000
     rules = ImageRules.of(9, False)
-    assert rules.settings() == {"images": {"exif": False, "max_pixels": 9}}
+    assert rules.settings() == {"exif": False, "max_pixels": 9}
     with pytest.raises(UsageError, match=r"data\.max_pixels=0 is not a whole number >= 1"):
         ImageRules.of(0, True)
 
