@@ -315,7 +315,10 @@ def test_voters_that_cannot_be_read_are_counted(
     (record,) = records().values()
     assert record.data.bank is not None and record.data.n_skipped == 0
     assert (record.data.bank.n_samples, record.data.bank.n_skipped) == (8, 1)
-    assert record.data.bank.skipped[0].id == "4" and "no image that can be read" in record.data.bank.skipped[0].reason
+    assert (
+        record.data.bank.skipped[0].id == "4"
+        and "no image that can be read" in record.data.bank.skipped[0].reason
+    )
     capsys.readouterr()
     assert run(*words, "task.k=9", small=small) == 2  # nine files, but only eight images
     assert "task.k=9 is more than the 8 images that may vote" in capsys.readouterr().err
