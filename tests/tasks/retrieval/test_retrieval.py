@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pitome.records.schema import Record
 from pitome.records.store import Store
+from pitome.tasks import images
 from pitome.tasks.retrieval import data as data_module
 from pitome.tasks.retrieval import scenes
 from pitome.tasks.retrieval.clip import ImageText, build_model
@@ -115,7 +116,7 @@ def test_a_sweep_reads_images_and_encodes_captions_once(
 ) -> None:
     prepared: list[object] = []
     encoded: list[str] = []
-    prepare, encode = data_module.prepare, ImageText.encode_text
+    prepare, encode = images._channels, ImageText.encode_text  # the last step of every view
 
     def count(image: Any, preprocess: Any) -> Any:
         prepared.append(image)
@@ -125,7 +126,7 @@ def test_a_sweep_reads_images_and_encodes_captions_once(
         encoded.extend(captions)
         return encode(self, captions)
 
-    monkeypatch.setattr(data_module, "prepare", count)
+    monkeypatch.setattr(images, "_channels", count)
     monkeypatch.setattr(ImageText, "encode_text", listen)
     assert retrieve("-m", "merge=none,pitome", "ratio=0.9,0.8", f"weights={weights}") == 0
     assert len(prepared) == 40 and len(encoded) == 200
