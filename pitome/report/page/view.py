@@ -9,22 +9,21 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class TableCell:
-    """text: as it is read; value: as it is sorted and compared (a number in full precision), None for
-    nothing; strong: stands out; tone: `good`, `bad` or `mute`."""
+    """A cell of a table on the page."""
 
-    text: str
-    value: float | str | None = None
-    strong: bool = False
-    tone: str = ""
+    text: str  # as it is read
+    value: float | str | None = None  # as it is sorted and compared (a number in full precision)
+    strong: bool = False  # in bold
+    tone: str = ""  # `good`, `bad` or `mute`
 
 
 @dataclass(frozen=True)
 class Column:
-    """title: what all of it means; number: aligned and sorted as one."""
+    """A column of a table on the page."""
 
     name: str
-    number: bool = False
-    title: str = ""
+    number: bool = False  # aligned and sorted as numbers
+    title: str = ""  # explains the column, on hover
 
 
 @dataclass(frozen=True)
@@ -47,22 +46,22 @@ class TableLine:
 
 @dataclass(frozen=True)
 class Plot:
-    """panels: name -> a figure of plotly as JSON; the reader chooses one. note: below it."""
+    """Figures of which the reader chooses one."""
 
     title: str
-    panels: dict[str, str]
-    note: str = ""
+    panels: dict[str, str]  # name -> a figure of plotly as JSON
+    note: str = ""  # below the figure
 
 
 @dataclass(frozen=True)
 class PagePicture:
-    """data: a PNG as a data URL; alt: what it shows, in words; command: draws it; width, height: pixels."""
+    """A picture of tokens."""
 
     title: str
-    data: str
-    alt: str
-    command: str = ""
-    width: int = 0
+    data: str  # a PNG as a data URL
+    alt: str  # what it shows, in words
+    command: str = ""  # draws it
+    width: int = 0  # pixels
     height: int = 0
 
 
@@ -114,7 +113,7 @@ class View:
 
 
 def number(value: float | None, digits: int = 2, unit: str = "", *, sign: bool = False) -> TableCell:
-    """A number with its full value behind it."""
+    """A number to read, sorted by its full value."""
     if value is None:
         return TableCell(NOTHING)
     return TableCell(f"{value:{'+' if sign else ''},.{digits}f}{unit}", value)

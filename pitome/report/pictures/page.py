@@ -6,7 +6,7 @@ import bisect
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,29 +33,29 @@ class Line:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture [h, w, 3] of uint8 and the lines below it."""
+    """A picture and the lines below it."""
 
-    image: np.ndarray
+    image: np.ndarray  # [h, w, 3] of uint8
     foot: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
 class TileRow:
-    """The lines in front, and the cells; None leaves a place empty."""
+    """Tiles beside one another."""
 
-    head: tuple[Line, ...]
-    cells: Sequence[Tile | None]
+    head: tuple[Line, ...]  # the lines to their left
+    cells: Sequence[Tile | None]  # None leaves a place empty
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """columns: the lines above each column; legend: swatches [h, w, 3] with their meaning."""
+    """All that stands in one image."""
 
     title: str
-    columns: Sequence[tuple[Line, ...]]
+    columns: Sequence[tuple[Line, ...]]  # the lines above each column
     rows: Sequence[TileRow]
-    legend: Sequence[tuple[np.ndarray, str]]
-    caption: Sequence[str] = field(default=())
+    legend: Sequence[tuple[np.ndarray, str]]  # swatches [h, w, 3] and what they mean
+    caption: Sequence[str] = ()  # the lines at the bottom
 
 
 def render(page: Sheet) -> Image.Image:
