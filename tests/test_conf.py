@@ -12,11 +12,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import pitome
-from pitome.config import CONF, Config, choices
+from pitome.config import CONF, PARTS, Config, TaskConfig, choices, defaults
 from pitome.merge import registry
 from pitome.runs.compose import register_schema, to_config
 from pitome.runs.validate import validate
+from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.built import preprocess_of
+from pitome.tasks.checks import checks_of
 from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.models import build_timm
 from pitome.tasks.data import Preprocess
@@ -31,7 +33,6 @@ from tests import ROOT
 from tests.tasks.text.tiny_text import tokenizer
 
 BACKBONES = ("dinov2_s", "siglip_b")  # models without a classifier
-GROUPS = ("task", "model", "merge", "data", "trainer", "logger")
 
 
 def task_of(group: str, name: str) -> str:
@@ -51,7 +52,7 @@ def config_of(*overrides: str) -> Config:
         return to_config(compose("config", overrides=list(overrides)))
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in choices(group)])
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in PARTS for name in choices(group)])
 def test_composes_and_is_named_after_its_file(group: str, name: str) -> None:
     head = ["task.head=knn"] if name in BACKBONES else []
     task = [task_of(group, name)] if group in ("model", "data") else []
@@ -152,6 +153,16 @@ def test_every_key_is_read_by_code() -> None:
     code = "".join(path.read_text() for path in (ROOT / "pitome").rglob("*.py"))
     for field in dataclasses.fields(Config):
         assert re.search(rf"\b(config|asked)\.{field.name}\b", code), field.name
+
+
+def test_the_defaults_of_conf_are_those_of_the_dataclasses() -> None:
+    written = read_yaml(CONF / "config.yaml")
+    known = {key: value for key, value in defaults(Config).items() if key not in PARTS}
+    assert {key: value for key, value in written.items() if key not in ("defaults", "hydra")} == known
+    for name in choices("task"):
+        task = read_yaml(CONF / "task" / f"{name}.yaml")
+        own = {key: task[key] for key in checks_of(name).options if key in task}
+        assert own == {key: getattr(TaskConfig, key) for key in own}, name
 
 
 def test_the_pairs_of_the_default_are_offline() -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pitome.config import Config, task_of
+from pitome.config import PARTS, Config, task_of
 from pitome.errors import nearest
 from pitome.fields import fits, shown, types_of
 from pitome.merge.schedule import Reduction
@@ -127,7 +127,7 @@ def _check_values(point: Point) -> None:
             raise ValueError(f"{key}={shown(point[key])} is not a single number")
     Reduction(**{key: point[key] for key in _AMOUNTS if key in point})
     for key, value in point.items():
-        if key in types_of(Config) and key not in GROUPS:
+        if key in types_of(Config) and key not in PARTS:
             fits(Config, key, value)
     if not 0 < point.get("noise", 1) < math.inf:
         raise ValueError(f"noise={point['noise']} is not a number above 0")

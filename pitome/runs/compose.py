@@ -158,7 +158,7 @@ def offer_own_methods(parsed: list[Override]) -> None:
     from pitome.merge import registry
 
     for name in {*chosen, *registry.loaded()} - set(choices("merge")):
-        options = dataclasses.asdict(registry.get(name).options())
+        options = vars(registry.get(name).options())
         ConfigStore.instance().store(group="merge", name=name, node={"name": name, "options": options})
 
 

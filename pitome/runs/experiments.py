@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from pitome.config import Config
+from pitome.config import PARTS, Config
 from pitome.errors import UsageError
 from pitome.paper.experiments import Experiment, choose
 from pitome.paper.item import PICTURES
@@ -16,7 +16,6 @@ from pitome.paper.points import AMOUNTS, Point, argument, has_options, picture_a
 from pitome.records.identity import UNMERGED
 
 GROUP = "experiment"
-_GROUPS = ("task", "model", "data", "merge", "trainer", "logger")
 _SELECTING = ("model", "data")  # keys whose values on a command line choose among the points
 _ONE_POINT = re.compile(r"(.+)-(\d{3})")
 
@@ -115,10 +114,10 @@ def _reduce(point: Point, given: set[str]) -> Point | None:
 
 def node(point: Mapping[str, Any]) -> dict[str, Any]:
     """A point as a configuration of the group `experiment`."""
-    groups = [{f"override /{key}": value} for key, value in point.items() if key in _GROUPS]
+    groups = [{f"override /{key}": value} for key, value in point.items() if key in PARTS]
     tree: dict[str, Any] = {"defaults": [*groups, "_self_"]}
     for key, value in point.items():
-        if key in _GROUPS:
+        if key in PARTS:
             continue
         *parents, last = key.split(".")
         inner = tree

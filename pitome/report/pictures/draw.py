@@ -141,7 +141,7 @@ def _setting(config: Config, amount: Reduction) -> tuple[str, ...]:
     """How much was asked for, and the options that are not the method's own."""
     if config.merge.name == "none":
         return ()
-    defaults = dataclasses.asdict(registry.get(config.merge.name).options())
+    defaults = vars(registry.get(config.merge.name).options())
     changed = {key: value for key, value in config.merge.options.items() if value != defaults.get(key)}
     return tuple(f"{key} {value}" for key, value in (amount.asked() | changed).items())
 

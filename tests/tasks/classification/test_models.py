@@ -84,7 +84,7 @@ def test_preprocessing_is_the_models_own():
     for name in ("deit_s", "mae_b", "vit_b_augreg", "dinov2_s", "siglip_b", "vit_fmnist"):
         with torch.device("meta"):
             model = vision.build_timm(config(name)["arch"], config(name)["args"])
-        meta[name] = vision.preprocess_of(model, config(name)["preprocess"])
+        meta[name] = vision.preprocess_of(model, model_of(config(name)).preprocess)
     assert meta["deit_s"] == Preprocess(224, 3, *IMAGENET, 0.9, "bicubic")
     assert meta["mae_b"] == Preprocess(224, 3, *IMAGENET, 0.875, "bicubic")
     assert meta["vit_b_augreg"] == Preprocess(224, 3, (0.5,) * 3, (0.5,) * 3, 0.9, "bicubic")
