@@ -63,10 +63,8 @@ class ImageFiles:
         if place.member.file_size > MAX_BYTES:
             raise Unreadable(f"{label}: the file is larger than {MAX_BYTES / 1e6:.0f} MB")
         try:
-            key = (
-                os.getpid(),
-                place.path,
-            )  # processes with one open file would move each other's place in it
+            # Each process has its own: with one open file they would move each other's place in it.
+            key = os.getpid(), place.path
             if key not in self._archives:
                 self._archives[key] = zipfile.ZipFile(place.path)
             return self._archives[key].read(place.member)
