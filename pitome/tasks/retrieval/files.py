@@ -51,6 +51,8 @@ def file_pairs(
     )
     if source == "package":
         raise DataError(f"{name} is in no package; use source=hub, or {otherwise}")
+    if given is None and not data.table:
+        raise DataError(f"{name} is read from a folder: {otherwise}")
     if given is None and split != "test":
         raise DataError(f"the hub's copy of {name} holds the test split alone: {otherwise}")
     if given is None:
@@ -88,7 +90,7 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
     }
     benchmark = data.benchmark.format(part)
     readers[benchmark] = line_rows if benchmark.endswith(".txt") else coco_rows
-    if split == "test":
+    if split == "test" and data.table:
         readers[data.table] = table_rows
     readers |= {name: lambda path: _of_split(line_rows(path), path, folder, part) for name in data.raw}
     for name, reader in readers.items():
@@ -102,7 +104,8 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
 
 def _of_split(rows: Rows, path: Path, folder: Path, part: str) -> Rows:
     """The rows of images that a list of a split names, with or without the suffix."""
-    for name in (f"{part}.txt", f"flickr30k_{part}.txt"):
+    flickr8k = f"Flickr_8k.{'dev' if part == 'val' else part}Images.txt"
+    for name in (f"{part}.txt", f"flickr30k_{part}.txt", flickr8k):
         if (found := find_file(folder, name)) is not None:
             wanted = {line.strip() for line in read_text(found).split("\n")}
             return [row for row in rows if {row[0], Path(row[0]).stem} & wanted]

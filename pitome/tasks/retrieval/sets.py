@@ -15,9 +15,9 @@ class CaptionSet:
     lists: dict[str, str]
     # Of a split, as CLIP_benchmark has it; {} the split's name.
     benchmark: str
-    # Captions and images of the test split in the hub's repository.
-    table: str
-    archive: str
+    # Captions and images of the test split in the hub's repository; empty for a set that is not there.
+    table: str = ""
+    archive: str = ""
     # Karpathy's names of what is trained on.
     train: tuple[str, ...] = ("train",)
     # Captions of all images without splits, which need a list of a split's images.
@@ -32,6 +32,12 @@ SETS = {
         table="test_1k_flickr.csv",
         archive="images_flickr_1k_test.zip",
         raw=("results_20130124.token", "results.csv"),
+    ),
+    "flickr8k": CaptionSet(
+        karpathy="dataset_flickr8k.json",
+        lists={split: f"flickr8k_{split}.json" for split in ("train", "val", "test")},
+        benchmark="flickr8k_{}_karpathy.txt",
+        raw=("Flickr8k.token.txt",),
     ),
     "coco": CaptionSet(
         karpathy="dataset_coco.json",

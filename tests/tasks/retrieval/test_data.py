@@ -348,6 +348,11 @@ PUBLISHED = {
         "image,caption\n" + "".join(f"{n},{text}\n" for n, _, text in LINES),
         None,
     ),
+    "Flickr8k": (
+        "Flickr8k.token.txt",
+        "".join(f"{n}#{at}\t{text}\n" for n, at, text in [*LINES, ("99.jpg.1", 0, "of another split")]),
+        list(CAPTIONS),
+    ),
     "CLIP_benchmark, COCO": ("coco_test_karpathy.json", json.dumps(COCO), None),
 }
 
@@ -355,13 +360,14 @@ PUBLISHED = {
 @pytest.mark.parametrize("case", PUBLISHED)
 def test_captions_as_they_are_published(case: str, folder: Path) -> None:
     name, content, names = PUBLISHED[case]
+    data = SETS["coco" if "coco" in name else "flickr8k" if "8k" in name else "flickr30k"]
     (folder / "dataset_flickr30k.json").unlink()
     (folder / name).write_text(content)
     if names is not None:
         with pytest.raises(DataError, match="does not say which images the split test has"):
-            read_annotations(folder, SETS["flickr30k"], "test")
-        (folder / "test.txt").write_text("\n".join(names))
-    rows = read_annotations(folder, SETS["coco" if "coco" in name else "flickr30k"], "test")
+            read_annotations(folder, data, "test")
+        (folder / ("Flickr_8k.testImages.txt" if "8k" in name else "test.txt")).write_text("\n".join(names))
+    rows = read_annotations(folder, data, "test")
     assert rows == list(CAPTIONS.items())
 
 
