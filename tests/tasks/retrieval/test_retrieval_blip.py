@@ -61,4 +61,4 @@ def test_a_list_that_is_no_number_of_candidates(
 
 def test_a_list_for_a_task_that_has_none(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("task.rerank=5") == 2
-    assert "task.rerank goes with task=retrieval" in capsys.readouterr().err
+    assert "task.rerank=5 is for task=retrieval, not for" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_the_configuration_says_what_the_model_says(name):
         model = build(name)
     from pitome.adapters.transformers import adapt
 
-    assert ENCODERS[name].architecture(37) == adapt(model).architecture(37)
+    assert ENCODERS[name].architecture(37) == adapt(model, model.base_model).architecture(37)
 
 
 @pytest.mark.parametrize("name", ["distilbert", "minilm"])
