@@ -67,6 +67,7 @@ with torch.no_grad():
     assert torch.equal(model(images), unmerged)
 print("works")
 """
+PACKAGES = ("pitome", "hydra_plugins")
 PLUGIN = """
 import pitome
 from pitome.merge import registry
@@ -83,7 +84,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "pitome", source / "pitome", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     code = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
     done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -111,8 +113,8 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert wheel.name == f"pitome-{pitome.__version__}-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {"pitome", f"pitome-{pitome.__version__}.dist-info"}
-    code = {str(path.relative_to(ROOT)) for path in (ROOT / "pitome").rglob("*.py")}
+    assert tops == {*PACKAGES, f"pitome-{pitome.__version__}.dist-info"}
+    code = {str(path.relative_to(ROOT)) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
     assert code == {name for name in names if name.endswith(".py")}
     assert "pitome/py.typed" in names
     weights = {path.name for path in (ROOT / "pitome" / "sources" / "shipped").glob("*.safetensors")}

@@ -261,7 +261,7 @@ def other(folder: Path) -> str:
     ("words", "message"),
     [
         (["limit=9"], "recall at 10 means nothing among 9 images"),
-        (["data=flickr"], "unknown data=flickr; did you mean flickr30k"),
+        (["data=flickr"], "unknown data=flickr; did you mean flickr8k or flickr30k"),
         (["data=fashion_mnist"], "data=fashion_mnist is for task=classification"),
         (["model=deit_s"], "model=deit_s is for task=classification"),
         (["model=siglip_b16", "mode=train"], "model=siglip_b16 is tested as published"),
