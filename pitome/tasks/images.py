@@ -116,7 +116,8 @@ def prepared_images(
     memory-mapped from the cache; second: index -> reason of those that cannot be read.
 
     read: an image in mode RGB, or L for a model with one channel; raises Unreadable. source: JSON that
-    changes whenever an image may. title: of the progress bar. workers: processes that decode.
+    changes whenever an image may. title: of the progress bar. workers: processes that decode; `read` and
+    `view` are pickled for them where they are not forked.
     """
     height, width = _size(preprocess)
     key = {
@@ -138,7 +139,7 @@ def prepared_images(
         shape = (max(len(indices), 1), preprocess.channels, height, width)
         out = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
         images = DataLoader(
-            _Views(read, indices, lambda image: view(image, preprocess)),
+            _Views(read, indices, view, preprocess),
             batch_size=16,
             num_workers=workers,
             collate_fn=identity,
@@ -170,9 +171,10 @@ class _Views(Dataset):
         self,
         read: Callable[[int], Image.Image],
         indices: Sequence[int],
-        view: Callable[[Image.Image], np.ndarray],
+        view: Callable[[Image.Image, Preprocess], np.ndarray],
+        preprocess: Preprocess,
     ) -> None:
-        self.read, self.indices, self.view = read, indices, view
+        self.read, self.indices, self.view, self.preprocess = read, indices, view, preprocess
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -180,6 +182,6 @@ class _Views(Dataset):
     def __getitem__(self, position: int) -> tuple[int, np.ndarray | str]:
         index = int(self.indices[position])
         try:
-            return index, self.view(self.read(index))
+            return index, self.view(self.read(index), self.preprocess)
         except Unreadable as problem:
             return index, str(problem)

@@ -82,11 +82,12 @@ class TestSamples(Samples):
         """Decode them all, if the cache does not hold them. Raises DataError where it cannot be written."""
         files = self.files
         self._images, self._lost = prepared_images(
-            lambda index: files[index][0],
+            self._image,
             [int(index) for index in self.ids],
             self.preprocess,
             {
                 "revision": self.info.revision,
+                "split": self.info.split,  # those of the hub have one revision
                 "stamp": "" if self.info.source == "hub" else files.stamp(),
                 "classes": len(files.known),
                 **files.rules.settings(),
@@ -97,6 +98,9 @@ class TestSamples(Samples):
         )
         good = (int(index) for index in self.ids if int(index) not in self._lost)
         self._places = {index: place for place, index in enumerate(good)}
+
+    def _image(self, index: int) -> Image.Image:
+        return self.files[index][0]
 
     def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
         if self._images is None:

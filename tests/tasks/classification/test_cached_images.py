@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
+from torch.utils.data import DataLoader, Dataset
 
 from pitome.sources.images import ImageRules
 from pitome.tasks.classification.files import Folder, own_set
-from pitome.tasks.classification.images import ImageFiles
+from pitome.tasks.classification.images import ImageFiles, TestSamples
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import as_tested
 from pitome.tasks.subject import from_data
@@ -113,6 +116,25 @@ def test_what_is_other_is_another_entry(case: str, folder: Path, cache: Path) ->
     read(data_of(folder))
     read(OTHER[case](folder))
     assert len(list(cache.glob("images-*"))) == 2
+
+
+def test_splits_of_the_hub_have_one_revision_and_two_entries(folder: Path, cache: Path) -> None:
+    test = data_of(folder)._test
+    for split in ("test", "train"):
+        info = replace(test[2], source="hub", revision="0" * 40, split=split)
+        TestSamples(*test[:2], PREPROCESS, info).fill(0)
+    assert len(list(cache.glob("images-*"))) == 2
+
+
+def test_processes_that_decode_need_not_be_forked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loader(dataset: Dataset, **options: object) -> DataLoader:
+        copy = pickle.loads(pickle.dumps(dataset))
+        return DataLoader(copy, **options)  # type: ignore[arg-type]
+
+    want = read(data_of(folder))
+    monkeypatch.setenv("PITOME_CACHE", str(folder / "cache"))
+    monkeypatch.setattr("pitome.tasks.images.DataLoader", loader)
+    assert all(map(torch.equal, want, read(data_of(folder))))
 
 
 def test_a_picture_of_a_few_images_reads_these_alone(folder: Path, cache: Path) -> None:
