@@ -1,4 +1,4 @@
-"""Which rows of a table are compared, and what came out."""
+"""Which rows of a table are compared, and the verdicts."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from pitome.records.statistics import LEVEL, Comparison, compare, holm
 
 @dataclass(frozen=True)
 class Pair:
-    """`first` against `second`, at one setting. adjusted: the p-value, Holm's correction applied over
-    all pairs of the group of runs; better: whether the first is the better one."""
+    """`first` against `second`, at one setting."""
 
     first: Row
     second: Row
     result: Comparison
-    adjusted: float
-    better: bool
+    adjusted: float  # p-value after Holm's correction over all pairs of the group of runs
+    better: bool  # whether the first has the better score
 
     @property
-    def resolved(self) -> bool:
-        """Whether this many samples can tell the two apart."""
+    def significant(self) -> bool:
+        """Whether the two differ significantly."""
         return self.adjusted < LEVEL
 
     @property
     def verdict(self) -> str:
-        if not self.resolved:
-            return "not resolved"
-        return "resolved: better" if self.better else "resolved: worse"
+        if not self.significant:
+            return "not significant"
+        return "significantly better" if self.better else "significantly worse"
 
 
 def pairs(table: Sequence[Row], outcomes: Outcomes) -> list[Pair]:
     """All comparisons of one group of runs, setting by setting: every row against the unmerged
-    model, every method against every control asked the same, the best method against the runner-up.
+    model, every method against every control at the same setting, the best method against the runner-up.
 
-    Left out where there is no score or no per-sample outcome. Raises RecordError if outcomes have
+    Pairs without a score or per-sample outcomes are left out. Raises RecordError if outcomes have
     an id twice.
     """
     wanted = _wanted([row for row in table if row.scored])
@@ -66,15 +65,15 @@ def pairs(table: Sequence[Row], outcomes: Outcomes) -> list[Pair]:
     ]
 
 
-def to_unmerged(found: Sequence[Pair]) -> dict[tuple[str, str], Pair]:
+def to_unmerged(compared: Sequence[Pair]) -> dict[tuple[str, str], Pair]:
     """Row (its `key`) -> its comparison with the unmerged model."""
-    return {pair.first.key: pair for pair in found if not pair.second.merges}
+    return {pair.first.key: pair for pair in compared if not pair.second.merges}
 
 
-def to_controls(found: Sequence[Pair]) -> dict[tuple[str, str], list[Pair]]:
+def to_controls(compared: Sequence[Pair]) -> dict[tuple[str, str], list[Pair]]:
     """Row (its `key`) -> its comparisons with the controls."""
     out: dict[tuple[str, str], list[Pair]] = defaultdict(list)
-    for pair in found:
+    for pair in compared:
         if pair.second.method in CONTROLS and pair.first.method not in CONTROLS:
             out[pair.first.key].append(pair)
     return out

@@ -1,4 +1,4 @@
-"""What makes two runs the same run."""
+"""What identifies a run: two runs with the same identity are the same run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESIZE = "resize"
 """Name of the control that merges nothing either, but sees a smaller image at equal cost."""
 
 CONTROLS = ("random", "stride", RESIZE)
-"""What a method has to beat: none of them looks at the tokens."""
+"""Content-blind controls: none of them looks at the tokens, so every method has to beat them."""
 
 
 def build_identity(
@@ -40,7 +40,7 @@ def build_identity(
     """Everything a result depends on, and nothing else (no logger, path, device or worker count).
 
     weights_sha256: None for random weights, which the seed fixes. limit: None for the whole split.
-    options: the method's options, all of them, resolved. schedule: what each layer does (ratios,
+    options: all options of the method, with their defaults. schedule: what each layer does (ratios,
     removals or token counts), so that two ways to ask for the same layers are one run.
     settings: what a task's result depends on besides; left out where there is nothing to say.
     The unmerged model has no options and no schedule: it is one run whatever ratio was asked.

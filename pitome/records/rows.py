@@ -22,8 +22,9 @@ Outcomes = Callable[[Record], Mapping[str, Any] | None]
 class Row:
     """Runs that differ by the seed only, at one setting; a failed run stands alone.
 
-    label: the method, with the options in which its runs differ; point: equal for rows that were
-    asked the same (see `settings.point`); point_name: in words; setting: with what was applied.
+    label: the method, with the options in which its runs differ; point: key shared by rows with the
+    same requested reduction (see `settings.point`), point_name: as text; setting: as text, with the
+    ratio that was applied.
     """
 
     runs: tuple[Record, ...]
@@ -34,7 +35,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Names the row: the control `resize` may stand in several settings."""
+        """Identifies the row: the control `resize` may occur in several settings."""
         return self.first.run_id, self.point
 
     @property
@@ -70,8 +71,8 @@ class Row:
 def rows(members: Sequence[Record]) -> list[Row]:
     """The rows of one group of runs (see `groups.group`), in its order.
 
-    The control `resize` stands once in every setting it answers, so possibly more than once; where
-    it answers none, at the end.
+    The control `resize` is listed once in every setting that it is a control for, so possibly more
+    than once; at the end where it is for none.
     """
     names = labels(members)
     together: dict[tuple[str, ...], list[Record]] = defaultdict(list)
@@ -101,12 +102,12 @@ def rows(members: Sequence[Record]) -> list[Row]:
 
 
 def size_of(record: Record) -> str:
-    """Image of the control `resize`: `26x24` (height x width), in pixels."""
+    """Image size of the control `resize` in pixels: `26x24` (height x width)."""
     return "x".join(map(str, record.method.options.get("size", ["?"])))
 
 
 def resize_for(row: Row, table: Sequence[Row]) -> list[Row]:
-    """The control `resize` of `row`: the largest image that costs no more than it was allowed."""
+    """The control `resize` of `row`: the largest image whose cost is within the row's budget."""
     return [c for c in table if c.method == RESIZE and c.point == row.point and _serves(c.first, row)]
 
 

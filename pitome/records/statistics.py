@@ -1,4 +1,4 @@
-"""What so many samples can tell: intervals, tests, and tests of many comparisons at once."""
+"""Intervals, significance tests, and the correction for many comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from pitome.records.schema import RecordError
 
 LEVEL = 0.05
-"""A comparison is resolved where its adjusted p-value is below this."""
+"""A difference is significant if its adjusted p-value is below this."""
 
 _CELLS = 4_000_000  # resampled counts held at once: 32 MB
 _ENUMERATED = 16  # differences whose signs are flipped in every possible way: 65,536 patterns
@@ -47,9 +47,9 @@ def compare(
     *,
     seed: int = 0,
 ) -> Comparison | None:
-    """Outcomes [n] against others [m] on the samples both have: `paired_difference`, `sign_test`.
+    """Outcomes [n] against others [m], on the samples that both have: `paired_difference`, `sign_test`.
 
-    None if the two have no sample in common. Raises RecordError if an id stands twice.
+    None if the two have no sample in common. Raises RecordError if an id occurs twice.
     """
     differences = _paired(np.asarray(ids), outcomes, np.asarray(other_ids), other_outcomes)
     if len(differences) == 0:
@@ -75,9 +75,9 @@ def paired_difference(
     """Mean of `outcomes` [n] minus mean of `base_outcomes` [m] over the samples both have.
 
     Paired bootstrap, percentile interval (Efron and Tibshirani 1993, chapter 13): whole samples
-    are drawn, so what makes a sample hard for both models cancels. Samples are matched by id.
+    are drawn, so the difficulty of a sample, which both models share, cancels. Samples are matched by id.
     The same input always gives the same interval. None if the two have no sample in common.
-    Raises RecordError if an id stands twice.
+    Raises RecordError if an id occurs twice.
     """
     differences = _paired(np.asarray(ids), outcomes, np.asarray(base_ids), base_outcomes)
     return _bootstrap(differences, resamples, seed) if len(differences) else None
@@ -102,11 +102,11 @@ def _bootstrap(differences: np.ndarray, resamples: int, seed: int) -> Interval:
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """Two-sided p-value of McNemar's exact test (1947): of the samples that only one side gets right,
-    `wins` fell to the first and `losses` to the second; were the sides equal, a coin would decide.
+    """Two-sided p-value of McNemar's exact test (1947). `wins`: samples that only the first side gets
+    right; `losses`: only the second. Null hypothesis: both are equally likely.
 
-    The exact conditional binomial test: twice the smaller tail, at most 1 (no mid-p). In whole
-    numbers throughout, so right for any counts; 0.0 only below the least float.
+    The exact conditional binomial test: twice the smaller tail, at most 1 (no mid-p). Computed
+    with integers, so exact for any counts; 0.0 only below the smallest float.
     """
     n, term, tail = wins + losses, 1, 0
     for k in range(min(wins, losses) + 1):  # term: n choose k
@@ -116,13 +116,13 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def sign_test(differences: Sequence[float] | np.ndarray) -> float:
-    """Two-sided p-value of paired differences [n]: could their signs have fallen like this by chance?
+    """Two-sided p-value of paired differences [n] under the null hypothesis that each sign is random.
 
-    Fisher's sign-flip test of the sum (1935). Where all differences but zeros have one size, as
-    between right and wrong answers, it is McNemar's exact test. Otherwise (scores in between,
-    means over seeds) all sign patterns are counted for up to 16 differences, and beyond that the
-    normal approximation is taken, whose variance is the sum of squares, with a correction for
-    continuity: sums of multiples of a unit g lie 2g apart, so half of that is taken off.
+    Fisher's sign-flip test of the sum (1935). If all non-zero differences have the same size, as
+    with right and wrong answers, it is McNemar's exact test. Otherwise (scores in between,
+    means over seeds) all sign patterns are counted for up to 16 differences. Beyond that
+    the normal approximation is used (variance: the sum of squares) with a continuity correction:
+    sums of multiples of a unit g lie 2g apart, so g is subtracted.
     """
     d = np.asarray(differences, dtype=float)
     d = d[d != 0]
@@ -134,7 +134,7 @@ def sign_test(differences: Sequence[float] | np.ndarray) -> float:
     if len(d) <= _ENUMERATED:
         patterns = (np.arange(1 << len(d))[:, None] >> np.arange(len(d))) & 1
         sums = np.abs((1 - 2 * patterns) @ size)
-        return float((sums >= total * (1 - 1e-9)).mean())  # rounding must not lose what was seen
+        return float((sums >= total * (1 - 1e-9)).mean())  # rounding must not exclude the observed sum
     return math.erfc(max(total - _unit(size), 0.0) / math.sqrt(2 * float(d @ d)))
 
 
@@ -150,10 +150,10 @@ def _unit(sizes: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for being looked at together, in the given order (Holm 1979).
+    """p-values corrected for multiple comparisons, in the given order (Holm 1979).
 
-    Calling those below 0.05 resolved is wrong about any of them with a chance of at most 5 %,
-    however they depend on one another.
+    The chance that any p-value of a true null hypothesis falls below 0.05 is at most 5 %, however
+    the comparisons depend on one another.
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

@@ -1,4 +1,4 @@
-"""The words and numbers that tables share."""
+"""Text and number formats that tables share."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def metric(members: Sequence[Record]) -> str:
 
 
 def setting_name(members: Sequence[Record]) -> str:
-    """`Ratio` where every row is one ratio or unmerged."""
+    """Header of the setting column: `Ratio` if every row has one ratio or is unmerged, else `Setting`."""
     merged = [m for m in members if m.method.name not in (UNMERGED, RESIZE)]
     return "Ratio" if all(set(m.method.asked) == {"ratio"} for m in merged) else "Setting"
 
 
 def caption(members: Sequence[Record]) -> list[str]:
-    """What was measured, on what, with what: every number below depends on it."""
+    """Data, weights and conditions, on which every number below depends."""
     first = next((m for m in members if m.done), members[0])
     data, weights = first.data, first.weights
     samples = f"{data.n_samples:,} samples" if data.n_samples is not None else "no samples evaluated"
@@ -39,7 +39,7 @@ def caption(members: Sequence[Record]) -> list[str]:
     seen = [f"Data: {data.name}", f"split {data.split or 'unknown'}", samples, f"{skipped} skipped"]
     seen += [f"revision {data.revision[:12]}"] if data.revision else []
     if first.mode == "train":
-        origin = f"{weights.name}, trained by each run itself"
+        origin = f"{weights.name}, trained anew by each run"
     elif weights.random:
         origin = f"random (seed {first.seed})"
     else:
@@ -51,17 +51,17 @@ def caption(members: Sequence[Record]) -> list[str]:
     lines = [", ".join(seen) + ".", ", ".join(conditions) + "."]
     if any(m.method.name.endswith("_repo") for m in members):
         lines.append(
-            "Methods: a bare name is the method as its authors published it, _repo is what the code "
-            "of the PiToMe repository runs under that name."
+            "Methods: a plain name is the method as its authors published it; with _repo, as the code of the "
+            "PiToMe repository implements it."
         )
     known = {m.method.name for m in members}
-    said = {
+    explanations = {
         "random": "random tokens are merged",
         "stride": "a fixed grid of tokens is kept, the others are merged into it",
         RESIZE: "the unmerged model sees a smaller image (height x width in pixels), at no more FLOPs",
     }
-    if controls := [f"{name}: {said[name]}" for name in CONTROLS if name in known]:
-        lines.append(f"Controls, which know nothing of the tokens: {'; '.join(controls)}.")
+    if controls := [f"{name}: {explanations[name]}" for name in CONTROLS if name in known]:
+        lines.append(f"Content-blind controls, which do not look at the tokens: {'; '.join(controls)}.")
     return lines
 
 

@@ -89,7 +89,7 @@ def write(verdicts: ItemVerdicts, folder: Path, comparisons: Sequence[Table] = (
 
 def fair(verdicts: ItemVerdicts, stores: Sequence[Store]) -> list[Table]:
     """The comparison of an experiment's runs at equal ratio and at equal FLOPs: controls, paired intervals,
-    and whether a difference is resolved (docs/statistics.md)."""
+    and which differences are significant (docs/statistics.md)."""
     return tables.build(verdicts.runs, outcomes_in(stores)) if verdicts.runs else []
 
 
@@ -121,7 +121,7 @@ def to_table(verdicts: ItemVerdicts) -> Table:
     ]
     if verdicts.offline:
         caption = [
-            "This project's own model and data: no number of the paper stands here.",
+            "This project's own model and data: no number here is from the paper.",
             f"Command: `{verdicts.command}`.",
         ]
     else:

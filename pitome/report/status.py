@@ -19,13 +19,13 @@ from pitome.report.rendering import Table
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """How far a sweep is. Its points stand here as their commands."""
+    """How far a sweep is. Points are given as their commands."""
 
     name: str  # of the experiment
     done: list[str]  # recorded
     failed: dict[str, str]  # command -> reason; the next start tries them again
     pending: list[str]
-    # Wall time left for all that is not done, by the mean of the runs that are; None where none is.
+    # Wall time left for all that is not done, from the mean of the finished runs; None without any.
     seconds: float | None
 
     @property
@@ -34,13 +34,13 @@ class SweepStatus:
 
 
 def sweep_status(name: str, records: Sequence[Record], processes: int = 1) -> SweepStatus:
-    """How far an experiment is with these records. processes: that share what is left.
+    """How far an experiment is with these records. processes: how many share what is left.
 
     Raises UsageError for an unknown experiment, and one that is no sweep.
     """
     experiment = choose(name)
     if not experiment.sweeps:
-        raise UsageError(f"{name} is no sweep; it runs as a whole: {experiment.command}")
+        raise UsageError(f"{name} is not a sweep; it runs as a whole: {experiment.command}")
     if not experiment.points:
         raise UsageError(f"{name} {experiment.why_no_points}")
     done, failed, pending, seconds = [], {}, [], []
@@ -75,9 +75,9 @@ def to_table(names: Sequence[str], store: Store) -> Table:
     if len(statuses) == 1:
         notes += [f"pending: {point}" for point in statuses[0].pending]
     notes.append(
-        f"Runs under way in {store.folder.name}: {len(at_work)}. A start of the same command does the failed "
-        "and the pending ones and leaves out what is done or under way. Time left: at the mean duration of "
-        "the experiment's finished runs, shared among the processes at work."
+        f"Runs in progress in {store.folder.name}: {len(at_work)}. Starting the same command again runs the "
+        "failed and the pending points and skips those done or in progress. Time left: estimated from the "
+        "mean duration of the experiment's finished runs, divided by the number of processes."
     )
     return Table(
         title="Status",
@@ -96,7 +96,7 @@ def to_table(names: Sequence[str], store: Store) -> Table:
 
 
 def duration(seconds: float | None) -> str:
-    """`2 h 05 min`, `3 min 20 s`, `45 s`; `unknown` where nothing tells."""
+    """`2 h 05 min`, `3 min 20 s`, `45 s`; `unknown` for None."""
     if seconds is None:
         return "unknown"
     whole = max(round(seconds), 1)

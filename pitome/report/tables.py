@@ -22,13 +22,12 @@ OVERVIEW_FROM = 4  # settings; fewer are seen at a glance without a table of the
 
 @dataclass(frozen=True)
 class Results:
-    """One group of comparable runs, all that its tables need. same: names of rows whose seeds gave
-    identical outcomes."""
+    """One group of comparable runs: all that its tables need."""
 
     members: list[Record]
     rows: list[Row]
     pairs: list[Pair]
-    same: set[str]
+    same: set[str]  # names of rows whose seeds gave identical outcomes
 
 
 def build(records: Sequence[Record], outcomes: Outcomes) -> list[Table]:
@@ -49,7 +48,7 @@ def overview(results: Results) -> Table | None:
     cells: dict[str, dict[str, Row]] = defaultdict(dict)  # point -> column -> row
     for row in results.rows:
         if row.point:
-            # of several `resize` in one setting the dearest, which comes first
+            # of several `resize` at one setting the one that costs most, which comes first
             cells[row.point].setdefault(_column(row), row)
     columns = sorted({column for here in cells.values() for column in here}, key=_controls_last)
     if len(cells) < OVERVIEW_FROM or len(columns) < 2:
@@ -62,8 +61,8 @@ def overview(results: Results) -> Table | None:
             if (cell := here.get(column)) is None:
                 line.append(NOTHING)
                 continue
-            same = cell.key in unmerged and not unmerged[cell.key].resolved
-            beaten = all(pair.resolved and pair.better for pair in controls.get(cell.key, []))
+            same = cell.key in unmerged and not unmerged[cell.key].significant
+            beaten = all(pair.significant and pair.better for pair in controls.get(cell.key, []))
             marks = "=" * same + "!" * (not beaten)
             line.append(f"{marks} {_score(cell)}" if marks else _score(cell))
             if cell.key in best:
@@ -73,11 +72,11 @@ def overview(results: Results) -> Table | None:
     name = metric(results.members)
     notes = [f"{name} in percent" + (f"; unmerged: {_score(base)}." if base else ".")]
     if unmerged:
-        notes.append("=: not resolved from the unmerged model.")
+        notes.append("=: not significantly different from the unmerged model.")
     if controls:
-        notes.append("!: not better than every control of its setting, or not resolved.")
-    notes.append("Cost %: FLOPs as a share of the unmerged model's, least and most of the row's methods.")
-    notes.append("Bold: the best of its setting.")
+        notes.append("!: not significantly better than every control at its setting.")
+    notes.append("Cost %: FLOPs as a share of the unmerged model's, lowest to highest of the row's methods.")
+    notes.append("Bold: the best at its setting.")
     return Table(
         title=f"{title(results.members[0])}: overview",
         caption=caption(results.members),
@@ -89,7 +88,7 @@ def overview(results: Results) -> Table | None:
 
 
 def quality(results: Results, *, folded: bool = False) -> Table:
-    """What merging costs in quality and saves in computation, for one group of runs."""
+    """What merging loses in quality and saves in computation, for one group of runs."""
     members = results.members
     unmerged, controls = to_unmerged(results.pairs), to_controls(results.pairs)
     name = metric(members)
@@ -108,7 +107,7 @@ def quality(results: Results, *, folded: bool = False) -> Table:
         line += [_score(row, _name(row) in results.same), points(pair.result.difference if pair else None)]
         if controls:
             against = controls.get(row.key, [])
-            won = sum(comparison.resolved and comparison.better for comparison in against)
+            won = sum(comparison.significant and comparison.better for comparison in against)
             line += [f"{won} of {len(against)}" if against else NOTHING]
         lines.append(line)
     return Table(
@@ -129,8 +128,8 @@ def quality(results: Results, *, folded: bool = False) -> Table:
 
 
 def comparisons(results: Results, *, folded: bool = False) -> Table | None:
-    """Who beats whom, and whether that is resolved; None where nothing is compared but one row with
-    the unmerged model."""
+    """Who beats whom, and whether significantly; None where nothing is compared but one row with the
+    unmerged model."""
     compared = results.pairs
     if len(compared) < 2:
         return None
@@ -143,8 +142,9 @@ def comparisons(results: Results, *, folded: bool = False) -> Table | None:
     return Table(
         title=f"{title(results.members[0])}: comparisons",
         caption=[
-            f"First against the unmerged model and the controls of its setting, in {metric(results.members)} "
-            f"percentage points, {first.difference.n:,} samples; the best method against the runner-up."
+            "Each row against the unmerged model, each method against the controls at its setting, the best "
+            f"method against the runner-up. Differences of {metric(results.members)} in percentage points, "
+            f"over {first.difference.n:,} samples."
         ],
         header=[
             *("Setting", "First", "against", "Difference [95 % interval]"),
@@ -163,8 +163,8 @@ def comparisons(results: Results, *, folded: bool = False) -> Table | None:
             for pair in compared
         ],
         notes=[
-            f"p: {test}, two-sided. It and the interval (paired bootstrap) are of one comparison alone.",
-            f"Holm p: corrected for all {several} comparisons of the table. Resolved: below {LEVEL:g}.",
+            f"p: {test}, two-sided. p and interval (paired bootstrap) are those of one comparison, uncorrected.",
+            f"Holm p: corrected for all {several} comparisons of the table. Significant: below {LEVEL:g}.",
         ],
         text={0, 1, 2, 6},
         sections=_sections([pair.first.point for pair in compared]),
@@ -236,21 +236,21 @@ def _notes(results: Results, authors: bool) -> list[str]:
     members, notes, name = results.members, [], metric(results.members)
     if any(m.cost for m in members):
         notes.append(
-            "GMACs per sample. Cost %: FLOPs as a share of the unmerged model's. Plan %: the part of a "
-            "row's own MACs that decides what is merged."
+            "GMACs per sample. Cost %: FLOPs as a share of the unmerged model's. Plan %: the share of a "
+            "row's own MACs that is spent on deciding what to merge."
         )
     if authors:
         unmerged = {m.cost.unmerged_authors_macs for m in members if m.cost} - {None}
         stated = f" (unmerged {', '.join(sorted(giga(m) for m in unmerged))})" if unmerged else ""
         notes.append(f"GMACs (authors): counted as the PiToMe repository counts them{stated}.")
     if members[0].weights.random:
-        notes.append(f"{name} is left out: the weights are random, so it would mean nothing.")
+        notes.append(f"{name} is left out: with random weights it has no meaning.")
         return notes
     compared = to_unmerged(results.pairs)
     if compared:
         counts = ", ".join(f"{n:,}" for n in sorted({p.result.difference.n for p in compared.values()}))
         notes.append(
-            "Difference to the unmerged model in percentage points, with the 95 % interval of a paired "
+            "Difference from the unmerged model in percentage points, with the 95 % interval of a paired "
             f"bootstrap over {counts} samples."
         )
     merged = [row for row in results.rows if row.scored and row.merges]
@@ -260,15 +260,16 @@ def _notes(results: Results, authors: bool) -> list[str]:
         notes.append("A difference is left out where per-sample outcomes are missing: rerun=true makes them.")
     if any(len(row.runs) > 1 and _name(row) not in results.same for row in results.rows):
         notes.append(
-            "±: standard deviation over the seeds, whose mean is shown. Differences are of that mean, sample "
-            "by sample; their intervals do not say how much another seed would change."
+            "±: standard deviation over the seeds, beside their mean. Differences are those of each sample's "
+            "mean over the seeds; their intervals do not say how much another seed would change."
         )
     if results.same:
         several = ", ".join(sorted(results.same))
         notes.append(f"Identical outcomes with every seed, hence no deviation: {several}.")
     if to_controls(results.pairs):
         notes.append(
-            "Beats controls: how many of the controls at its setting the row beats, resolved (comparisons)."
+            "Beats controls: how many controls at its setting the row is significantly better than (see the "
+            "comparisons)."
         )
     return notes
 
@@ -295,7 +296,7 @@ def _controls_last(column: str) -> tuple[int, str]:
 
 
 def _best(table: Sequence[Row]) -> set[tuple[str, str]]:
-    """Rows (their keys) with the best score of all that were asked the same, where there is a choice."""
+    """Rows (their keys) with the best score at their setting, where there is a choice."""
     rivals: dict[str, list[Row]] = defaultdict(list)
     for row in table:
         if row.scored and row.point:
@@ -309,7 +310,7 @@ def _best(table: Sequence[Row]) -> set[tuple[str, str]]:
 
 
 def _sections(names: Sequence[str]) -> set[int]:
-    """Where another setting begins."""
+    """Indices at which another setting begins."""
     return {i for i in range(1, len(names)) if names[i] != names[i - 1]}
 
 

@@ -76,7 +76,7 @@ def test_pairing_narrows_the_interval():
     other[np.flatnonzero(base)[:10]] = 0
     paired = paired_difference(range(2000), other, range(2000), base)
     unpaired = 1.96 * math.sqrt(base.var() / 2000 + other.var() / 2000)
-    assert paired.high < 0  # resolved
+    assert paired.high < 0  # significant
     assert paired.high - paired.low < unpaired / 3
 
 

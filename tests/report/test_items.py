@@ -49,7 +49,7 @@ def test_an_offline_table_has_no_column_for_the_paper(write: Callable[..., Path]
     result = judge("table99_offline", [], [record(OFFLINE, {"top1": 0.88})])
     table = report.to_table(result)
     assert "Printed" not in table.header and "Logged" not in table.header
-    assert "no number of the paper" in table.caption[0]
+    assert "no number here is from the paper" in table.caption[0]
     assert not {"77.70", "79.10", "78.43"} & {cell for line in table.rows for cell in line}
     assert "79.10" not in report.to_latex(result) and "& Published &" in report.to_latex(result)
 

@@ -32,7 +32,7 @@ def test_tables_and_plot_stand_beside_the_records(
     assert report.main([str(tmp_path)]) == 0
     text = (tmp_path / "report.md").read_text()
     assert "| tome | 0.9 |" in text and "| 0.9 | tome | random | +25.00 [" in text
-    assert "| 1 of 1 |" in text and "resolved: better |" in text
+    assert "| 1 of 1 |" in text and "significantly better |" in text
     (plot,) = tmp_path.glob("*.png")
     shown = capsys.readouterr().out
     assert "Verdict" in shown and shown.splitlines()[-2:] == [str(tmp_path / "report.md"), str(plot)]

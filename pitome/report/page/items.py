@@ -82,7 +82,7 @@ def view(verdicts: ItemVerdicts, records: Sequence[Record] = ()) -> View:
 
 
 def _where(verdicts: ItemVerdicts) -> str:
-    """On which models of our own; the paper's title names others."""
+    """The project's models that it ran on; the paper's title names others."""
     pairs = dict.fromkeys(f"{row.model} and {row.data}" for row in verdicts.rows if row.model and row.data)
     return f"On {', '.join(pairs)}: " if pairs else ""
 
@@ -100,7 +100,7 @@ def _run_plots(groups: Sequence[Sequence[Record]]) -> list[Plot]:
 def _linked(view: View, keys: set[str]) -> View:
     """With the way from an item of the paper to its offline counterpart, and back."""
     other = view.key.removesuffix(OFFLINE) if view.kind == "offline" else view.key + OFFLINE
-    name = "the item of the paper" if view.kind == "offline" else "the same points on a model of our own"
+    name = "the item of the paper" if view.kind == "offline" else "the same points on this project's model"
     return replace(view, links=view.links | ({other: name} if other in keys else {}))
 
 

@@ -1,4 +1,4 @@
-"""The views of this project's own runs: one for each group of runs that may be compared."""
+"""The views of this project's own runs: one for each group of comparable runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pitome.report.page.view import (
     word,
 )
 
-BETTER, WORSE, OPEN, FAILED = "better", "worse", "not resolved", "failed"
+BETTER, WORSE, OPEN, FAILED = "better", "worse", "not significant", "failed"
 _LEAST_P = 0.001
 TONES = {BETTER: "good", WORSE: "bad", OPEN: "mute", FAILED: "bad"}
 
@@ -75,13 +75,13 @@ def _view(
 
 
 _NOTES = [
-    "Verdict: against the unmerged model, sample by sample; resolved where Holm's corrected p is below 0.05.",
-    "Controls beaten: of those at the same setting, with the difference resolved. Filter by a setting to "
-    "compare methods at an equal ratio or at equal FLOPs; a row's details hold its comparisons.",
+    "Verdict: significantly better or worse than the unmerged model (p after Holm's correction below 0.05).",
+    "Controls beaten: how many controls at the same setting the row is significantly better than. Filter by "
+    "a setting to compare methods at an equal ratio or at equal FLOPs; a row's details hold its comparisons.",
     "Speed-up: merged and unmerged model timed alternately in one run. Rows were timed at different times: "
     "compare speed-ups, not samples per second.",
 ]
-_UNTIMED = "None of these runs was timed: measure=full times merged and unmerged model alternately."
+_UNTIMED = "None of these runs was timed; measure=full times the merged and the unmerged model alternately."
 
 
 def _facts(members: Sequence[Record]) -> list[tuple[str, str]]:
@@ -97,16 +97,16 @@ def _columns(members: Sequence[Record]) -> list[Column]:
     name = metric(members)
     return [
         Column("Method"),
-        Column(setting_name(members), title="How much was to be merged"),
+        Column(setting_name(members), title="The requested reduction"),
         Column("Tokens left", True, "Tokens after the last block"),
-        Column("GMACs", True, "Of one sample, counted; FLOPs are twice that"),
+        Column("GMACs", True, "Counted for one sample; FLOPs are twice that"),
         Column("Cost %", True, "FLOPs as a share of the unmerged model's"),
         Column(f"{name} %", True, "The headline metric"),
         Column(
-            "Difference", True, "To the unmerged model, in percentage points, with the paired 95 % interval"
+            "Difference", True, "From the unmerged model, in percentage points, with the paired 95 % interval"
         ),
-        Column("Verdict", title="Whether the difference to the unmerged model is resolved"),
-        Column("Controls beaten", True, "Controls at the same setting that are beaten, resolved"),
+        Column("Verdict", title="Whether the difference from the unmerged model is significant"),
+        Column("Controls beaten", True, "Controls at the same setting that the row is significantly better than"),
         Column("Speed-up", True, "Measured, median with its 95 % interval"),
         Column("Samples/s", True, "Measured, merged"),
     ]
@@ -117,7 +117,7 @@ def _line(row: Row, pair: Pair | None, against: Sequence[Pair], rivals: Sequence
     verdict = _verdict(row, pair)
     several = f" ({len(row.runs)} seeds)" if len(row.runs) > 1 else ""
     cost, speed = first.cost, _speed(row)
-    won = sum(comparison.resolved and comparison.better for comparison in against)
+    won = sum(comparison.significant and comparison.better for comparison in against)
     score = number(100 * row.score if row.score is not None else None)
     if row.deviation:
         score = TableCell(f"{score.text} ± {100 * row.deviation:.2f}", score.value)
@@ -153,7 +153,7 @@ def _line(row: Row, pair: Pair | None, against: Sequence[Pair], rivals: Sequence
 
 
 def _compared(pair: Pair) -> str:
-    """`random: +4.20 [+3.10, +5.30], p 0.001, resolved: better`."""
+    """`random: +4.20 [+3.10, +5.30], p 0.001, significantly better`."""
     p = "p < 0.001" if pair.adjusted < _LEAST_P else f"p {pair.adjusted:.3f}"
     return f"{pair.second.label}: {_difference(pair).text}, {p}, {pair.verdict}"
 
@@ -165,7 +165,7 @@ def _verdict(row: Row, pair: Pair | None) -> str:
         return UNMERGED
     if pair is None:
         return "not compared"
-    return (BETTER if pair.better else WORSE) if pair.resolved else OPEN
+    return (BETTER if pair.better else WORSE) if pair.significant else OPEN
 
 
 def _variant(record: Record) -> str:
@@ -254,7 +254,7 @@ def plots(table: Sequence[Row]) -> list[Plot]:
 def _tokens_note(table: Sequence[Row]) -> str:
     if any(_mean(row.first) for row in table):
         return "Means over the samples, whose lengths differ."
-    return "Methods that remove equally many tokens lie on one another."
+    return "The lines of methods that remove equally many tokens coincide."
 
 
 def _series(row: Row) -> str:

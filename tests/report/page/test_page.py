@@ -97,7 +97,7 @@ def test_verdicts_variants_and_failures(sweep: View) -> None:
 def test_a_row_says_whom_it_beats(sweep: View) -> None:
     against = line_of(sweep, "pitome").against
     (random,) = [text for text in against if text.startswith("random: ")]
-    assert random.startswith("random: +28.70 [") and random.endswith("p < 0.001, resolved: better")
+    assert random.startswith("random: +28.70 [") and random.endswith("p < 0.001, significantly better")
     assert line_of(sweep, "none").against == []
 
 
