@@ -106,7 +106,9 @@ def _columns(members: Sequence[Record]) -> list[Column]:
             "Difference", True, "From the unmerged model, in percentage points, with the paired 95 % interval"
         ),
         Column("Verdict", title="Whether the difference from the unmerged model is significant"),
-        Column("Controls beaten", True, "Controls at the same setting that the row is significantly better than"),
+        Column(
+            "Controls beaten", True, "Controls at the same setting that the row is significantly better than"
+        ),
         Column("Speed-up", True, "Measured, median with its 95 % interval"),
         Column("Samples/s", True, "Measured, merged"),
     ]
