@@ -163,7 +163,8 @@ def comparisons(results: Results, *, folded: bool = False) -> Table | None:
             for pair in compared
         ],
         notes=[
-            f"p: {test}, two-sided. p and interval (paired bootstrap) are those of one comparison, uncorrected.",
+            f"p: {test}, two-sided. p and interval (paired bootstrap) are those of one comparison, "
+            "uncorrected.",
             f"Holm p: corrected for all {several} comparisons of the table. Significant: below {LEVEL:g}.",
         ],
         text={0, 1, 2, 6},
