@@ -25,7 +25,7 @@ from torch import Tensor
 import pitome
 from pitome.merge import registry
 from pitome.runs.validate import import_modules
-from tests.adapters.tiny import PATCH, images, mae, vit
+from tests.adapters.tiny import GRAPH_ATOL, PATCH, images, mae, vit
 from tests.adapters.tiny_text import batch, bert, sentence
 
 import_modules(os.environ.get("PITOME_IMPORTS", "").split())
@@ -423,7 +423,7 @@ def compiled_difference(name: str, backend: str) -> float:
 @each_method
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiles_to_one_graph(name: str) -> None:
-    assert compiled_difference(name, "aot_eager") == 0
+    assert compiled_difference(name, "aot_eager") <= GRAPH_ATOL
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.onnx import is_in_onnx_export
 
+BEFORE_2_7 = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 7)
 _WANTED: ContextVar[bool] = ContextVar("reference path", default=False)
 
 
@@ -26,6 +27,12 @@ def reference_path() -> Iterator[None]:
 def is_reference_path() -> bool:
     """Whether FLOPs are being counted; never while a graph is taken."""
     return not torch.compiler.is_compiling() and _WANTED.get()
+
+
+def scatter_is_wrong(tensor: Tensor) -> bool:
+    """Whether a compiled graph on a CPU would add rows wrongly: where several meet, the vectorised index_add
+    and scatter_add of torch 2.6's inductor keep only one of them."""
+    return BEFORE_2_7 and tensor.device.type == "cpu" and torch.compiler.is_compiling()
 
 
 def is_eager_on_cpu(tensor: Tensor) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pitome.merge.fast_path import scatter_is_wrong
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -59,6 +61,24 @@ class Plan:
     mass: Tensor | None = None
     scale: Tensor | None = None
 
+    def replaced(
+        self,
+        *,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+        mass: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Plan:
+        """The plan with other parts; `dataclasses.replace`, which older compilers of torch cannot follow."""
+        return Plan(
+            self.kept,
+            self.source,
+            self.target if target is None else target,
+            self.weight if weight is None else weight,
+            self.mass if mass is None else mass,
+            self.scale if scale is None else scale,
+        )
+
     @property
     def n_in(self) -> int:
         return self.kept.shape[1] + self.source.shape[1]
@@ -85,9 +105,12 @@ class Plan:
             step = select(x, self.source).to(dtype) - flat.index_select(0, index).view(*row.shape, -1)
             # Not by a product with 0 alone: a dropped token may be infinite.
             step = (step * share[..., None]).masked_fill((self.target < 0)[..., None], 0)
-            # In place: the rows are a copy already. One flat index_add is several times faster on a CPU
-            # than scatter_add over [B, K, C].
-            flat.index_add_(0, index, step.flatten(0, 1))
+            if scatter_is_wrong(x):
+                out = out + torch.nn.functional.one_hot(row, out.shape[1]).to(dtype).mT @ step
+            else:
+                # In place: the rows are a copy already. One flat index_add is several times faster on a CPU
+                # than scatter_add over [B, K, C].
+                flat.index_add_(0, index, step.flatten(0, 1))
         if self.scale is not None:
             out = out * self.scale[..., None].to(dtype)
         return out.to(x.dtype)

@@ -55,11 +55,11 @@ def tofu(tokens: Tokens, remove: int | Tensor, options: TofuOptions) -> Plan:
     else:
         plan = bipartite_plan(tokens, remove, None)
     if tokens.layer < tokens.depth * options.prune_share:
-        return replace(plan, target=torch.full_like(plan.target, -1))
+        return plan.replaced(target=torch.full_like(plan.target, -1))
     if options.fuse == "mean":
         return plan
     mean = torch.linalg.vector_norm(plan.apply(_wide(tokens.x)), dim=-1)
-    return replace(plan, scale=_scale(plan, tokens.x, mean))
+    return plan.replaced(scale=_scale(plan, tokens.x, mean))
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -153,8 +153,8 @@ def tofu_repo(tokens: Tokens, remove: int, options: TofuRepoOptions) -> Plan:
     plan = unclamped_plan(tokens, remove, None)
     ones = torch.ones_like(tokens.size)
     without_sources = ones.scatter(1, plan.source, 0)
-    plan = replace(plan, mass=without_sources)
+    plan = plan.replaced(mass=without_sources)
     assert options.prune_layers is not None  # filled in by resolve
     if tokens.layer < options.prune_layers:
-        return replace(plan, weight=without_sources)
-    return plan if options.fuse == "mean" else replace(plan, scale=_scale(plan, tokens.x))
+        return plan.replaced(weight=without_sources)
+    return plan if options.fuse == "mean" else plan.replaced(scale=_scale(plan, tokens.x))
