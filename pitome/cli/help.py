@@ -16,11 +16,11 @@ usage: python run.py [GROUP=CHOICE ...] [KEY=VALUE ...]
 
 _EXAMPLES = """\
 examples:
-  python run.py                                      the offline default
+  python run.py                                      the default, works offline
   python run.py merge=tome r=16 measure=full         with throughput
   python run.py -m merge=none,pitome,tome ratio=0.9,0.95 limit=500
   python run.py model=deit_s data=imagenet data.root=/path/to/imagenet merge=pitome ratio=0.925
-  python run.py merge=pitome merge.options.alpha=0.5 an option of the method
+  python run.py merge=pitome merge.options.alpha=0.5 with an option of the method
   python run.py mode=train model=vit_fmnist          trains, evaluates, writes weights and a card
   python run.py -m experiment=table5_offline         a table of the paper on this project's own model
   python run.py --cfg job                            shows the configuration and stops
@@ -28,7 +28,7 @@ examples:
 
 
 def help_text(conf: Path, own: Path | None = None) -> str:
-    """Every group with one line per choice, every key, examples. own: a user's own conf/."""
+    """Every group with one line per choice, every key, examples. own: the user's conf/ folder."""
     lines = [_INTRO]
     for group in GROUPS:
         folders = [folder for folder in (conf, own) if folder is not None]
