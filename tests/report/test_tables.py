@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import rich.console
 
 from pitome.records import RecordError, Skipped
 from pitome.records.statistics import mcnemar, paired_difference
+from pitome.records.store import Store
 from pitome.report.cells import p_value, points
 from pitome.report.tables import build, show, to_markdown, write_markdown
 from tests.records.examples import SPEED, example, failed, outcomes, resized
@@ -447,3 +449,14 @@ def test_outcomes_of_a_run_are_read_once():
 
 def sorted_by_id(answers):
     return answers["correct"][np.argsort(answers["id"])]
+
+
+def test_the_published_report_is_what_its_records_say(tmp_path):
+    """Otherwise: python scripts/report.py results/published."""
+    store = Store(Path(__file__).parents[2] / "results" / "published")
+    write_markdown(tmp_path / "report.md", build(store.all(), store.outcomes))
+
+    def rows(path):
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+
+    assert rows(tmp_path / "report.md") == rows(store.folder / "report.md")
