@@ -1,4 +1,4 @@
-"""The configuration behind conf/: typed, and checked before anything slow is imported.
+"""The configuration of conf/: typed, and checked before anything slow is imported.
 
 Imports no torch: what text and paths decide is said within a second.
 """
@@ -90,14 +90,14 @@ class DataConfig:
     root: str | None = None  # a local folder
     repository: str = ""  # on the hub
     revision: str = "main"  # of the repository
-    # where it can be had; of a set of one's own these may be left out
+    # where it is available; of a user's own set these may be left out
     sources: list[Literal["hub", "local", "package"]] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)  # of a set of one's own: their names, by label
+    classes: list[str] = field(default_factory=list)  # of a user's own set: their names, by label
     # the part that is tested on; of texts official or hash, None: the kind that the classifier was trained on
     split: str | None = None
     max_pixels: int | None = whole(None, least=1)  # larger images are refused; None: more than 50 million
     exif: bool = True  # images are turned upright as their EXIF orientation says
-    ocr: bool = False  # the OCR tokens of TextVQA stand in the prompt
+    ocr: bool = False  # the prompt contains the OCR tokens of TextVQA
 
 
 @dataclass(kw_only=True)
@@ -192,7 +192,7 @@ class Config:
     seed: int = whole(0, least=0)
     rerun: bool = False  # repeat what is recorded
     control: Literal["resize"] | None = None  # beside each merged run, an unmerged one on smaller images
-    imports: list[str] = field(default_factory=list)  # modules with merge methods of one's own
+    imports: list[str] = field(default_factory=list)  # modules with the user's own merge methods
     results: str = "results/runs"  # folder of the records
 
 
@@ -222,7 +222,7 @@ def plain(part: Any) -> dict[str, Any]:
 
 def portable(config: Config) -> dict[str, Any]:
     """The configuration as a record keeps it: without where results go, and of files and folders the
-    name alone, so that a published record tells nothing of the machine."""
+    name alone, so that a published record says nothing about the machine."""
     values = plain(config)
     del values["results"]
     for part, key in ((values, "weights"), (values["data"], "root")):
@@ -278,7 +278,7 @@ def own_folder() -> Path | None:
 
 
 def find_choice(group: str, name: str) -> Path | None:
-    """The file behind a choice: the project's, else the user's own, else None."""
+    """The file of a choice: the project's, else the user's own, else None."""
     folders = [folder for folder in (CONF, own_folder()) if folder is not None]
     paths = [folder / group / f"{name}.yaml" for folder in folders]
     return next((path for path in paths if path.is_file()), None)

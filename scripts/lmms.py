@@ -1,6 +1,6 @@
 """lmms-eval with merging in LLaVA: python scripts/lmms.py --model pitome_llava --model_args ... --tasks gqa
 
-Everything behind it is lmms-eval's own command line; docs/vqa_data.md says what model_args takes.
+Everything after it is lmms-eval's own command line; docs/vqa_data.md says what model_args takes.
 """
 
 from __future__ import annotations

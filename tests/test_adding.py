@@ -286,7 +286,7 @@ MISTAKES = {
     "model=vit_t model.arch=resnet18": "looked for timm VisionTransformer; found timm.models.resnet.ResNet",
     "model=vit_t weights=pretrained model.checkpoint=''": "model=vit_t names no checkpoint",
     "model=vit_tt": "did you mean vit_t",
-    "model=named": "conf/model/named.yaml has the name other; it is to be that of the file, named",
+    "model=named": "conf/model/named.yaml has the name other; it must be that of the file, named",
     "model=vit_t model.name=other": "there is no conf/model/other.yaml",
     "data.root=flowers/train/rose": "holds no images and no parquet files",
     "data.root=flowers/train task.head=knn": "holds no training images",

@@ -22,7 +22,7 @@ from pitome.merge.schedule import Schedule
 
 
 class Forward:
-    """What one forward pass leaves behind.
+    """What one forward pass leaves for adapters and measurements.
 
     The lists are indexed by layer: layer i reads entry i and writes entry i + 1, so a layer that
     gradient checkpointing runs a second time finds what it found the first time.
@@ -403,7 +403,7 @@ def check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> 
         if getattr(found, method, None) is not getattr(expected, method):
             raise UnsupportedModelError(
                 f"cannot patch: looked for {library}'s {name}.{method}, "
-                f"found {found.__module__}.{found.__qualname__} with one of its own"
+                f"found {found.__module__}.{found.__qualname__} with its own"
             )
         if method in vars(module):
             raise UnsupportedModelError(

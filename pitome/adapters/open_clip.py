@@ -133,7 +133,7 @@ class OpenClipAdapter(Adapter):
 
 
 class TrunkAdapter(timm.TimmAdapter):
-    """An image tower that timm builds, `TimmModel.trunk`, with open_clip's projection behind it."""
+    """An image tower that timm builds, `TimmModel.trunk`, followed by open_clip's projection."""
 
     def __init__(self, tower: TimmModel) -> None:
         trunk = timm.adapt(tower, tower.trunk)  # refuses what the timm adapter does not know
@@ -289,7 +289,7 @@ def _check_tower(host: Any) -> None:
             raise UnsupportedModelError(f"{looked}the pools {host.attn_pool_type!r}, which are unfinished")
     elif host.pool_type not in ("tok", "avg") or host.output_tokens:
         what = "output_tokens=True" if host.output_tokens else "no pool"
-        raise UnsupportedModelError(f"{looked}{what}: merged tokens come out, and which is where is lost")
+        raise UnsupportedModelError(f"{looked}{what}: merged tokens come out without their positions")
 
 
 def _layer_cost(block: Any) -> LayerCost:

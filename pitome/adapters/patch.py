@@ -107,7 +107,7 @@ class Patched:
 
     @property
     def state(self) -> State:
-        """What the last forward left behind, layer by layer; for adapters and measurements."""
+        """What the last forward left, layer by layer; for adapters and measurements."""
         return self._state
 
     def __enter__(self) -> Patched:

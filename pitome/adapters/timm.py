@@ -1,7 +1,7 @@
 """timm: `VisionTransformer` models built from `vision_transformer.Block` (checked on 1.0.31).
 
 With or without class, distillation and register tokens; the class token, the mean (MAE) or an
-attention pool (SigLIP) as output. The keys are read behind `attn.k_norm`, the size bias goes in as
+attention pool (SigLIP) as output. The keys are read after `attn.k_norm`, the size bias goes in as
 `attn_mask`, tokens merge between attention and MLP. docs/models.md lists every model of timm.
 """
 
@@ -197,7 +197,7 @@ def _check_output(host: Any) -> None:
         if host.attn_pool.pos_embed is not None:
             raise UnsupportedModelError(looked + "an attention pool with position embeddings of its own")
     elif host.global_pool not in ("token", "avg"):
-        why = "no pool: merged tokens come out, and which is where is lost"
+        why = "no pool: merged tokens come out without their positions"
         if host.global_pool:
             why = "a maximum over merged tokens is not that over the tokens they stand for"
         raise UnsupportedModelError(f"{looked}{host.global_pool!r} ({why})")

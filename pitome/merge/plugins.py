@@ -40,7 +40,7 @@ def offered() -> dict[str, EntryPoint]:
 
 
 def load(name: str) -> None:
-    """Import the module behind the entry point `name`. Raises MethodError that names its distribution,
+    """Import the module of the entry point `name`. Raises MethodError that names its distribution,
     whatever the module does."""
     entry = offered()[name]
     try:

@@ -73,8 +73,8 @@ class Method:
     count(n, protected, ratio, layer) -> int: tokens a layer of `n` removes at `ratio`.
     limit(n, protected) -> int: the most tokens one layer of `n` can remove.
     macs(n, protected, dim, remove, options) -> int: multiply-accumulates of one plan (one
-    image), as FlopCounterMode counts them: matrix products only. layer_macs: the same with the
-    layer's index behind, instead, where it depends on that.
+    image), as FlopCounterMode counts them: matrix products only. layer_macs: used instead if
+    that depends on the layer, whose index is its last argument.
     kept(options) -> one count per layer (tokens kept, class token counted) if the options are a
     schedule of their own, else None.
     padding: what a batch with padding means to `plan`: `alone`, it is asked for one sample at a time

@@ -117,7 +117,7 @@ class FixedLength:
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringCost:
-    """Of one question about an image, at the median length of its text, behind the image tower.
+    """Of one question about an image, at the median length of its text, after the image tower.
 
     image_tokens: rows that the language model reads; prompt_tokens: with these; projector_macs: of the
     image; prefill_macs: of the prompt up to the first new token; decode_macs: of the next one, with keys
@@ -173,7 +173,7 @@ class Throughput:
     images_per_s: samples of any kind. speedup: median of `pairs` ratios, with its 95 % interval
     [speedup_low, speedup_high]. tokens_per_s: of texts, tokens of the input without padding. Of
     generated answers: first_token_s: seconds until the whole batch has its first token;
-    decode_tokens_per_s: tokens behind it, of all answers of the batch.
+    decode_tokens_per_s: tokens after the first, of all answers of the batch.
     """
 
     images_per_s: float

@@ -41,7 +41,7 @@ class OwnFolder(SearchPathPlugin):
 
 
 def register_schema() -> None:
-    """Put the typed configuration where conf/config.yaml finds it, and the user's own files behind conf/."""
+    """Put the typed configuration where conf/config.yaml finds it; search the user's files after those of conf/."""
     store = ConfigStore.instance()
     store.store(name="schema", node=defaults(Config))
     sweeper = {
@@ -70,7 +70,7 @@ def merge_of_training(overrides: Sequence[str]) -> list[str]:
     if "train" not in modes or {"merge", "experiment"} & given.keys():
         return list(overrides)
     if len(modes) > 1:
-        raise UsageError("mode=train,test needs merge=: without it training merges nothing and testing does")
+        raise UsageError("mode=train,test needs merge=: without it training does not merge, but testing does")
     return [*overrides, f"merge={UNMERGED}"]
 
 

@@ -181,7 +181,11 @@ class Job:
 
         task.model.to(device)
         name = " ".join(
-            [config.model.name, self.method.name, *(f"{k}={v}" for k, v in told(self.method).items())]
+            [
+                config.model.name,
+                self.method.name,
+                *(f"{k}={v}" for k, v in method_name_parts(self.method).items()),
+            ]
         )
         self.logger = open_logger(
             config.logger, name, portable(config), self.store.folder.parent, run_id(self._identity())
@@ -327,8 +331,8 @@ def method_info(patched: Patched | None, amount: Reduction, layers: Layers) -> M
     )
 
 
-def told(method: MethodInfo) -> dict[str, Any]:
-    """What the name of a run says of its method: what was asked, or the size of the control."""
+def method_name_parts(method: MethodInfo) -> dict[str, Any]:
+    """What the name of a run says about its method: the requested reduction, or the size of the control."""
     return method.options if method.name == RESIZE else method.asked
 
 

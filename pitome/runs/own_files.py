@@ -39,7 +39,7 @@ def check_file(group: str, path: Path) -> None:
         reason = " ".join(str(problem).replace('in "<unicode string>", ', "").split())
         raise UsageError(f"{where} cannot be used: {reason}") from None
     if content.get("name", path.stem) != path.stem:
-        raise UsageError(f"{where} has the name {content['name']}; it is to be that of the file, {path.stem}")
+        raise UsageError(f"{where} has the name {content['name']}; it must be that of the file, {path.stem}")
     if content.get("task") not in (None, *choices("task")):
         raise UsageError(
             f"{where}: unknown task {content['task']}; {nearest(content['task'], choices('task'))}"

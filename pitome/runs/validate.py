@@ -55,7 +55,7 @@ def validate(config: Config) -> Reduction:
     sources = config.data.sources or (["hub", "local"] if config.data.repository else ["local"])
     if config.source != "auto" and config.source not in sources:
         raise UsageError(
-            f"data={config.data.name} cannot be had from source={config.source}; "
+            f"data={config.data.name} is not available from source={config.source}; "
             f"available: auto, {', '.join(sources)}"
         )
     check_source(config.source, config.data.root)
@@ -134,7 +134,7 @@ def _check_control(config: Config, checks: Checks) -> None:
         allowed = ", ".join(name for name in choices("task") if checks_of(name).resizable)
         raise UsageError(f"control={config.control} is for task={allowed}, not for task={config.task.name}")
     if config.mode == "train":
-        raise UsageError(f"control={config.control} goes with mode=test: it merges nothing, nor trains")
+        raise UsageError(f"control={config.control} goes with mode=test: it neither merges nor trains")
     if config.measure == "none" and config.flops is None:
         raise UsageError(
             f"control={config.control} needs the cost of the merged run; give measure=flops, or flops=SHARE"

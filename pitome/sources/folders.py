@@ -57,7 +57,7 @@ def check_source(source: str, root: str | Path | None) -> Path | None:
 
 
 def ignored(name: str) -> bool:
-    """Whether a file or folder of this name is never data: hidden, or left behind by a system or program."""
+    """Whether a file or folder of this name is never data: hidden, or made by a system or program."""
     return name.startswith(".") or name.endswith("~") or name.lower() in _LEFT_BEHIND
 
 

@@ -67,7 +67,7 @@ class Task(ABC):
     family: str  # the adapter's name of the model's kind
     weights: Weights
     sha256: str | None  # of the weights; None if random
-    note: str = ""  # behind the model's name in records and tables: how it is used, if not as usual
+    note: str = ""  # suffix for the model's name in records and tables, e.g. `kNN, k=20`
     partial: Path | None = None  # where `evaluate` may keep finished samples; the job removes it at the end
     input_size: int | tuple[int, int] | None = None  # for `flops=` where the model does not fix it
 
@@ -123,7 +123,7 @@ class Task(ABC):
 
 
 def task_class(name: str) -> type[Task]:
-    """The class behind `task=<name>`; a name of conf/task is one of this package's modules."""
+    """The class of `task=<name>`; a name of conf/task is one of this package's modules."""
     return importlib.import_module(f"pitome.tasks.{name}.task").TASK
 
 

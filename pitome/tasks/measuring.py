@@ -17,7 +17,7 @@ from pitome.records.schema import Cost, Throughput
 
 
 def architecture_of(model: nn.Module) -> Architecture:
-    """The description behind the closed form, of a model that is not patched."""
+    """The description that the closed form uses, of a model that is not patched."""
     with pitome.patch(model, "none", ratio=1.0) as handle:
         return handle.architecture()
 

@@ -14,7 +14,7 @@ def fit_tower(
     resampling).
 
     patches, positions: how the names of the embeddings [D, C, p, p] and [1 + N, D] end, whatever stands
-    in front of them; grids are square, behind one class token.
+    in front of them; grids are square, after one class token.
     """
     from timm.layers import resample_abs_pos_embed, resample_patch_embed
 

@@ -1,4 +1,4 @@
-"""W&B: what is told to it. Equal runs are one run there, a sweep is one group, its table a table."""
+"""W&B: what is logged there. Equal runs are one run there, a sweep is one group, its table a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG = LoggerConfig(name="wandb", project="p", group="merge=tome,tofu")
 
 
 class Wandb(types.ModuleType):
-    """In place of the package: notes what it is told."""
+    """In place of the package: keeps what is logged."""
 
     def __init__(self) -> None:
         super().__init__("wandb")

@@ -59,7 +59,7 @@ def feature_entry(config: Any) -> int:
 def handed_on(config: Any, tokens: Sequence[int]) -> int:
     """How many tokens of an image the language model gets, of `tokens`: L + 1 counts, as above.
 
-    Features are taken in front of or behind a block; what merges later stays without effect. Raises
+    Features are taken before or after a block; merging after that has no effect. Raises
     UsageError where several layers are joined and differ in their number of tokens.
     """
     layers = config.vision_feature_layer
@@ -68,7 +68,7 @@ def handed_on(config: Any, tokens: Sequence[int]) -> int:
     if len(set(counts)) > 1:
         raise UsageError(
             f"vision_feature_layer={chosen} joins layers of {' and '.join(map(str, counts))} tokens; "
-            "merge in front of the first or behind the last of them, with layers="
+            "merge before the first or after the last of them, with layers="
         )
     return counts[0] - int(config.vision_feature_select_strategy == "default")
 

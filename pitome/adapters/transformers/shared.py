@@ -42,7 +42,7 @@ def check_forward(model: nn.Module, module: nn.Module, expected: type[nn.Module]
     if type(module).forward is not expected.forward:
         raise UnsupportedModelError(
             f"cannot patch {type(model).__name__}: looked for {expected.__name__}.forward, "
-            f"found {type(module).__module__}.{type(module).__qualname__} with one of its own"
+            f"found {type(module).__module__}.{type(module).__qualname__} with its own"
         )
     if "forward" in vars(module):
         raise UnsupportedModelError(

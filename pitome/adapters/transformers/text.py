@@ -1,15 +1,15 @@
 """Text encoders made of `BertLayer` or DistilBERT's `TransformerBlock` (checked on 5.23).
 
 By hooks alone. A layer's pre-hook gives it the mask of the tokens that are left: the model makes
-one mask from the length of its input, before the first layer. The keys are read behind the key
-projection. Tokens merge where the layer's attention is done: behind its LayerNorm, for both kinds.
+one mask from the length of its input, before the first layer. The keys are read after the key
+projection. Tokens merge where the layer's attention is done: after its LayerNorm, for both kinds.
 
 Wrap or replace layers first (LoRA), patch second: the hooks sit on the projections found here.
 
 [CLS] is protected: the classifier reads it. Whether the closing [SEP] is protected too is the
 method's option `protected`: 1 protects [CLS] alone, the default, as in the authors' code
 (algo/pitome/patch/bert.py splits off one token); the paper does not say. 2 protects the last real
-token as well: it is moved behind [CLS] before the first merge, where leading tokens are protected;
+token as well: it is moved after [CLS] before the first merge, where leading tokens are protected;
 to the encoder that is no change, since positions are in the embeddings already.
 """
 

@@ -1,7 +1,7 @@
 """Image towers of CLIP, SigLIP, BLIP and BLIP-2 (EVA), and ViT.
 
 All are made of one kind of block, norm and attention, norm and MLP, under different names: one
-forward serves them. The keys are read behind their projection. The size bias goes in as the
+forward serves them. The keys are read after their projection. The size bias goes in as the
 attention's mask; BLIP's and BLIP-2's attention takes none and is computed here once tokens have
 merged. CLIP, BLIP, BLIP-2 and ViT answer with the class token; SigLIP's attention pool gets the
 bias. What reads all the tokens of a tower finds the merged ones: the text encoder of BLIP and the
@@ -183,25 +183,25 @@ class VisionAdapter(Adapter):
 
     def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
         """Costs of the matrix products and of the convolution of the patch embedding, tower alone, or
-        with what stands behind it in a model that takes an image alone.
+        with what follows it in a model that takes only an image.
 
         Raises UsageError for a size the model does not take.
         """
         height, width = self._check_size(input_size)
         conv = operator.attrgetter(self.kind.patches)(self.host)
         patches = height // conv.kernel_size[0] * (width // conv.kernel_size[1])
-        behind = linear(self.entry) - sum(linear(layer) for layer in self.layers)
+        head = linear(self.entry) - sum(linear(layer) for layer in self.layers)
         pool = self._pool()
         channels = self.host.config.hidden_size
         per_token = 0 if pool is None else 2 * channels**2 + 2 * channels
         if pool is not None:  # the probe's projection; keys and values are counted per token
-            behind += channels**2
+            head += channels**2
         return Architecture(
             tokens=patches + self.protected,
             protected=self.protected,
             layers=tuple(self._layer_cost(layer) for layer in self.layers),
             stem=patches * conv.weight.numel(),
-            head=behind,
+            head=head,
             patches=patches,
             classes=getattr(getattr(self.entry, "classifier", None), "out_features", 0),
             patch_inputs=conv.weight[0].numel(),

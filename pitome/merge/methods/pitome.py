@@ -223,7 +223,7 @@ BIPARTITE_LAYERS = 13  # on LLaVA, whatever the depth
 
 
 def count_llava(n: int, protected: int, ratio: float, layer: int) -> int:
-    """Removals on LLaVA: of all tokens where ToMe matches, of the unprotected ones behind."""
+    """Removals on LLaVA: of all tokens where ToMe matches, of the unprotected ones after that."""
     return (count_all if layer < BIPARTITE_LAYERS else count_unprotected)(n, protected, ratio, layer)
 
 
@@ -272,7 +272,7 @@ def pitome_repo(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan
     - a distillation token is merged like a patch token;
     - CLIP, BLIP and LLaVA compare hidden states instead of keys;
     - on LLaVA's image tower layers 0 to 12 match as ToMe does, whatever the depth, all of them merge
-      behind the block, and into the plain mean (patch/clip_hf.py:30, :37);
+      after the block, and into the plain mean (patch/clip_hf.py:30, :37);
     - text sizes restart at 1 in every layer (patch/bert.py:54), which is a plain mean; padding
       enters the energy and merges like any other token, and what it merged with is padding only
       where all of it was (patch/bert.py).

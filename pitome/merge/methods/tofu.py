@@ -24,7 +24,7 @@ class TofuOptions(MethodOptions):
     fuse: what later blocks do. `norm`: the mean, scaled to the largest norm in its group; `mean`:
         the plain mean.
     prop_attn: off, because the method keeps a token's norm, not its multiplicity: a dropped token
-        leaves nothing behind that attention could count.
+        leaves nothing that attention could count.
     """
 
     prop_attn: bool = False

@@ -178,7 +178,7 @@ def tome_repo(tokens: Tokens, remove: int, options: TomeRepoOptions) -> Plan:
     - on MAE the class token takes part in merging, and the rest of A is left in order of
       similarity, so that it ends in any row (patch/mae.py:112);
     - at a ratio below 1 that leaves nothing to remove, tokens are permuted, even positions first;
-    - CLIP and LLaVA compare hidden states, behind the block; BLIP hidden states; LLaVA takes the
+    - CLIP and LLaVA compare hidden states, after the block; BLIP hidden states; LLaVA takes the
       plain mean; text sizes restart at 1 in every layer, which is a plain mean;
     - padding is matched and merged like any other token (patch/bert.py);
     - text merges in the first three layers, unless `layers` says otherwise (patch/bert.py:188).

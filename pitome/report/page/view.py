@@ -67,7 +67,7 @@ class PagePicture:
 
 @dataclass(frozen=True)
 class View:
-    """One table and its plots. key: its address behind the `#`; kind: `paper`, `offline` or `sweep`;
+    """One table and its plots. key: its address after the `#`; kind: `paper`, `offline` or `sweep`;
     facts: term -> description; tally: verdict -> rows; links: key of another view -> what it is."""
 
     key: str

@@ -25,7 +25,7 @@ PALETTE = np.array(
     ],
     dtype=np.uint8,
 )
-"""RGB, [14, 3]; told apart on black and on white, and beside one another in this order."""
+"""RGB, [14, 3]; distinguishable on black and on white, and side by side in this order."""
 
 NONE = -1
 

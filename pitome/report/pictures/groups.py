@@ -25,7 +25,7 @@ DROPPED = -1
 
 @dataclass(frozen=True)
 class Step:
-    """The patches of B images behind one layer (or, the first, in front of all), on their grid; the N
+    """The patches of B images after one layer (or, the first, before all), on their grid; the N
     tokens of a text are a grid of one row.
 
     tokens: tokens left, class token and the like counted; groups [B, rows, columns]: the token
@@ -144,7 +144,7 @@ def _groups(membership: Tensor | None, grid: tuple[int, int]) -> tuple[np.ndarra
     if (count > 1).any() or not torch.equal(held.to(membership.dtype), membership):
         raise UsageError("this method spreads tokens over several others, so there are no groups to draw")
     rows = held.to(torch.uint8).argmax(dim=1).masked_fill(count == 0, DROPPED)
-    patches = slice(membership.shape[-1] - math.prod(grid), None)  # behind class and register tokens
+    patches = slice(membership.shape[-1] - math.prod(grid), None)  # after class and register tokens
     groups = rows[:, patches].reshape(-1, *grid).cpu().numpy()
     sizes = _take(held.sum(dim=2).cpu().numpy(), groups)
     return groups, np.where(groups < 0, 0, sizes)

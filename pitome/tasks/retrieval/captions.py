@@ -20,7 +20,7 @@ _WORDS_AND_MARKS = re.compile(r"[a-z-]+|[^a-z\s-]")
 @dataclass(frozen=True)
 class Tokenizer:
     """encode: a text without its start and end; start, end: their ids; context: tokens a text may have,
-    start and end counted; fill: the id behind the end. Of CLIP the end is the highest id, because it
+    start and end counted; fill: the id after the end. Of CLIP the end is the highest id, because it
     reads a text where its id is largest; SigLIP has no start, and reads the last token."""
 
     encode: Callable[[str], list[int]]
@@ -35,7 +35,7 @@ class Tokenizer:
         return self.context - (1 if self.start is None else 2)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Token ids [T, context], `fill` behind the end. A longer text is cut, and keeps its end.
+        """Token ids [T, context], `fill` after the end. A longer text is cut, and keeps its end.
 
         Raises DataError for a text with words that a list of words does not hold.
         """
@@ -61,7 +61,7 @@ def byte_pairs(context: int) -> Tokenizer:
 
 def pieces(path: Path, context: int, vocabulary: int) -> Tokenizer:
     """The tokenizer of SigLIP (Zhai et al., 2023), from the tokenizer.json beside its weights: lower case,
-    no punctuation; the end stands behind a text as often as there is room.
+    no punctuation; the end token follows a text as often as there is room.
 
     vocabulary: ids that the model embeds. Raises CheckpointError for a file that cannot be read or belongs
     to another model.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pitome.tasks.retrieval.recall import Retrieval, chunks, rank, scores_of
 
-# A candidate that the matching head did not see is behind all that it saw, as in the authors' code.
+# A candidate that the matching head did not score ranks after all that it scored, as in the authors' code.
 _UNSEEN = -torch.inf
 
 Match = Callable[[Tensor, Sequence[int]], Tensor]

@@ -12,7 +12,7 @@ from pitome.errors import CheckpointError
 from pitome.sources.checkpoints import check_fit, load_checkpoint
 
 _KEY = "lora"  # of the file's metadata
-_HEADS = ("classifier", "pre_classifier", "pooler")  # what is trained whole: parts behind the encoder
+_HEADS = ("classifier", "pre_classifier", "pooler")  # trained as a whole: parts after the encoder
 
 
 @dataclass(frozen=True)

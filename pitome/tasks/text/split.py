@@ -11,7 +11,7 @@ from pitome.config import Config
 from pitome.errors import UsageError, nearest
 
 SPLITS = ("train", "validation", "test")
-# Percent of the hashes: larger than the usual tenth for testing, because methods are told apart there.
+# Percent of the hashes: larger than the usual tenth for testing, because methods are compared there.
 _TEST, _VALIDATION = 20, 10
 
 

@@ -87,7 +87,7 @@ def bare(text: str) -> str:
 
 def option_letter(text: str) -> str | None:
     """The option that an answer names as a capital letter: a letter alone, or one that opens the answer
-    and has a full stop behind it; else None (Liu et al., LLaVA-1.5; lmms-eval)."""
+    and is followed by a full stop; else None (Liu et al., LLaVA-1.5; lmms-eval)."""
     text = text.strip()
     if re.fullmatch(r"[A-Za-z]", text):
         return text.upper()

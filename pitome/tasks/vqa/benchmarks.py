@@ -226,7 +226,7 @@ BENCHMARKS = {
 
 
 def benchmark_of(name: str) -> Benchmark:
-    """The benchmark behind `data=<name>`. Raises UsageError for an unknown one."""
+    """The benchmark of `data=<name>`. Raises UsageError for an unknown one."""
     if name not in BENCHMARKS:
         raise UsageError(f"unknown data {name!r}; {nearest(name, BENCHMARKS)}")
     return BENCHMARKS[name]

@@ -1,4 +1,4 @@
-"""What a LLaVA model computes behind its image tower: projector, prompt, and each token it writes.
+"""What a LLaVA model computes after its image tower: projector, prompt, and each token it writes.
 
 Multiply-accumulates of one question, counted operation by operation on the meta device and by closed
 forms. Only matrix products count, as in torch's FlopCounterMode; attention over n tokens counts n^2 pairs,
@@ -35,14 +35,14 @@ class Decoder:
         return tokens * self.token + tokens**2 * self.pair + self.head
 
     def decode(self, cached: int) -> int:
-        """One more token, behind `cached` tokens whose keys and values are kept."""
+        """One more token, after `cached` tokens whose keys and values are kept."""
         return self.token + (cached + 1) * self.pair + self.head
 
 
 @dataclass(frozen=True)
 class Answering:
     """Of one question without the tower: rows, of its image; prompt: its tokens with these; projector,
-    prefill, decode (of the first token behind the prompt): multiply-accumulates; *_closed: by `Decoder`."""
+    prefill, decode (of the first token after the prompt): multiply-accumulates; *_closed: by `Decoder`."""
 
     rows: int
     prompt: int
@@ -119,7 +119,7 @@ class _Prefill(nn.Module):
 
 
 class _Decode(nn.Module):
-    """The embedding [1, 1, C] of a token behind `cached` ones -> logits of the next token."""
+    """The embedding [1, 1, C] of a token after `cached` ones -> logits of the next token."""
 
     def __init__(self, model: Any, cached: int) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ class Llava(nn.Module):
 
     `template` holds `{question}` and `<image>`. What `pitome.patch` takes: the image tower merges, and
     every prompt gets as many placeholders as the tower hands on. Where tokens are merged in a layer
-    behind the one whose features are taken (`vision_feature_layer`), this changes nothing but the cost.
+    after the one whose features are taken (`vision_feature_layer`), this changes nothing but the cost.
     """
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
@@ -153,7 +153,7 @@ class Llava(nn.Module):
 
         images [I, C, H, W]: each goes through the tower once; shown: for every prompt the images it
         shows, in their order. keep_positions: a merged token keeps the position of the first patch it
-        holds, and the text behind an image the position it has without merging (the patch needs
+        holds, and the text after an image the position it has without merging (the patch needs
         trace=True); else positions are consecutive. Raises UsageError for a prompt that does not show
         its images or leaves no room for the answer, and where the tower hands on another number of
         tokens than the schedule says.

@@ -97,7 +97,7 @@ class VisualQuestions(Task):
         return Layers([float(n) for n in tokens], removed if patched is not None else None)
 
     def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
-        """Goes on behind the whole batches that a killed run has left in `partial`."""
+        """Continues after the whole batches that a killed run has left in `partial`."""
         questions, size = self.data.questions, int(self.config.batch_size)
         log = SampleLog(self.partial)
         known = log.read([question.id for question in questions], size)

@@ -1,4 +1,4 @@
-"""How fast a LLaVA model answers: the whole question, its first token, and the tokens behind it."""
+"""How fast a LLaVA model answers: the whole question, its first token, and the tokens after it."""
 
 from __future__ import annotations
 

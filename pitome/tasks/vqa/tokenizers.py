@@ -13,7 +13,7 @@ _SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", IMAGE)  # in the order of their ids
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerBase:
-    """Ids 5, 6, ... in the order of `words`, behind the special tokens.
+    """Ids 5, 6, ... in the order of `words`, after the special tokens.
 
     A text is lower-cased and begins with <s>; a word is a run of anything but spaces and punctuation,
     every mark of which stands alone. What is not in the list becomes <unk>.

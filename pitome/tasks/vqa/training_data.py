@@ -1,4 +1,4 @@
-"""Questions and answers packed for training: all questions of an image in one sequence behind it."""
+"""Questions and answers packed for training: all questions of an image in one sequence after it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pack(
 ) -> Packed:
     """Sequences of a prefix, the same for all, and then the turns of each image, equally many.
 
-    Every turn sees the prefix and itself, at the positions right behind the prefix: as if it stood there
+    Every turn sees the prefix and itself, at the positions right after the prefix: as if it stood there
     alone, so that the prefix, which holds the image, is computed once for all of them.
     """
     width = max(len(ask) + len(answer) for own in turns for ask, answer in own)

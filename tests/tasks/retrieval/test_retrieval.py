@@ -266,7 +266,7 @@ def other(folder: Path) -> str:
         (["model=deit_s"], "model=deit_s is for task=classification"),
         (["model=siglip_b16", "mode=train"], "model=siglip_b16 is tested as published"),
         (["model=siglip_b"], "not for task=retrieval; did you mean siglip_b16"),
-        (["data=coco", "source=package"], "data=coco cannot be had from source=package"),
+        (["data=coco", "source=package"], "data=coco is not available from source=package"),
         (["control=resize"], "control=resize is for task=classification"),
         (["weights={other}"], "does not fit this model"),
     ],

@@ -267,7 +267,7 @@ def test_the_best_epoch_is_chosen_by_validation(
     [
         (["data=sst3"], "unknown data=sst3; did you mean sst2"),
         (["data.split=both"], "data.split=both is not known"),
-        (["source=package"], "data=imdb cannot be had from source=package"),
+        (["source=package"], "data=imdb is not available from source=package"),
         (["mode=train", "trainer.schedule=cosine"], "trainer.schedule=cosine is not known"),
         (["mode=train", "trainer.lora.rank=-1"], "trainer.lora.rank=-1 is not a whole number"),
         (["mode=train", "trainer=fashion_mnist", "trainer.schedule=linear"], "trains in one stage"),
