@@ -85,7 +85,7 @@ def choose(name: str) -> Experiment:
 def experiment_names(*, skip_broken: bool = False) -> list[str]:
     """Everything that `experiment=` can be: `table5`, `table5_offline`, `table5_trained`, ...
 
-    A file with a mistake counts as having all parts, so that the mistake is reported only when it is asked for.
+    A file with a mistake counts as having all parts, so that the mistake is reported only when asked for.
     skip_broken: leave such files out, with one line each on stderr.
     """
     names = []

@@ -41,7 +41,7 @@ class OwnFolder(SearchPathPlugin):
 
 
 def register_schema() -> None:
-    """Put the typed configuration where conf/config.yaml finds it; search the user's files after those of conf/."""
+    """Put the typed configuration where conf/config.yaml finds it; the user's files come after conf/."""
     store = ConfigStore.instance()
     store.store(name="schema", node=defaults(Config))
     sweeper = {

@@ -441,7 +441,7 @@ def test_throughput_takes_what_a_tokenizer_makes() -> None:
         (lambda: bert(chunk_size_feed_forward=2), "chunk_size_feed_forward"),
         (
             lambda: type("Own", (BertModel,), {"forward": lambda self, x: x})(settings("bert")),
-            "one of its own",
+            "with its own",
         ),
     ],
     ids=["decoder", "roberta", "two", "chunks", "own-forward"],

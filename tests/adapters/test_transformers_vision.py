@@ -387,7 +387,7 @@ def test_sizes_that_are_refused() -> None:
         (lambda: torch.nn.ModuleList([clip(), clip()]), "found 2 of them"),
         (
             lambda: type("Own", (CLIPVisionModel,), {"forward": lambda self, x: x})(clip().config),
-            "one of its own",
+            "with its own",
         ),
     ],
     ids=["mean", "pixels", "two", "own-forward"],

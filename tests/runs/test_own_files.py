@@ -23,7 +23,7 @@ MISTAKES = {
     DATA.replace("classes", "clases"): "unknown key clases; did you mean classes?",
     DATA.replace("task: classification\n", ""): "task is missing",
     DATA.replace("classification", "clasification"): "did you mean classification",
-    DATA.replace("name: flowers", "name: imagenet"): "has the name imagenet; it is to be that of the file",
+    DATA.replace("name: flowers", "name: imagenet"): "has the name imagenet; it must be that of the file",
     DATA.replace("[rose, tulip]", "[rose, tulip"): "expected ',' or ']'",
     "": "it holds nothing, expected lines of `key: value`",
     "- rose\n": "it holds a list",
