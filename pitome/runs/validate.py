@@ -61,8 +61,8 @@ def validate(config: Config) -> Reduction:
     check_source(config.source, config.data.root)
     checks.check(config)
     find_any(config)
-    if config.mode == "train" and not config.trainer.stages:
-        raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
+    if config.mode == "train":
+        _check_stages(config)
     return reduction
 
 
@@ -156,6 +156,20 @@ def _check_options(merge: MergeConfig) -> None:
             raise UsageError(
                 f"merge={merge.name} has no option {key!r}; {nearest(str(key), map(str, known))}"
             )
+
+
+def _check_stages(config: Config) -> None:
+    """The last stage trains the model that is tested, so its patches are the model's."""
+    if not config.trainer.stages:
+        raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
+    args, last = config.model.args, config.trainer.stages[-1].patch_size
+    towers = (args, args.get("vision_cfg") or {}, args.get("vision_config") or {})
+    sizes = [tower["patch_size"] for tower in towers if "patch_size" in tower]
+    if last is not None and sizes and last not in sizes:
+        raise UsageError(
+            f"trainer.stages: the last stage has patch_size={last} and model={config.model.name} {sizes[0]}; "
+            "leave it out of the last stage"
+        )
 
 
 def reduction_of(config: Config) -> Reduction:

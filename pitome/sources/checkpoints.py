@@ -26,6 +26,7 @@ from pitome.sources.checkpoint_files import (
 )
 from pitome.sources.hub import say
 from pitome.sources.pickles import load_pickle, load_script
+from pitome.sources.weights import SHIPPED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,7 +87,7 @@ def load_checkpoint(
         )
     wanted = model if isinstance(model, Mapping) else model.state_dict()
     state, note = _fit(tensors, {name: tuple(value.shape) for name, value in wanted.items()}, path, key)
-    if note:
+    if note and path.parent != SHIPPED:
         _say_once(note)
     return Checkpoint(path, state, sha256_of(path) if kind != "index" else sha256_of_files(files), note)
 

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pitome.errors import CheckpointError
 from pitome.sources.checkpoint_files import check_checkpoint, sha256_of_files
 from pitome.sources.checkpoints import load_checkpoint, load_into
-from pitome.sources.weights import find_weights
+from pitome.sources.weights import SHIPPED, find_weights
 
 State = dict[str, Tensor]
 
@@ -179,6 +179,13 @@ def test_what_is_taken_and_left_is_said_once(tmp_path, model, capsys):
         "b.pth: names lose 'model_ema.'; the moving average is taken, weights_key=model takes the weights it "
         "is of; 1 tensor is not used (mask_token)"
     ]
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_nothing_is_said_of_shipped_weights(path, capsys):
+    names = {name.removeprefix("model."): value for name, value in load_file(path).items()}
+    assert load_checkpoint(path, names).state.keys() == names.keys()
+    assert capsys.readouterr().err == ""
 
 
 def test_two_alike_have_to_be_chosen_from(tmp_path, model):
