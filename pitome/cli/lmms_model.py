@@ -14,7 +14,7 @@ from pitome.cli.lmms_answers import Answerer
 from pitome.errors import UsageError
 
 
-class PitomeLlava(lmms):
+class PitomeLlava(lmms):  # type: ignore[misc]  # lmms-eval is installed elsewhere
     """`--model pitome_llava --model_args model=llava_7b,merge=pitome,ratio=0.9`: keys and values as on
     run.py's command line, without commas."""
 

@@ -41,7 +41,8 @@ def spectrum(weights: Tensor) -> Tensor:
     scale = weights.sum(dim=1).clamp_min(0)
     scale = torch.where(scale > 0, scale.rsqrt(), torch.zeros_like(scale))
     laplacian = torch.eye(len(weights), dtype=weights.dtype) - scale[:, None] * weights * scale
-    return torch.linalg.eigvalsh(laplacian)
+    values: Tensor = torch.linalg.eigvalsh(laplacian)
+    return values
 
 
 def distance(weights: Tensor, groups: Tensor) -> float:

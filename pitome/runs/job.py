@@ -193,7 +193,7 @@ class Job:
         trainer = lightning.Trainer(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision=config.precision,  # type: ignore[arg-type]
+            precision=config.precision,
             logger=self.logger or False,
             callbacks=[Progress(name)],
             enable_checkpointing=False,

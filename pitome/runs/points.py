@@ -69,7 +69,7 @@ def _is_value(override: Override) -> bool:
 
 def _node(name: str) -> tuple[dict[str, Any], list[str]] | None:
     """An experiment's point as `pitome.runs.experiments` stores it: its values, and its choices as words."""
-    stored = ConfigStore.instance().repo.get(_EXPERIMENT, {}).get(f"{name}.yaml")  # type: ignore[union-attr]
+    stored = ConfigStore.instance().repo.get(_EXPERIMENT, {}).get(f"{name}.yaml")
     if stored is None:
         return None
     tree: dict[str, Any] = OmegaConf.to_container(stored.node)  # type: ignore[assignment]

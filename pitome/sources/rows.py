@@ -33,7 +33,8 @@ def read_rows(path: Path, delimiter: str | None = None) -> list[Row]:
     if suffix == ".parquet":
         from pitome.sources.parquet import load_parquet
 
-        return load_parquet([path]).to_list()
+        rows: list[dict[str, Any]] = load_parquet([path]).to_list()
+        return rows
     text = read_text(path)
     if suffix in (".jsonl", ".json"):
         return _json_rows(path, text)

@@ -16,7 +16,7 @@ def read_yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
 
 
-class _StrictLoader(yaml.CSafeLoader):
+class _StrictLoader(yaml.CSafeLoader):  # type: ignore[misc]  # yaml has no types
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag[-5:] != "merge"]
         for key in keys:

@@ -51,7 +51,8 @@ def ramp(share: np.ndarray) -> np.ndarray:
     """Values in [0, 1] as colours of matplotlib's `viridis`: [...] -> [..., 3] of uint8."""
     from matplotlib import colormaps
 
-    return colormaps["viridis"](share, bytes=True)[..., :3]
+    colours: np.ndarray = colormaps["viridis"](share, bytes=True)
+    return colours[..., :3]
 
 
 def _enlarge(values: np.ndarray, scale: int) -> np.ndarray:

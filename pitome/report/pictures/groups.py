@@ -153,4 +153,5 @@ def _groups(membership: Tensor | None, grid: tuple[int, int]) -> tuple[np.ndarra
 def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Values [B, N] of `rows` [B, h, w], whatever stands where a row is negative."""
     batch = np.arange(len(rows))[:, None, None]
-    return values[batch, np.maximum(rows, 0)]
+    taken: np.ndarray = values[batch, np.maximum(rows, 0)]
+    return taken
