@@ -202,11 +202,11 @@ def defaults(kind: type) -> dict[str, Any]:
     for key, hint in types_of(kind).items():
         if dataclasses.is_dataclass(hint):
             out[key] = defaults(hint)  # type: ignore[arg-type]
-    for one in dataclasses.fields(kind):
-        if one.name not in out and one.default is not dataclasses.MISSING:
-            out[one.name] = one.default
-        elif one.name not in out and one.default_factory is not dataclasses.MISSING:
-            out[one.name] = one.default_factory()
+    for option in dataclasses.fields(kind):
+        if option.name not in out and option.default is not dataclasses.MISSING:
+            out[option.name] = option.default
+        elif option.name not in out and option.default_factory is not dataclasses.MISSING:
+            out[option.name] = option.default_factory()
     return out
 
 

@@ -143,9 +143,9 @@ def mean_outcomes(row: Row, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]
     of its runs have; None where a run has none."""
     column = row.first.headline.outcome
     read = [outcomes(run) for run in row.runs]
-    if column is None or any(one is None or column not in one for one in read):
+    if column is None or any(table is None or column not in table for table in read):
         return None
-    tables = [(np.asarray(one["id"]), np.asarray(one[column], dtype=float)) for one in read if one]
+    tables = [(np.asarray(table["id"]), np.asarray(table[column], dtype=float)) for table in read if table]
     ids, values = tables[0]
     for other_ids, other in tables[1:]:
         if len(np.unique(other_ids)) < len(other_ids) or len(np.unique(ids)) < len(ids):

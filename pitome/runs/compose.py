@@ -110,8 +110,8 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
 def check_places(configs: list[Config]) -> None:
     """Look at folders and weights before torch is imported: where results go, and what is read.
 
-    Raises RecordError for a folder that cannot be written, DataError for one without the files of a data
-    set of one's own, CheckpointError where the hub has none of the weights.
+    Raises RecordError for a folder that cannot be written, DataError for one without the files of the
+    user's own data set, CheckpointError where the hub has none of the weights.
     """
     for results in dict.fromkeys(config.results for config in configs):
         Store(results).prepare()
@@ -174,7 +174,7 @@ def _chosen(parsed: list[Override], group: str) -> set[str]:
     """The names that a command line chooses in a group, those of a sweep included."""
     values = [o.value() for o in parsed if o.get_key_element() == group]
     return {
-        str(one) for value in values for one in (value.list if isinstance(value, ChoiceSweep) else [value])
+        str(name) for value in values for name in (value.list if isinstance(value, ChoiceSweep) else [value])
     }
 
 
@@ -215,6 +215,8 @@ def _unknown_key(key: str, overrides: list[str]) -> str:
         word for word in overrides if "." not in word.partition("=")[0] and word.partition("=")[0] in GROUPS
     ]
     node = OmegaConf.select(compose("config", overrides=chosen), parent) if parent else None
-    beside = list(node) if isinstance(node, DictConfig) else [one.name for one in dataclasses.fields(Config)]
+    beside = (
+        list(node) if isinstance(node, DictConfig) else [field.name for field in dataclasses.fields(Config)]
+    )
     prefix = f"{parent}." if isinstance(node, DictConfig) else ""
     return f"unknown key {key}; {nearest(prefix + name, [prefix + str(word) for word in beside])}"

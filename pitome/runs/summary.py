@@ -25,21 +25,23 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
     """Print the tables of these runs and write them, with the plot and a picture of what merged, to
     results/sweeps/<time>/. configs: one for each run."""
     store = finished[0].store
-    runs = [run for one in finished for run in one.runs]
-    records = with_baselines([one.record for one in runs], store)
+    runs = [run for job in finished for run in job.runs]
+    records = with_baselines([run.record for run in runs], store)
     built = tables.build(records, store.outcomes)
     tables.show(built)
-    every = {one.record.run_id for one in runs}
-    known = every - {one.record.run_id for one in runs if one.repeated}
+    every = {run.record.run_id for run in runs}
+    known = every - {run.record.run_id for run in runs if run.repeated}
     if known:
         print(f"{len(known)} of {len(every)} runs were recorded before (rerun=true repeats them)")
     try:
-        folder = own_folder(store.folder.parent / "sweeps", datetime.now().strftime("%Y%m%d-%H%M%S"))
+        folder = new_folder(store.folder.parent / "sweeps", datetime.now().strftime("%Y%m%d-%H%M%S"))
         tables.write_markdown(folder / "table.md", built)
         print(f"table: {shown(folder / 'table.md')}")
         for path in plots.plot(records, folder):
             print(f"plot:  {shown(path)}")
-        tokens = picture([c for c, one in zip(configs, finished, strict=True) if one.record.done], folder)
+        tokens = picture(
+            [config for config, job in zip(configs, finished, strict=True) if job.record.done], folder
+        )
         if tokens is not None:
             print(f"tokens: {shown(tokens)}")
         log_sweep(configs[0].logger, built, tokens, folder.parent.parent)
@@ -47,7 +49,7 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
         print(f"error: {problem}", file=sys.stderr)
 
 
-def own_folder(parent: Path, name: str) -> Path:
+def new_folder(parent: Path, name: str) -> Path:
     """A new folder, `name` or, where another sweep has that, `name-2`, ... Raises RecordError."""
     for number in itertools.count(1):
         folder = parent / (name if number == 1 else f"{name}-{number}")
@@ -65,7 +67,7 @@ def with_baselines(records: Sequence[Record], store: Store) -> list[Record]:
     """These runs, each once, and the recorded unmerged runs that they can be compared with."""
     wanted = {record.run_id: record for record in records}
     unmerged = [record for record in store.all() if record.method.name == UNMERGED and record.done]
-    for members in group([*records, *(one for one in unmerged if one.run_id not in wanted)]):
+    for members in group([*records, *(record for record in unmerged if record.run_id not in wanted)]):
         if any(member.run_id in wanted for member in members):
             wanted |= {member.run_id: member for member in members}
     return list(wanted.values())

@@ -27,7 +27,7 @@ class Checks:
         return find_weights(config.model.name, config.model.checkpoint, name)
 
     def check_files(self, data: DataConfig, *, train: bool) -> None:
-        """Look for the files of a set of one's own; their contents are not read. train: for training
+        """Look for the files of a user's own set; their contents are not read. train: for training
         samples as well. Raises DataError."""
 
     def check_options(self, task: TaskConfig) -> None:
@@ -38,7 +38,7 @@ class Checks:
                     raise UsageError(f"task.{key}={value} is for task={name}, not for task={task.name}")
 
     def check_classes(self, data: DataConfig) -> None:
-        """What a set of one's own must say. Raises UsageError."""
+        """What a user's own set must say. Raises UsageError."""
         if self.data_sets is None or data.name in self.data_sets:
             if data.classes:
                 raise UsageError(

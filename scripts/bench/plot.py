@@ -38,7 +38,7 @@ def plot(timed: Sequence[Result], path: Path, conditions: Mapping[str, Any], rev
         value, low, high = result.speedup.value, result.speedup.low, result.speedup.high
         apart = list(looks).index(result.method) - (len(looks) - 1) / 2
         axes.errorbar(
-            100 / result.promise + _APART * apart,
+            100 / result.predicted + _APART * apart,
             value,
             yerr=None if low is None or high is None else [[value - low], [high - value]],
             color=looks[result.method].colour,
@@ -49,7 +49,7 @@ def plot(timed: Sequence[Result], path: Path, conditions: Mapping[str, Any], rev
             elinewidth=0.9,
             capsize=2.5,
         )
-    x = np.linspace(min(100 / r.promise for r in shown) - 3, 100, 100)
+    x = np.linspace(min(100 / r.predicted for r in shown) - 3, 100, 100)
     axes.plot(x, 100 / x, color="0.25", linestyle="--", linewidth=1.2, zorder=1)
     for method, look in looks.items():
         axes.plot([], [], color=look.colour, linewidth=3, label=method)

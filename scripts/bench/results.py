@@ -26,14 +26,14 @@ class Interval:
 class Result:
     """One merged variant beside the unmerged one.
 
-    promise: FLOPs unmerged / merged; speedup: median of the rounds' ratios; saved: the share of the
-    promised time that was saved, (1 - 1/speedup) / (1 - 1/promise), None where nothing is promised; memory:
-    bytes a forward takes beside the weights, merged and unmerged.
+    predicted: FLOPs unmerged / merged; speedup: median of the rounds' ratios; saved: the share of the
+    predicted time saving that is reached, (1 - 1/speedup) / (1 - 1/predicted), None where none is
+    predicted; memory: bytes a forward takes beside the weights, merged and unmerged.
     """
 
     group: Mapping[str, Any]
     method: str
-    promise: float
+    predicted: float
     speedup: Interval
     saved: Interval | None
     rounds: int
@@ -60,14 +60,14 @@ def results(cells: Mapping[str, Any]) -> list[Result]:
 def _result(cell: Mapping[str, Any], method: str) -> Result:
     merged, plain = (np.array([row[name] for row in cell["rounds"]]) for name in (method, UNMERGED))
     speedup = estimate(plain / merged)
-    promise = cell["macs"][UNMERGED] / cell["macs"][method]
+    predicted = cell["macs"][UNMERGED] / cell["macs"][method]
     memory = [cell.get("memory", {}).get(name) for name in (method, UNMERGED)]
     return Result(
         group=cell["group"],
         method=method,
-        promise=promise,
+        predicted=predicted,
         speedup=speedup,
-        saved=_saved(speedup, promise),
+        saved=_saved(speedup, predicted),
         rounds=len(merged),
         seconds=float(np.median(merged)),
         seconds_unmerged=float(np.median(plain)),
@@ -75,12 +75,12 @@ def _result(cell: Mapping[str, Any], method: str) -> Result:
     )
 
 
-def _saved(speedup: Interval, promise: float) -> Interval | None:
-    """The share of the promised time, with its interval; None where merging promises none."""
-    if promise <= 1:
+def _saved(speedup: Interval, predicted: float) -> Interval | None:
+    """The share of the predicted saving, with its interval; None where FLOPs predict none."""
+    if predicted <= 1:
         return None
-    low, high = (None if one is None else saved_share(one, promise) for one in (speedup.low, speedup.high))
-    return Interval(saved_share(speedup.value, promise), low, high)
+    low, high = (None if one is None else saved_share(one, predicted) for one in (speedup.low, speedup.high))
+    return Interval(saved_share(speedup.value, predicted), low, high)
 
 
 def estimate(values: np.ndarray) -> Interval:
@@ -89,9 +89,9 @@ def estimate(values: np.ndarray) -> Interval:
     return Interval(middle) if len(values) < LEAST_PAIRS else Interval(middle, *median_interval(values))
 
 
-def saved_share(speedup: float, promise: float) -> float:
-    """Share of the promised time that a speed-up saves; 1 is the limit that FLOPs set."""
-    return (1 - 1 / speedup) / (1 - 1 / promise)
+def saved_share(speedup: float, predicted: float) -> float:
+    """Share of the predicted time saving that a speed-up reaches; 1 is the limit that FLOPs set."""
+    return (1 - 1 / speedup) / (1 - 1 / predicted)
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:

@@ -16,10 +16,11 @@ from scripts.bench.results import Result, exponent, interval, results
 HEAD = """<!-- Written by python -m scripts.bench; change that, not this. -->
 # Speed
 
-Both sides in one process, taken in turn; medians of the rounds' ratios with 95 % intervals from order
-statistics. **Promise**: FLOPs unmerged / merged. **Saved**: share of the promised time that is saved,
-(1 - 1/speed-up) / (1 - 1/promise); 100 % is the limit that FLOPs set. Clock `cpu`: CPU time of the process on
-one thread; `wall`: wall time on all threads. Weights and inputs are random.
+Both sides run alternately in one process; medians of the rounds' ratios with 95 % intervals from order
+statistics. **Predicted**: the speed-up that FLOPs predict, unmerged / merged. **Saved**: the share of the
+predicted time saving that is reached, (1 - 1/speed-up) / (1 - 1/predicted); 100 % is the limit that FLOPs
+set. Clock `cpu`: CPU time of the process on one thread; `wall`: wall time on all threads. Weights and inputs
+are random.
 """
 
 
@@ -100,7 +101,7 @@ def _speed(timed: Sequence[Result]) -> str:
             result.group["mode"],
             result.group["clock"],
             result.method,
-            f"{result.promise:.3f}",
+            f"{result.predicted:.3f}",
             interval(result.speedup, times),
             "" if result.saved is None else interval(result.saved, percent),
             f"{1e3 * result.seconds:.1f} / {1e3 * result.seconds_unmerged:.1f}",
@@ -109,7 +110,7 @@ def _speed(timed: Sequence[Result]) -> str:
         ]
         for result in timed
     ]
-    head = ["Model", "Size", "Batch", "Ratio", "Mode", "Clock", "Method", "Promise", "Speed-up", "Saved"]
+    head = ["Model", "Size", "Batch", "Ratio", "Mode", "Clock", "Method", "Predicted", "Speed-up", "Saved"]
     return markdown_table([*head, "ms merged / unmerged", "MB merged / unmerged", "Pairs"], rows)
 
 

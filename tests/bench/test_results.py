@@ -40,18 +40,18 @@ def parts_of(*cells: dict) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("speedup", "promise", "saved"),
+    ("speedup", "predicted", "saved"),
     [(1.5, 1.5, 1.0), (1.0, 1.5, 0.0), (1.25, 1.5, 0.6), (0.8, 1.25, -1.25), (1.10, 1.34, 0.3583)],
 )
-def test_saved_share_is_the_promised_time_that_was_saved(speedup, promise, saved):
-    assert saved_share(speedup, promise) == pytest.approx(saved, abs=1e-4)
+def test_saved_share_is_the_share_of_the_predicted_saving(speedup, predicted, saved):
+    assert saved_share(speedup, predicted) == pytest.approx(saved, abs=1e-4)
 
 
 def test_a_result_is_the_median_of_the_rounds_ratios():
     group = Group(SMALL, methods=("tome",), pairs=20)
     speedups = list(np.linspace(1.2, 1.58, 20))
     (one,) = results({"a": cell(group, speedups)})
-    assert one.promise == 1.5 and one.rounds == 20 and one.complete
+    assert one.predicted == 1.5 and one.rounds == 20 and one.complete
     assert one.speedup.value == pytest.approx(np.median(speedups))
     # ranks 6 and 15 of 20, by the binomial distribution
     assert (one.speedup.low, one.speedup.high) == (
@@ -172,7 +172,7 @@ def test_the_page_names_conditions_and_incomplete_rows_and_the_fitted_exponents(
     assert "| 3 of 20 |" in text and "not measured" in text
 
 
-def test_nothing_promised_is_no_share_instead_of_an_error(tmp_path):
+def test_nothing_predicted_is_no_share_instead_of_an_error(tmp_path):
     same = cell(Group(SMALL, methods=("tome",), ratio=0.999), [1.0] * 20, (100, 100))
     (one,) = results({"a": same})
     assert one.saved is None and one.speedup.value == 1.0

@@ -66,4 +66,4 @@ def _part(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:
 def _quoted(value: Any) -> str:
     """As a shell needs it."""
     text = argument(value)
-    return f"'{text}'" if any(one in text for one in " ()'\"[]{}") else text
+    return f"'{text}'" if any(sign in text for sign in " ()'\"[]{}") else text

@@ -30,7 +30,7 @@ def build_image_data(
     bank: int | None = None,
 ) -> FashionMNIST | ImageFiles:
     """The data module of `config` (name, root, repository, revision, max_pixels, exif; classes and split of
-    a set of one's own); nothing is read or fetched yet.
+    a user's own set); nothing is read or fetched yet.
 
     workers: processes that load batches; None leaves it to the data set. bank: training images that
     the nearest neighbours are looked for in, all if None.

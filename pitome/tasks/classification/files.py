@@ -37,7 +37,7 @@ class ImageSet:
 
 
 def own_set(name: str, classes: Sequence[str], split: str | None = None) -> ImageSet:
-    """A set of one's own, whose class folders bear the names of its classes, given in the order of the
+    """A user's own set, whose class folders bear the names of its classes, given in the order of the
     labels. split: what is tested on, test (None) or validation."""
     tested = ("val", "validation") if split == "validation" else ("test",)
     return ImageSet(

@@ -42,10 +42,10 @@ class Reranking:
 
         Images come in the order of their features; `batch_size`: captions that `match` sees at once.
         """
-        for one in states:
+        for state in states:
             captions = self._captions(self._next)
             numbers = captions.tolist()
-            parts = [match(one, numbers[at : at + batch_size]) for at in range(0, len(numbers), batch_size)]
+            parts = [match(state, numbers[at : at + batch_size]) for at in range(0, len(numbers), batch_size)]
             self._fill(self._next, captions, torch.cat(parts).float().cpu())
             self._next += 1
 

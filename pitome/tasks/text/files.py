@@ -183,7 +183,7 @@ def _class_of(name: str, classes: Sequence[str]) -> int | None:
     """The label of a class by its name in any case, or by its beginning (`pos`)."""
     if name in classes:
         return classes.index(name)
-    known = [one.casefold() for one in classes]
+    known = [name.casefold() for name in classes]
     if known.count(name.casefold()) == 1:
         return known.index(name.casefold())
     if len(name) < 3 or name.casefold() in _NAMES:

@@ -63,7 +63,7 @@ SETS = {
 
 
 def text_set(name: str, classes: Sequence[str] = ()) -> TextSet:
-    """The set `name`: one of the project's, or of one's own with these `classes` and the column `text`.
+    """The set `name`: one of the project's, or a user's own, with these `classes` and the column `text`.
 
     Raises UsageError for an unknown one without classes.
     """

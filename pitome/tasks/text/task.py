@@ -100,11 +100,13 @@ class Text(Task):
         """A third as many texts, of those that can be read at a glance."""
         dataset: Any = self.data.test_dataloader().dataset
         texts = dataset.samples
-        short = [one for one in texts if len(one.tokens) <= _AT_A_GLANCE][: max(count // 3, 1)] or texts[:1]
+        short = [text for text in texts if len(text.tokens) <= _AT_A_GLANCE][: max(count // 3, 1)] or texts[
+            :1
+        ]
         words = self.data.tokenizer.convert_ids_to_tokens
         samples = [
-            TextSample(torch.tensor([one.tokens]), list(words(one.tokens)), f"test {one.id}", one.label)
-            for one in short
+            TextSample(torch.tensor([text.tokens]), list(words(text.tokens)), f"test {text.id}", text.label)
+            for text in short
         ]
         names = self.data.set.classes
         return Subject(self.model, samples, self.weights, self.sha256, classes=names)

@@ -134,16 +134,18 @@ def mme_points(questions: Sequence[Question], scores: Sequence[float]) -> dict[s
 
 
 def _soft(question: Question, prediction: str) -> float:
-    return soft_accuracy(evaluation_form(prediction), [evaluation_form(one) for one in question.answers])
+    return soft_accuracy(
+        evaluation_form(prediction), [evaluation_form(answer) for answer in question.answers]
+    )
 
 
 def _soft_apart(question: Question, prediction: str) -> float:
-    answers = [evaluation_form(words_apart(one)) for one in question.answers]
+    answers = [evaluation_form(words_apart(answer)) for answer in question.answers]
     return soft_accuracy(evaluation_form(words_apart(prediction)), answers)
 
 
 def _exact(question: Question, prediction: str) -> float:
-    return float(bare(prediction) in [bare(one) for one in question.answers])
+    return float(bare(prediction) in [bare(answer) for answer in question.answers])
 
 
 def _option(question: Question, prediction: str) -> float:
@@ -151,12 +153,12 @@ def _option(question: Question, prediction: str) -> float:
 
 
 def _yes_no(question: Question, prediction: str) -> float:
-    return float(yes_or_no(prediction) in [bare(one) for one in question.answers])
+    return float(yes_or_no(prediction) in [bare(answer) for answer in question.answers])
 
 
 BENCHMARKS = {
-    one.name: one
-    for one in (
+    benchmark.name: benchmark
+    for benchmark in (
         Benchmark(
             name="easy_vqa",
             version=1,
