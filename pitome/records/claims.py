@@ -1,4 +1,4 @@
-"""Who works on a run: of several processes on one folder of records, one at a time."""
+"""Claims: of several processes that share a folder of records, only one works on a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WRITING_SECONDS = 5.0
 
 
 class Taken(RecordError):
-    """Another process is on this run."""
+    """Another process works on this run."""
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def claim(folder: Path, key: str, *, wait: bool = False) -> Iterator[None]:
             break
         except Timeout:
             if not wait:
-                raise Taken(f"another process is on run {key}") from None
+                raise Taken(f"another process works on run {key}") from None
         except OSError as problem:
             raise write_error(path, problem) from None
     try:

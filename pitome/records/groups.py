@@ -1,4 +1,4 @@
-"""Which runs may stand in one table."""
+"""Which runs are comparable and share a table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pitome.records.settings import order, word_of
 
 
 def group(records: Iterable[Record]) -> list[list[Record]]:
-    """Runs that may be compared: same task, model, weights, data and limit, precision, version.
+    """Comparable runs: same task, model, weights, data and limit, precision, version.
 
     A run that failed before its weights or data were known joins a group it does not contradict.
-    Runs in mode=train have weights of their own; those of one training recipe stand together.
-    Within a group: superseded runs are left out, the unmerged model comes first, then what was
-    asked from much to little, so that what may be compared stands side by side, controls last.
+    Runs in mode=train each have their own weights; runs of one training recipe form one group.
+    Within a group: superseded runs are left out; the unmerged model comes first, then the settings
+    from little to much merging, so that comparable runs are side by side, controls last.
     """
     records = list(records)
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -42,7 +42,7 @@ def baseline(record: Record, members: Sequence[Record]) -> Record | None:
 
 
 def _key(record: Record) -> tuple[Any, ...]:
-    """What must be equal; None where a failed run does not know it."""
+    """What comparable runs have in common; None for what a failed run does not know."""
     return (
         record.task,
         record.model.name,
@@ -61,7 +61,7 @@ def _key(record: Record) -> tuple[Any, ...]:
 
 
 def _recipe(record: Record) -> str:
-    """Stands for the weights that a run trains itself, which differ from seed to seed."""
+    """Replaces the checksum of trained weights, which differ from seed to seed."""
     return "trained: " + word_of(record.config.get("trainer") or {})
 
 
@@ -75,7 +75,7 @@ def _text(item: tuple[tuple[Any, ...], Any]) -> tuple[str, ...]:
 
 
 def _newest(members: Sequence[Record]) -> list[Record]:
-    """One run per question: the best measured, then the newest; no failure that was made good."""
+    """One run per identity: the one measured most, then the newest; no failure that later succeeded."""
     best: dict[tuple[bool, str], Record] = {}
     for record in sorted(members, key=lambda r: (MEASURES.index(r.measure), r.started)):
         question = {name: value for name, value in record.identity.items() if name != "measure"}

@@ -39,68 +39,58 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """The samples a run has seen.
-
-    source: where they were taken from (hub, local, package). limit: None for the whole split.
-    selection: how `limit` chooses. n_samples: evaluated; n_skipped: unreadable, of which
-    `skipped` names some. bank: the labelled samples that voted on these, if any did. n_truncated:
-    texts of which the model reads the beginning only.
-    """
+    """The samples a run has seen."""
 
     name: str
     revision: str | None = None
     split: str | None = None
-    source: str | None = None
-    limit: int | None = None
-    selection: str | None = None
-    n_samples: int | None = None
-    n_skipped: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-    bank: DataInfo | None = None
-    n_truncated: int | None = None
+    source: str | None = None  # hub, local or package
+    limit: int | None = None  # None: the whole split
+    selection: str | None = None  # how `limit` chooses
+    n_samples: int | None = None  # evaluated
+    n_skipped: int = 0  # could not be read
+    skipped: list[Skipped] = field(default_factory=list)  # some of these
+    bank: DataInfo | None = None  # of kNN: the training samples that vote
+    n_truncated: int | None = None  # texts of which the model reads only the beginning
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsInfo:
-    """source: shipped, hub, or a bare file name, never a path. sha256: None if random or unknown."""
+    """The weights of a run."""
 
     name: str
-    source: str
-    sha256: str | None = None
+    source: str  # shipped, hub, or a file name without its folder
+    sha256: str | None = None  # None: random or unknown
     random: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """family: the adapter's name of the model's kind (deit, mae, ...); params: parameter count."""
+    """The model of a run."""
 
     name: str
-    family: str | None = None
-    params: int | None = None
+    family: str | None = None  # the adapter's name of the model's kind (deit, mae, ...)
+    params: int | None = None  # parameter count
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodInfo:
-    """options: all of them, resolved. asked: the words of the user, e.g. {"ratio": 0.925} or
-    {"flops": 0.8}. ratio: the one ratio that was applied, if there is one. schedule: one entry
-    per layer, as it enters the identity."""
+    """The merge method of a run."""
 
     name: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # all options, with their defaults
+    # as the user wrote it, e.g. {"ratio": 0.925} or {"flops": 0.8}
     asked: dict[str, Any] = field(default_factory=dict)
-    ratio: float | None = None
-    schedule: list[Any] | None = None
+    ratio: float | None = None  # the single ratio that was applied, if there is one
+    schedule: list[Any] | None = None  # one entry per layer, as in the identity
 
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The metric that tables and plots show, a share in [0, 1].
+    """The metric that tables and plots show, a share in [0, 1]."""
 
-    name: its key in `metrics`. outcome: the column of the per-sample outcomes whose mean it is.
-    """
-
-    name: str
-    outcome: str | None = None
+    name: str  # its key in `metrics`
+    outcome: str | None = None  # the column of the per-sample outcomes whose mean it is
     higher_is_better: bool = True
 
 
@@ -117,92 +107,82 @@ class FixedLength:
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringCost:
-    """Of one question about an image, at the median length of its text, after the image tower.
+    """Cost of one question about an image, at the median length of its text, after the image tower.
 
-    image_tokens: rows that the language model reads; prompt_tokens: with these; projector_macs: of the
-    image; prefill_macs: of the prompt up to the first new token; decode_macs: of the next one, with keys
-    and values kept. unmerged_*: of the same model without merging.
+    unmerged_*: for the same model without merging. *_closed_form: from the schedule.
     """
 
-    image_tokens: int
+    image_tokens: int  # rows that the language model reads
     unmerged_image_tokens: int
-    prompt_tokens: int
+    prompt_tokens: int  # all tokens of the prompt, image tokens included
     unmerged_prompt_tokens: int
-    projector_macs: int
+    projector_macs: int  # for one image
     unmerged_projector_macs: int
-    prefill_macs: int
+    prefill_macs: int  # the prompt, up to the first new token
     prefill_macs_closed_form: int
     unmerged_prefill_macs: int
-    decode_macs: int
+    decode_macs: int  # one more token, with cached keys and values
     decode_macs_closed_form: int
     unmerged_decode_macs: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one sample, or the mean over the samples where their lengths differ. FLOPs = 2 MACs.
+    """Cost of one sample, or the mean over the samples if their lengths differ. FLOPs = 2 MACs.
 
-    macs, flops: counted on the patched model. macs_closed_form: from the schedule. plan_macs: the
-    part of macs that decides what is merged. authors_macs: by the convention of the PiToMe
-    repository. unmerged_*: of the same model without merging. share: flops / unmerged_flops.
-    fixed_length: for texts, the cost at one length, which does not depend on the data. total_macs,
-    unmerged_total_macs: of image-text models, whose other costs are of the image tower: an image
-    with the captions that come with it, or with a question up to the first token of its answer, whose
-    parts are in answering.
+    unmerged_*: for the same model without merging.
     """
 
-    macs: int
+    macs: int  # counted on the patched model, as flops
     flops: int
     unmerged_macs: int
     unmerged_flops: int
-    share: float
-    macs_closed_form: int | None = None
-    plan_macs: int | None = None
-    authors_macs: int | None = None
+    share: float  # flops / unmerged_flops
+    macs_closed_form: int | None = None  # from the schedule
+    plan_macs: int | None = None  # the part of macs spent on deciding what to merge
+    authors_macs: int | None = None  # by the convention of the PiToMe repository
     unmerged_authors_macs: int | None = None
-    fixed_length: FixedLength | None = None
+    fixed_length: FixedLength | None = None  # of texts: at one length, independent of the data
+    # of image-text models, whose other costs are of the image tower: the image with its captions, or with a
+    # question up to the first token of its answer
     total_macs: int | None = None
     unmerged_total_macs: int | None = None
-    answering: AnsweringCost | None = None
+    answering: AnsweringCost | None = None  # the parts of that question
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """Merged and unmerged model, timed alternately in one run.
+    """Merged and unmerged model, timed alternately in one run."""
 
-    images_per_s: samples of any kind. speedup: median of `pairs` ratios, with its 95 % interval
-    [speedup_low, speedup_high]. tokens_per_s: of texts, tokens of the input without padding. Of
-    generated answers: first_token_s: seconds until the whole batch has its first token;
-    decode_tokens_per_s: tokens after the first, of all answers of the batch.
-    """
-
-    images_per_s: float
+    images_per_s: float  # samples of any kind
     images_per_s_unmerged: float
-    speedup: float
+    speedup: float  # median of `pairs` ratios, with its 95 % interval
     speedup_low: float
     speedup_high: float
     pairs: int
     batch: int
     device: str
     threads: int
-    tokens_per_s: float | None = None
+    tokens_per_s: float | None = None  # of texts: input tokens without padding
     tokens_per_s_unmerged: float | None = None
+    # of generated answers: seconds until the whole batch has its first token
     first_token_s: float | None = None
     first_token_s_unmerged: float | None = None
+    # of generated answers: tokens after the first, of the whole batch
     decode_tokens_per_s: float | None = None
     decode_tokens_per_s_unmerged: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """git_dirty: the work tree differed from the revision. attention: the kernel's name."""
+    """Where and with what a run was made."""
 
     device: str
     dtype: str
     threads: int | None = None
-    attention: str | None = None
+    attention: str | None = None  # the kernel's name
     git_revision: str | None = None
-    git_dirty: bool | None = None
+    git_dirty: bool | None = None  # whether the work tree differed from the revision
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -218,23 +198,18 @@ class OutcomesFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run. `started` is UTC in ISO 8601, `seconds` the wall time.
-
-    status: done; or failed or interrupted, with the reason as one line in `error`. mode: test or train.
-    metrics: shares in [0, 1] unless their name says otherwise; None where the number would mean
-    nothing (accuracy of random weights). tokens: entering each block, then the final count.
-    """
+    """One run."""
 
     run_id: str
-    status: str
+    status: str  # done, failed or interrupted
     task: str
-    mode: str
+    mode: str  # test or train
     seed: int
     precision: str
     measure: str
     result_version: int
-    started: str
-    seconds: float
+    started: str  # UTC in ISO 8601
+    seconds: float  # wall time
     identity: dict[str, Any]
     config: dict[str, Any]
     data: DataInfo
@@ -242,13 +217,14 @@ class Record:
     model: ModelInfo
     method: MethodInfo
     headline: Headline
+    # shares in [0, 1] unless the name says otherwise; None: no meaning (accuracy of random weights)
     metrics: dict[str, float | None] = field(default_factory=dict)
     cost: Cost | None = None
-    tokens: list[float] = field(default_factory=list)
+    tokens: list[float] = field(default_factory=list)  # entering each block, then the final count
     throughput: Throughput | None = None
     peak_memory_bytes: int | None = None
     environment: Environment | None = None
-    error: str | None = None
+    error: str | None = None  # one line: why it failed or was interrupted
     outcomes: OutcomesFile | None = None
     schema_version: int = SCHEMA_VERSION
 

@@ -1,4 +1,4 @@
-"""How much a run was to merge: in words, as a key, and in order."""
+"""The requested reduction of a run: as text, as a key, and for sorting."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pitome.records.schema import Record
 
 
 def setting(record: Record) -> str:
-    """How much was to be merged, in the words of the user: `0.925`, `r 16`, `FLOPs 0.8`, ...
+    """The requested reduction as the user wrote it: `0.925`, `r 16`, `FLOPs 0.8`, ...
 
-    A ratio stands alone. One ratio that was applied instead of the asked one is added.
+    A ratio has no name. A ratio that was derived from the request is added.
     """
     if record.method.name in (UNMERGED, RESIZE):
         return "-"
@@ -26,9 +26,9 @@ def setting(record: Record) -> str:
 
 
 def point(record: Record) -> str:
-    """Equal for runs that were asked the same and may be compared; empty for the unmerged model
-    and for the control `resize`, whose place depends on the others. A method's own schedule may be
-    compared with what does the same."""
+    """Key shared by comparable runs with the same requested reduction; empty for the unmerged model
+    and for the control `resize`, whose setting depends on the other runs. A method's own schedule is
+    part of the key."""
     method = record.method
     if method.name in (UNMERGED, RESIZE):
         return ""
@@ -37,7 +37,7 @@ def point(record: Record) -> str:
 
 
 def point_name(record: Record) -> str:
-    """What all runs of one `point` share: `0.925`, `r 16`, `FLOPs 0.8`, ..."""
+    """Text for all runs of one `point`: `0.925`, `r 16`, `FLOPs 0.8`, ..."""
     return ", ".join(_asked(record)) if point(record) else "-"
 
 
@@ -71,7 +71,7 @@ def word(value: Any) -> str:
 
 
 def word_of(values: dict[str, Any]) -> str:
-    """Equal for equal values, however they are written."""
+    """A text that is equal for equal values, however they are written."""
     return json.dumps(canonical(values), sort_keys=True)
 
 

@@ -30,7 +30,7 @@ class Done:
 
 
 def launch(overrides: Sequence[str], *, multirun: bool, group: str | None, since: datetime) -> list[Done]:
-    """Run every point of `overrides`, in order; those that another process is on come last.
+    """Run every point of `overrides`, in order; those that another process works on come last.
 
     group: of the sweep's runs in W&B. since: when the command began.
     """
@@ -45,12 +45,12 @@ def launch(overrides: Sequence[str], *, multirun: bool, group: str | None, since
             returns = [hydra.run("config", work, list(overrides))]
     missing = sum(job.return_value is None for job in returns)
     if missing:
-        print(f"waiting for {missing} runs that another process is on")
+        print(f"waiting for {missing} runs that another process works on")
     return [_done(job, group, since) for job in returns]
 
 
 def _job(raw: DictConfig, *, group: str | None, since: datetime) -> Finished | None:
-    """One point, perhaps in a process of the launcher's. None: another process is on it."""
+    """One point, perhaps in a process of the launcher's. None: another process works on it."""
     return _run(raw, HydraConfig.get().overrides.task, group, since, wait=False)
 
 
@@ -61,7 +61,7 @@ def _done(job: JobReturn, group: str | None, since: datetime) -> Done:
 
 
 def wait_for(job: JobReturn, group: str | None, since: datetime) -> Finished:
-    """The run that another process is on: its record, or made here where that process was stopped."""
+    """The run that another process works on: its record, or made here where that process was stopped."""
     assert isinstance(job.cfg, DictConfig)
     finished = _run(job.cfg, job.overrides or (), group, since, wait=True)
     assert finished is not None

@@ -67,7 +67,7 @@ def test_another_process_is_refused_until_the_owner_is_killed(tmp_path: Path) ->
     owner = start(OWNER, tmp_path)
     assert owner.stdout is not None and owner.stdin is not None
     assert owner.stdout.readline() == b"owned\n"
-    with pytest.raises(Taken, match=f"another process is on run {KEY}"), claim(tmp_path, KEY):
+    with pytest.raises(Taken, match=f"another process works on run {KEY}"), claim(tmp_path, KEY):
         pass
     with claim(tmp_path, "another"):  # other runs are free
         pass
