@@ -1,10 +1,13 @@
-"""What the records say: python scripts/report.py [WHAT ...] [results=FOLDER]
+"""Reports from the records: python scripts/report.py [WHAT ...] [results=FOLDER]
 
-Without a word: tables and plots of the local runs (results/runs; the published ones where there are
-none), and the page. FOLDER: tables and plots of the runs in a folder. NAME: an experiment
-beside the paper (table5, table5_offline, ...). status [NAME ...]: how far experiments are. offline: what
-the published offline experiments gave. page: results/index.html. results: where the runs are, as for
-run.py; default: results/runs.
+WHAT is one of:
+  FOLDER             tables and plots of the runs in a folder
+  NAME               an experiment beside the paper's values (table5, table5_offline, ...)
+  status [NAME ...]  how far experiments are
+  offline            what the published offline experiments gave
+  page               the page of all results, results/index.html
+Default: tables and plots of the local runs (of the published ones if there are none), and the page.
+results=FOLDER: where the runs are, as for run.py; default: results/runs.
 """
 
 from __future__ import annotations

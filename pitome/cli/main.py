@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as problem:
         return _print_error(explain(problem))
     except (KeyboardInterrupt, Interrupted) as stop:
-        print("\nstopped; finished runs are recorded, the same command goes on from there", file=sys.stderr)
+        print("\nstopped; finished runs are recorded, the same command continues from there", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143  # 128 + the signal, as shells have it
 
 

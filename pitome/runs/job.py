@@ -98,7 +98,7 @@ def _finish(job: Job) -> Finished | None:
                 raise stop.__context__ from None
             raise
         except Interrupted:
-            job.failed(UsageError("stopped by SIGTERM; the same command goes on from there"), INTERRUPTED)
+            job.failed(UsageError("stopped by SIGTERM; the same command continues from there"), INTERRUPTED)
             raise
         except PitomeError as problem:
             return Finished(job.failed(problem), job.store, exit_code=2)

@@ -50,7 +50,7 @@ def main(words: list[str]) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; what was measured is kept, the same command goes on from there", file=sys.stderr)
+        print("\nstopped; what was measured is kept, the same command continues from there", file=sys.stderr)
         return 130
     if not complete:
         print("not everything is measured yet; the same command goes on from here")

@@ -43,7 +43,7 @@ def test_ctrl_c_ends_the_sweep_and_keeps_what_is_finished(
         assert run("-m", "merge=tome,tofu", "ratio=0.9", "measure=none") == 130
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command continues from there" in capsys.readouterr().err
     assert list(records()) == ["tome 0.9"] and records()["tome 0.9"].done
     assert not list((tmp_path / "results" / "runs").glob(".*"))  # no claim is left
 
@@ -119,7 +119,7 @@ def test_sigterm_leaves_an_interrupted_record_and_the_shells_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A scheduler that ends a job must not book success; the same command goes on from there."""
+    """A scheduler that ends a job must not book success; the same command continues from there."""
     step = Classification.test_step
 
     def ended(self: Classification, *arguments: Any) -> None:
@@ -132,7 +132,7 @@ def test_sigterm_leaves_an_interrupted_record_and_the_shells_exit_code(
     with monkeypatch.context() as patch:
         patch.setattr(Classification, "test_step", ended)
         assert run(*words) == 143
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command continues from there" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == handler
     assert records()["tome 0.9"].done
     stopped = records()["tofu 0.9"]

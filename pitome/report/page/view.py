@@ -1,4 +1,4 @@
-"""What the page shows: tables with plots, as values that a template can write down."""
+"""What the page shows: tables with plots, as plain values for the template."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ class Column:
 
 @dataclass(frozen=True)
 class TableLine:
-    """A row. model, method, variant, setting, verdict: what the filters look at; command: makes it;
-    records: run ids; note: what else is to be said; against: its comparisons with other rows, in words."""
+    """A row. The filters use model, method, variant, verdict and setting."""
 
     cells: list[TableCell]
     model: str
     method: str
     variant: str
     verdict: str
-    command: str
+    command: str  # that makes its runs
     setting: str = NOTHING
-    records: list[str] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)  # run ids
     note: str = ""
-    tokens: list[float] = field(default_factory=list)
-    against: list[str] = field(default_factory=list)
+    tokens: list[float] = field(default_factory=list)  # entering each layer, then the final count
+    against: list[str] = field(default_factory=list)  # its comparisons with other rows, as text
 
 
 @dataclass(frozen=True)
@@ -67,25 +66,23 @@ class PagePicture:
 
 @dataclass(frozen=True)
 class View:
-    """One table and its plots. key: its address after the `#`; kind: `paper`, `offline` or `sweep`;
-    facts: term -> description; tally: verdict -> rows; links: key of another view -> what it is."""
+    """One table and its plots."""
 
-    key: str
-    kind: str
+    key: str  # its address after the `#`
+    kind: str  # `paper`, `offline` or `sweep`
     item: str
     title: str
-    facts: dict[str, str]
+    facts: dict[str, str]  # term -> description
     columns: list[Column]
     lines: list[TableLine]
     plots: list[Plot] = field(default_factory=list)
     pictures: list[PagePicture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    tally: dict[str, int] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
+    tally: dict[str, int] = field(default_factory=dict)  # verdict -> number of rows
+    links: dict[str, str] = field(default_factory=dict)  # key of another view -> what it is
 
     def compact(self) -> View:
-        """Without the columns in which nothing stands; a model or data set that is the same in every row
-        stands among the facts."""
+        """Without empty columns; a model or data set that is the same in every row becomes a fact."""
         shared = {
             column.name: texts.pop()
             for i, column in enumerate(self.columns)
