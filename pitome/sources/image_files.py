@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from PIL import Image
@@ -70,6 +71,9 @@ class ImageFiles:
             return self._archives[key].read(place.member)
         except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, zlib.error, EOFError) as problem:
             raise Unreadable(f"{label}: {problem}") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_archives": {}}  # open files stay in their process
 
     def size(self, name: str) -> str:
         """Bytes of an image's file; empty where there is none."""

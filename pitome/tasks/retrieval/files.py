@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from pitome.errors import DataError
 from pitome.sources.checksums import checksum
@@ -73,10 +76,14 @@ def file_pairs(
         revision=given.name if hub else checksum([*lines, *map(images.size, paths)]),
         names=names,
         captions=captions,
-        read=lambda index: images.read(paths[index]),
+        read=partial(_read, images, paths),
         stamp="" if hub else checksum(map(images.stamp, paths)),
         settings=rules.settings(),
     )
+
+
+def _read(images: ImageFiles, paths: list[str], index: int) -> Image.Image:
+    return images.read(paths[index])
 
 
 def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:

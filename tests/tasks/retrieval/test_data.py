@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +205,16 @@ def test_a_folder_inside_and_a_zip(folder: Path, make: Make) -> None:
     (folder / "dataset_flickr30k.json").rename(folder / "images" / "dataset_flickr30k.json")
     zipped = make().test
     assert np.array_equal(zipped.images, expected.images) and zipped.captions == expected.captions
+
+
+def test_processes_that_load_batches_need_not_be_forked(folder: Path, make: Make) -> None:
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        for path in sorted((folder / "images").iterdir()):
+            archive.write(path, f"images/{path.name}")
+            path.unlink()
+    batches = make().train_dataloader().dataset
+    expected = batches[0][0]  # the zip file is open by now
+    assert torch.equal(pickle.loads(pickle.dumps(batches))[0][0], expected)
 
 
 def test_the_hub(folder: Path, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
