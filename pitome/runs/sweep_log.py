@@ -9,7 +9,7 @@ from typing import Any
 from pitome.config import LoggerConfig
 from pitome.report.cells import NOTHING
 from pitome.report.rendering import Table
-from pitome.tasks.loggers import logger_key, start
+from pitome.tasks.loggers import logger_key, start, tolerated
 
 
 def log_sweep(config: LoggerConfig, tables: Sequence[Table], picture: Path | None, folder: Path) -> None:
@@ -17,9 +17,16 @@ def log_sweep(config: LoggerConfig, tables: Sequence[Table], picture: Path | Non
     Other loggers keep none."""
     if config.name != "wandb" or config.group is None:
         return
+    with tolerated(config.name):
+        _log(config, config.group, tables, picture, folder)
+
+
+def _log(
+    config: LoggerConfig, group: str, tables: Sequence[Table], picture: Path | None, folder: Path
+) -> None:
     import wandb
 
-    run = start(config, config.group, {}, folder, logger_key("comparison", config.group), kind="comparison")
+    run = start(config, group, {}, folder, logger_key("comparison", group), kind="comparison")
     logged: dict[str, Any] = {
         table.title: wandb.Table(columns=list(table.header), data=_values(table.rows), allow_mixed_types=True)
         for table in tables

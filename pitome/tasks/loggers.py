@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import netrc
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from PIL import Image
 
 from pitome.config import LoggerConfig
+from pitome.errors import nearest, one_line
+from pitome.sources.hub import say
+
+Mode = Literal["online", "offline", "disabled", "shared"]
+_SECONDS = 20.0  # that W&B may take to answer
 
 
 def open_logger(
     config: LoggerConfig, name: str, settings: dict[str, Any], folder: Path, key: str | None = None
 ) -> Logger | None:
-    """A logger for one run that holds `settings` as its configuration; None for logger=none.
+    """A logger for one run that holds `settings` as its configuration; None for logger=none, and for one
+    that cannot be opened, which is one line: a result does not depend on who logs it.
 
     key: names the run in W&B, so that one that is made again or goes on is no second one there; derived
     from the name and the settings if None.
     """
     if config.name == "none":
         return None
-    if config.name == "csv":
-        logger: Logger = CSVLogger(folder / "csv", name=name)
-        logger.log_hyperparams(settings)
-        return logger
-    return WandbLogger(experiment=start(config, name, settings, folder, key or logger_key(name, settings)))
+    with tolerated(config.name):
+        if config.name == "csv":
+            logger: Logger = CSVLogger(folder / "csv", name=name)
+            logger.log_hyperparams(settings)
+            return logger
+        key = key or logger_key(name, settings)
+        return WandbLogger(experiment=start(config, name, settings, folder, key))
+    return None
 
 
 def close_logger(
@@ -44,14 +55,25 @@ def close_logger(
     its tokens, which W&B alone keeps."""
     if logger is None:
         return
-    logger.log_metrics({key: value for key, value in metrics.items() if value is not None})
-    if picture is not None and isinstance(logger, WandbLogger):
-        logger.log_image("tokens", [Image.open(io.BytesIO(picture))])
-    logger.finalize("failed" if failed else "success")
+    with tolerated(type(logger).__name__):
+        logger.log_metrics({key: value for key, value in metrics.items() if value is not None})
+        if picture is not None and isinstance(logger, WandbLogger):
+            logger.log_image("tokens", [Image.open(io.BytesIO(picture))])
+        logger.finalize("failed" if failed else "success")
     if isinstance(logger, WandbLogger):
-        import wandb
+        with tolerated("wandb"):
+            import wandb
 
-        wandb.finish(exit_code=int(failed))
+            wandb.finish(exit_code=int(failed))
+
+
+@contextlib.contextmanager
+def tolerated(name: str) -> Iterator[None]:
+    """Within it, whatever goes wrong in a logger is one line and no more."""
+    try:
+        yield
+    except Exception as problem:  # of W&B's service, of the disk
+        say(f"logger={name} failed ({one_line(problem)[:200]}); results are recorded all the same")
 
 
 def start(
@@ -62,22 +84,36 @@ def start(
     key: str,
     kind: str | None = None,
 ) -> Any:
+    """A run of W&B; offline where its service cannot be reached, which is one line."""
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
-    return wandb.init(
-        project=config.project,
-        name=name,
-        id=key,
-        resume="allow",
-        group=config.group,
-        job_type=kind,
-        config=settings,
-        dir=folder,
-        mode=_mode(),
-        reinit="finish_previous",
-        settings=wandb.Settings(silent=True),
-    )
+    mode = _mode()
+
+    def init(mode: Mode) -> Any:
+        return wandb.init(
+            project=config.project,
+            name=name,
+            id=key,
+            resume="allow",
+            group=config.group,
+            job_type=kind,
+            config=settings,
+            dir=folder,
+            mode=mode,
+            reinit="finish_previous",
+            settings=wandb.Settings(silent=True, init_timeout=_SECONDS),
+        )
+
+    if mode == "offline":
+        return init(mode)
+    try:
+        return init(mode)
+    except Exception as problem:  # no network, a wrong key, a service that is down
+        say(f"W&B cannot be used ({one_line(problem)[:200]}); logging offline, `wandb sync` sends it later")
+        wandb.teardown()  # or it holds the id of the run that did not begin
+        os.environ["WANDB_MODE"] = "offline"  # the other runs of a sweep do not wait for it again
+        return init("offline")
 
 
 def logger_key(name: str, settings: object) -> str:
@@ -88,14 +124,18 @@ def logger_key(name: str, settings: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _mode() -> Literal["online", "offline", "disabled", "shared"] | None:
+def _mode() -> Mode:
     """What WANDB_MODE says, else offline unless the user is logged in. Said at every start: wandb
     reads its environment only once per process."""
-    if mode := os.environ.get("WANDB_MODE"):
+    if (mode := os.environ.get("WANDB_MODE")) in get_args(Mode):
         return mode  # type: ignore[return-value]
+    if mode:
+        os.environ["WANDB_MODE"] = "offline"  # wandb itself would stop at it
+        say(f"WANDB_MODE={mode} is not known, logging offline; {nearest(mode, get_args(Mode))}")
+        return "offline"
     if os.environ.get("WANDB_API_KEY"):
-        return None
+        return "online"
     try:
-        return None if netrc.netrc().authenticators("api.wandb.ai") else "offline"
+        return "online" if netrc.netrc().authenticators("api.wandb.ai") else "offline"
     except (OSError, netrc.NetrcParseError):
         return "offline"

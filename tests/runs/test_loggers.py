@@ -40,6 +40,8 @@ class Wandb(types.ModuleType):
     def finish(self, exit_code: int = 0) -> None:
         self.ended.append(exit_code)
 
+    def teardown(self) -> None: ...
+
     def Settings(self, **arguments: Any) -> dict[str, Any]:
         return arguments
 
@@ -135,3 +137,66 @@ def test_the_group_of_a_sweep_stays_when_it_goes_on() -> None:
     assert group_of(["experiment=table5-001,table5-002"], ["table5"]) == "table5"
     long = group_of(["ratio=" + ",".join(f"0.{n}" for n in range(100))], [])
     assert len(long) == 100 and long.startswith("ratio=0.0,0.1")
+
+
+@pytest.mark.parametrize("name", ["wandb", "csv"])
+def test_a_logger_that_cannot_be_opened_costs_a_line(
+    name: str,
+    wandb: Wandb,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A full disk, say."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space\nleft on device")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    monkeypatch.setattr(loggers, "CSVLogger", fail)
+    assert loggers.open_logger(LoggerConfig(name=name, group="g"), "tome", {}, tmp_path) is None
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "(no space left on device); results are recorded all the same" in lines[0]
+
+
+def test_a_service_that_is_down_is_logged_offline(
+    wandb: Wandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    init = wandb.init
+
+    def down(**arguments: Any) -> Wandb:
+        if arguments["mode"] == "online":
+            raise RuntimeError("the service did not answer")
+        return init(**arguments)
+
+    monkeypatch.setattr(wandb, "init", down)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    for _ in range(2):  # the second run does not ask again
+        assert loggers.open_logger(CONFIG, "tome", {}, tmp_path) is not None
+    assert [started["mode"] for started in wandb.started] == ["offline", "offline"]
+    assert capsys.readouterr().err.count("(the service did not answer); logging offline") == 1
+
+
+def test_a_mode_that_does_not_exist_is_offline(
+    wandb: Wandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offlin")
+    loggers.open_logger(CONFIG, "tome", {}, tmp_path)
+    assert [started["mode"] for started in wandb.started] == ["offline"]
+    assert "WANDB_MODE=offlin is not known, logging offline; did you mean offline" in capsys.readouterr().err
+
+
+def test_a_logger_that_breaks_at_the_end_costs_a_line(
+    wandb: Wandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = loggers.open_logger(CONFIG, "tome", {}, tmp_path)
+
+    def fail(*_: object) -> None:
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(wandb, "log", fail)
+    loggers.close_logger(logger, {"top1": 0.5})
+    sweep_log.log_sweep(CONFIG, [], None, tmp_path)
+    assert capsys.readouterr().err.count("(gone); results are recorded all the same") == 2
+    assert wandb.ended == [0]
