@@ -79,7 +79,9 @@ class ImageClassification(Task):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {} if self.voters is None else self.voters.settings
+        settings = {} if self.voters is None else self.voters.settings
+        # Before the second reader, 16-bit, transparent and turned images of one's own had other pixels.
+        return settings | ({"image_reader": 2} if self.config.data.classes else {})
 
     def resize(self, height: int, width: int) -> None:
         self.original = self.original or self.architecture
