@@ -19,12 +19,12 @@ from pitome.sources.hub import fetch_folder
 from pitome.sources.minilm import fetch_minilm
 from pitome.sources.weights import Weights, fetch_weights, find_weights
 from pitome.tasks.built import Built, preprocess_of
+from pitome.tasks.retrieval.checks import BLIP_ARCHS
 from pitome.tasks.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ARCHS = ("blip", "blip-2")
 _ELSE = "give the file with weights=PATH, or use weights=random"
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _WORDS = ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594")
@@ -231,7 +231,7 @@ def build_model(config: ModelConfig) -> nn.Module:
         return transformers.BlipForImageTextRetrieval(own).eval()
     if arch == "blip-2":
         return transformers.Blip2ForImageTextRetrieval(transformers.Blip2Config(**args)).eval()
-    raise UsageError(f"model.arch={arch} is not known; {nearest(arch, ARCHS)}")
+    raise UsageError(f"model.arch={arch} is not known; {nearest(arch, BLIP_ARCHS)}")
 
 
 def _fetch(weights: Weights) -> Weights:

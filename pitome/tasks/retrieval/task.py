@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pitome.adapters.patch import Patched
 from pitome.config import Config, plain
-from pitome.errors import UsageError
 from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.merge.schedule import Reduction
@@ -25,7 +24,7 @@ from pitome.sources.checksums import checksum
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
-from pitome.tasks.retrieval.blip import ARCHS, ImageTextMatching
+from pitome.tasks.retrieval.blip import ImageTextMatching
 from pitome.tasks.retrieval.data import build_retrieval
 from pitome.tasks.retrieval.models import build_retrieval_model
 from pitome.tasks.retrieval.module import RerankTest, RetrievalTest
@@ -76,11 +75,6 @@ class ImageTextRetrieval(Task):
 
     @staticmethod
     def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
-        if config.model.arch in ARCHS or "SigLIP" in config.model.arch:  # SigLIP has another loss
-            raise UsageError(
-                f"model={config.model.name} is tested as published, training is for the CLIP models; "
-                "use mode=test, or one of them"
-            )
         return train_retrieval(config, amount, device)
 
     @property
