@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pitome.config import DEFAULT_RATIO
 from pitome.paper.files import conf_file, method_options
 from pitome.paper.points import AMOUNTS, OPTIONS, Point, has_options
-from pitome.records.identity import UNMERGED, canonical
+from pitome.records.identity import RESIZE, UNMERGED, canonical
 from pitome.records.schema import Record
 
 # Keys of a point that are compared by rules of their own.
@@ -40,6 +41,53 @@ def failure(point: Point, records: Iterable[Record]) -> str | None:
     """Why the newest run of the point failed; None if it did not."""
     attempts = _attempts(point, records)
     return None if not attempts or attempts[-1].done else attempts[-1].error
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a user ran beside the points of an item: another method, or other options of one."""
+
+    point: Point
+    shown: Point  # the same with the module of the method, without the options that are usual for it
+
+
+def additions(points: Iterable[Point], records: Iterable[Record]) -> list[Addition]:
+    """What finished runs put beside these points: runs with the model, the data and the amount of one of
+    them that are runs of none. Usual are the options in conf/, else those of the method's first run."""
+    points = list(points)
+    places = [_place(point) for point in points if point.get("merge") != UNMERGED]
+    added: list[Addition] = []
+    usual: dict[str, dict[str, Any]] = {}
+    for record in sorted(records, key=lambda record: record.started):
+        name = record.method.name
+        if name in (UNMERGED, RESIZE) or any(matches(point, record) for point in points):
+            continue
+        asked, known = asked_options(record), method_options(name)
+        options = {
+            OPTIONS + key: value for key, value in asked.items() if key not in known or known[key] != value
+        }
+        method = {"merge": name} | options
+        place = next((place for place in places if finished_runs(place | method, [record])), None)
+        if place is None or any(addition.point == place | method for addition in added):
+            continue
+        first = usual.setdefault(name, {} if known else options)
+        shown = place | {
+            key: value for key, value in method.items() if key not in first or first[key] != value
+        }
+        imports = record.config.get("imports")
+        added.append(Addition(place | method, shown | ({"imports": imports} if imports else {})))
+    return added
+
+
+def _place(point: Point) -> Point:
+    """A point without its method."""
+    return {key: value for key, value in point.items() if key != "merge" and not key.startswith(OPTIONS)}
+
+
+def asked_options(record: Record) -> dict[str, Any]:
+    """The options that a run was asked for, without the seed of a control, which is the run's."""
+    options = record.config.get("merge", {}).get("options", {})
+    return {key: value for key, value in options.items() if key != "seed"}
 
 
 def matches(point: Point, record: Record) -> bool:
@@ -82,9 +130,8 @@ def _has_model(point: Point, record: Record) -> bool:
 def _has_options(point: Point, record: Record) -> bool:
     """Compared as they were asked: in a `_repo` preset null stands for the value of the model's family."""
     given = {key.removeprefix(OPTIONS): value for key, value in point.items() if key.startswith(OPTIONS)}
-    asked = dict(record.config.get("merge", {}).get("options", {}))
-    asked.pop("seed", None)  # of a control, and the run's
-    return bool(canonical(asked) == canonical(method_options(record.method.name) | given))
+    usual = method_options(record.method.name)
+    return bool(canonical(asked_options(record)) == canonical(usual | given))
 
 
 def _has_amount(point: Point, record: Record) -> bool:

@@ -11,7 +11,7 @@ from pitome.paper.checks import not_built
 from pitome.paper.experiments import Experiment, choose
 from pitome.paper.item import MetricRule
 from pitome.paper.labels import LabelledPoint, label_point
-from pitome.paper.matching import finished_runs, why_unfinished
+from pitome.paper.matching import Addition, additions, finished_runs, why_unfinished
 from pitome.paper.metrics import METRICS, Metric
 from pitome.paper.points import PaperValue, Point, command, paper_values, published_name
 from pitome.records.schema import Record
@@ -19,7 +19,10 @@ from pitome.records.schema import Record
 WITHIN, OUTSIDE, NOT_RUN = "within", "outside", "not run"
 ONLY_PUBLISHED = "published"  # by this project, and not run a second time on this machine
 NOT_JUDGED = "not judged"  # measured, with nothing to compare it with, or without a tolerance
-VERDICTS = (WITHIN, OUTSIDE, ONLY_PUBLISHED, NOT_JUDGED, NOT_RUN)
+YOURS = (
+    "yours"  # a run beside those of the item: another method or other options at its models, data, amounts
+)
+VERDICTS = (WITHIN, OUTSIDE, ONLY_PUBLISHED, NOT_JUDGED, YOURS, NOT_RUN)
 _ROUNDING = 1e-9  # 79.4 - 79.1 is above 0.3 in binary
 
 
@@ -88,7 +91,12 @@ def judge(name: str, records: Sequence[Record], published: Sequence[Record] = ()
     else:
         rows = [row for value in paper_values(item) for row in _judge_value(experiment, value, every)]
         needs, expect = item.needs.in_words(), " ".join(item.expect.split())
-    runs = {record.run_id: record for point in experiment.points for record in finished_runs(point, every)}
+    covered = [*experiment.points, *(row.point for row in rows if row.run_id)]
+    local = [record for record in records if record not in published]
+    added = additions(covered, local) if experiment.sweeps else []
+    rows += [row for addition in added for row in _yours(experiment, addition, records)]
+    points = [*experiment.points, *(addition.point for addition in added)]
+    runs = {record.run_id: record for point in points for record in finished_runs(point, every)}
     return ItemVerdicts(
         name=experiment.name if experiment.offline else item.name,
         title=item.title,
@@ -211,16 +219,28 @@ def _judge_offline(
                 row = _against(row, reference, tolerance)
             elif runs:
                 row = replace(row, verdict=NOT_JUDGED, reason="nothing published to compare it with")
-            elif reason := why_unfinished(point, repeated):
-                row = replace(row, reason=reason)
             elif reference is None:
-                row = replace(row, reason="not published, not run")
-            else:
-                copied = ": the run here is the published one itself" if finished_runs(point, copies) else ""
-                reason = f"not repeated{copied or ' on this machine'}"
+                row = replace(row, reason=why_unfinished(point, repeated) or "not published, not run")
+            else:  # what is published counts, whatever shorter or failed runs there are besides
+                copied = "the run here is the published one itself" if finished_runs(point, copies) else ""
+                why = why_unfinished(point, repeated) or copied
+                reason = f"not repeated: {why}" if why else "not repeated on this machine"
                 row = replace(row, verdict=ONLY_PUBLISHED, reason=reason)
             rows.append(row)
     return rows
+
+
+def _yours(experiment: Experiment, addition: Addition, records: Sequence[Record]) -> list[JudgedValue]:
+    """A row for each metric of the item that the runs of an addition have."""
+    item, runs = experiment.item, finished_runs(addition.point, records)
+    names = item.offline.metrics if experiment.offline and item.offline else item.metrics
+    rows = [_with_runs(_row(addition.shown, METRICS[name]), METRICS[name], runs) for name in names]
+    why = "; ".join(["not among the methods of the item", *_remarks(addition.point, runs)])
+    return [
+        replace(row, verdict=YOURS, reason=why, command=command(addition.shown))
+        for row in rows
+        if row.measured is not None
+    ]
 
 
 def _row(point: Point, metric: Metric, variant: str = "", case: str = "") -> JudgedValue:

@@ -80,3 +80,10 @@ def points(interval: Interval | None) -> str:
 
 def p_value(p: float) -> str:
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def number(value: float | None, unit: str) -> str:
+    """A value in its unit: GMACs with four significant digits, everything else with two decimals."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4g}" if unit in ("GMACs", "") else f"{value:.2f}"

@@ -20,15 +20,14 @@ from pitome.records.rows import Outcomes
 from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.report import figures, item_figure, tables
-from pitome.report.cells import NOTHING
-from pitome.report.rendering import LONGEST, Table, show, to_markdown
+from pitome.report.cells import NOTHING, number
+from pitome.report.layout import layouts, to_latex
+from pitome.report.rendering import Table, show, to_markdown
 
 PUBLISHED = CONF.parent / "results" / "published"
 VARIANTS = PUBLISHED / "variants"  # single options changed, which would crowd the tables of the methods
 THEOREM = PUBLISHED / "theorem"
 IDENTITY = ("Model", "Data", "Method", "Variant", "Ratio", "Metric")  # columns that say which value it is
-
-_ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
 def show_item(name: str, store: Store) -> Table:
@@ -46,19 +45,11 @@ def show_item(name: str, store: Store) -> Table:
     comparisons = fair(verdicts, [store, *published])
     written = write(verdicts, store.folder.parent / "reports", comparisons)
     table = to_table(verdicts)
-    show([table if len(table.rows) <= LONGEST else without_not_run(verdicts, table)])
+    show(layouts(verdicts, table.caption))
+    print(f"{summary(verdicts)} Every value with its verdict and reason is in the Markdown and CSV files.")
     for path in written:
         print(f"wrote: {_shown(path)}")
     return table
-
-
-def without_not_run(verdicts: ItemVerdicts, table: Table) -> Table:
-    """The table without the rows that were not run, for a terminal, which cannot fold it."""
-    pairs = zip(table.rows, verdicts.rows, strict=True)
-    rows = [line for line, row in pairs if row.verdict != NOT_RUN]
-    left = len(table.rows) - len(rows)
-    notes = [*table.notes, f"{left} rows that were not run are in the Markdown file, each with its reason."]
-    return dataclasses.replace(table, rows=rows, notes=notes if left else table.notes, folded=False)
 
 
 def published_stores() -> list[Store]:
@@ -72,9 +63,11 @@ def published_records() -> list[Record]:
 
 
 def write(verdicts: ItemVerdicts, folder: Path, comparisons: Sequence[Table] = ()) -> list[Path]:
-    """Write the files of an experiment; `comparisons` follow its own table in the Markdown file."""
+    """Write the files of an experiment; `comparisons` follow its own tables in the Markdown file."""
+    table = to_table(verdicts)
+    laid_out = layouts(verdicts, table.caption)
     files = {
-        "md": to_markdown([dataclasses.replace(to_table(verdicts), folded=False), *comparisons]).encode(),
+        "md": to_markdown([*laid_out, dataclasses.replace(table, caption=[]), *comparisons]).encode(),
         "csv": to_csv(verdicts).encode(),
         "tex": to_latex(verdicts).encode(),
     }
@@ -133,7 +126,7 @@ def to_table(verdicts: ItemVerdicts) -> Table:
             "measured minus printed, or minus logged where nothing is printed."
         )
     return Table(
-        title=f"{verdicts.item}: {verdicts.title}" + (" (offline)" if verdicts.offline else ""),
+        title=f"{verdicts.item}: every value with its verdict",
         caption=caption,
         header=header,
         rows=lines,
@@ -153,41 +146,6 @@ def to_csv(verdicts: ItemVerdicts) -> str:
         fields = [getattr(row, name) for name in names]
         writer.writerow([json.dumps(f) if isinstance(f, dict | tuple) else f for f in fields])
     return buffer.getvalue()
-
-
-def to_latex(verdicts: ItemVerdicts) -> str:
-    """A table in the style of the package booktabs."""
-    compared = references(verdicts)
-    header = [*IDENTITY, *(name.partition(" ")[0] for name in compared), "Measured", "Difference", "Verdict"]
-    lines = [
-        [
-            *(row.model, row.data, row.method, row.variant, row.ratio, row.metric),
-            *(number(getattr(row, field), row.unit) for field in (*compared.values(), "measured")),
-            signed(row.difference, row.unit),
-            row.verdict,
-        ]
-        for row in verdicts.rows
-    ]
-    columns = "llllll" + "r" * (len(header) - 7) + "l"
-    body = [" & ".join(map(latex, cells)) + r" \\" for cells in lines]
-    return "\n".join(
-        [
-            f"% {verdicts.name}: {verdicts.command}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(map(latex, header)) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
-
-
-def latex(text: str) -> str:
-    """Text in which LaTeX reads no command."""
-    return "".join(_ESCAPES.get(character, character) for character in text)
 
 
 def references(verdicts: ItemVerdicts) -> dict[str, str]:
@@ -214,15 +172,6 @@ def cells(row: JudgedValue, fields: Iterable[str]) -> list[tuple[str, float | st
         (number(row.tolerance, row.unit), row.tolerance),
         (row.verdict, row.verdict),
     ]
-
-
-def number(value: float | None, unit: str) -> str:
-    """A value in its unit: GMACs with four significant digits, everything else with two decimals."""
-    if value is None:
-        return NOTHING
-    if unit in ("GMACs", ""):
-        return f"{value:.4g}"
-    return f"{value:.2f}"
 
 
 def signed(value: float | None, unit: str) -> str:

@@ -10,8 +10,9 @@ from pitome.paper.experiments import OFFLINE, choose, experiment_names
 from pitome.paper.labels import R
 from pitome.paper.verdicts import OUTSIDE, WITHIN, JudgedValue, judge
 from pitome.records.schema import Record
+from pitome.report.cells import number
 from pitome.report.item_figure import label_of
-from pitome.report.items import PUBLISHED, number
+from pitome.report.items import PUBLISHED
 from pitome.report.rendering import Table
 
 FOLDER = PUBLISHED / "offline"

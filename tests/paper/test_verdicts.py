@@ -18,6 +18,7 @@ from pitome.paper.verdicts import (
     ONLY_PUBLISHED,
     OUTSIDE,
     WITHIN,
+    YOURS,
     JudgedValue,
     judge,
 )
@@ -38,7 +39,10 @@ def row(records: Sequence[Record], method: str = "tome_repo", metric: str = "Top
     (found,) = [
         one
         for one in judge("table99", records).rows
-        if one.point.get("merge") == method and one.metric == metric and one.method != "-"
+        if one.point.get("merge") == method
+        and one.metric == metric
+        and one.method != "-"
+        and one.verdict != YOURS
     ]
     return found
 
@@ -171,8 +175,85 @@ def test_offline_is_compared_with_our_own_records_and_never_the_papers(write: Ca
     (new,) = [r for r in judge("table99_offline", [again], []).rows if r.measured]
     assert new.verdict == NOT_JUDGED and "nothing published" in new.reason
     failed = record(OFFLINE, {}, status="failed", error="out of memory")
-    (broken,) = [r for r in judge("table99_offline", [failed], [ours]).rows if r.published]
-    assert broken.verdict == NOT_RUN and "out of memory" in broken.reason
+    (lost,) = [r for r in judge("table99_offline", [failed]).rows if "out of memory" in r.reason]
+    assert lost.verdict == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"limit": 200}, "run on 200 samples alone"),
+        ({"status": "failed", "error": "out of memory"}, "out of memory"),
+    ],
+)
+def test_a_trial_spoils_no_published_value(
+    write: Callable[..., Path], changes: dict[str, Any], said: str
+) -> None:
+    ours = record(OFFLINE, {"top1": 0.88})
+    trial = record(OFFLINE, {"top1": 0.5}, started="2026-02-01T00:00:00+00:00", **changes)
+    (value,) = [row for row in judge("table99_offline", [trial], [ours]).rows if row.published]
+    assert value.verdict == ONLY_PUBLISHED and value.published == pytest.approx(88.0)
+    assert value.measured is None and said in value.reason
+
+
+YOUR_RUNS = {
+    "another method": ({"merge": "random"}, {}, "random", ""),
+    "another option": ({"merge.options.prop_attn": True}, {}, "ToMe", "authors' code, prop_attn=True"),
+    "another seed": ({"merge": "random"}, {"seed": 3}, "random", ""),
+}
+
+
+@pytest.mark.parametrize("case", YOUR_RUNS)
+def test_a_run_beside_those_of_an_item_has_a_row(write: Callable[..., Path], case: str) -> None:
+    point, changes, method, variant = YOUR_RUNS[case]
+    run = record(TOME | point, {"top1": 0.5}, **changes)
+    result = judge("table99", [run])
+    (yours,) = [row for row in result.rows if row.verdict == YOURS]
+    assert (yours.method, yours.variant, yours.ratio, yours.metric) == (method, variant, "0.925", "Top-1")
+    assert yours.measured == pytest.approx(50.0) and yours.printed is None and yours.run_id == run.run_id
+    assert run in result.runs and "ratio=0.925" in yours.command
+    assert not [
+        row for row in judge("table99", [], [run]).rows if row.verdict == YOURS
+    ]  # it is this project's
+
+
+@pytest.mark.parametrize(
+    ("point", "changes"),
+    [
+        ({"merge": "random", "ratio": 0.9}, {}),
+        ({"merge": "random", "model": "deit_t"}, {}),
+        ({"merge": "random", "data": "fashion_mnist"}, {}),
+        ({"merge": "none"}, {}),
+        ({"merge": "random"}, {"limit": 100}),
+        ({"merge": "random"}, {"status": "failed", "error": "no luck"}),
+    ],
+)
+def test_a_run_elsewhere_has_none(
+    write: Callable[..., Path], point: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    result = judge("table99", [record(TOME | point, {"top1": 0.5}, **changes)])
+    assert not [row for row in result.rows if row.verdict == YOURS]
+
+
+def test_a_method_without_a_file_shows_the_options_that_differ_from_its_first_run(
+    write: Callable[..., Path],
+) -> None:
+    runs = []
+    for day, power in enumerate((1.0, 0.5), 1):
+        run = record(TOME | {"merge": "random"}, {"top1": 0.5}, started=f"2026-01-0{day}T00:00:00+00:00")
+        config = {
+            **run.config,
+            "imports": ["my_method"],
+            "merge": {"name": "mine", "options": {"power": power}},
+        }
+        method = dataclasses.replace(run.method, name="mine", options={"power": power})
+        runs.append(dataclasses.replace(run, run_id=str(day), config=config, method=method))
+    yours = [row for row in judge("table99", runs).rows if row.verdict == YOURS]
+    assert [(row.method, row.variant, row.run_id) for row in yours] == [
+        ("mine", "", "1"),
+        ("mine", "power=0.5", "2"),
+    ]
+    assert yours[1].command.endswith("merge=mine merge.options.power=0.5 imports=[my_method]")
 
 
 def test_stated_bounds_and_metrics_that_are_not_judged(write: Callable[..., Path]) -> None:

@@ -13,7 +13,8 @@ from pitome.paper.experiments import choose
 from pitome.paper.verdicts import ONLY_PUBLISHED, OUTSIDE, WITHIN, judge
 from pitome.records.schema import Record
 from pitome.report import offline
-from pitome.report.items import number, published_records, to_csv
+from pitome.report.cells import number
+from pitome.report.items import published_records, to_csv
 from tests.conftest import record
 
 ROOT = CONF.parent

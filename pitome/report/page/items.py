@@ -15,7 +15,8 @@ from pitome.paper.verdicts import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, ItemVerdic
 from pitome.records.groups import group
 from pitome.records.rows import rows
 from pitome.records.schema import Record
-from pitome.report.items import IDENTITY, cells, number, references
+from pitome.report.cells import number
+from pitome.report.items import IDENTITY, cells, references
 from pitome.report.page import sweeps
 from pitome.report.page.figures import Trace, figure, hover
 from pitome.report.page.view import NOTHING, Column, Plot, TableCell, TableLine, View
