@@ -38,7 +38,7 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 FILE, IN_PYTHON = (f"{block}\n" for block in blocks(METHOD, "python"))
-SWEEP, OPTION, SUITE = blocks(METHOD, "bash")
+SWEEP, OPTION, REPORT, SUITE = blocks(METHOD, "bash")
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,13 @@ def test_the_example_is_short() -> None:
 
 
 def test_its_commands_end_in_a_table(place: Path) -> None:
-    """Both commands of the page, in a process that only knows the directory it runs in."""
+    """The commands of the page, in a process that only knows the directory it runs in."""
     small = ["model.args.depth=4", "model.args.embed_dim=16", "weights=random", "logger=none"]
     small += [f"data.root={place}/data", "measure=flops"]
     lines = [command.removeprefix("python run.py").split() for command in (SWEEP, OPTION)]
+    in_table, report = REPORT.splitlines()
+    assert report.split()[1:] == ["scripts/report.py", "table5_offline"]
+    lines.append([*in_table.removeprefix("python run.py").split(), "results=elsewhere/runs"])
     code = "import sys\nfrom pitome.cli.main import main\n"
     code += "".join(f"code = main({words + small})\nif code: sys.exit(code)\n" for words in lines)
     done = subprocess.run(
@@ -89,6 +92,9 @@ def test_its_commands_end_in_a_table(place: Path) -> None:
         # Counted and closed form agree, so the example states the cost of its plan rightly.
         assert record.cost.macs == pytest.approx(record.cost.macs_closed_form, rel=1e-3)
     (power,) = (record for record in records if record.method.asked == {"ratio": 0.9})
+    table = Store(place / "elsewhere" / "runs").all()
+    assert {record.method.name for record in table} == {"mine"} and all(record.done for record in table)
+    assert {str(record.method.asked) for record in table} >= {"{'ratio': 0.925}", *shares}
     assert power.method.options["power"] == 0
     assert re.search(r"\bmine\b", done.stdout) and re.search(r"\bpitome\b", done.stdout)
 
