@@ -14,6 +14,10 @@ class UsageError(PitomeError, ValueError):
     """A name, number, key or combination that cannot be used."""
 
 
+class MissingDeviceError(UsageError):
+    """A device that this machine does not have."""
+
+
 class UnsupportedModelError(PitomeError, TypeError):
     """A model in which nothing can be merged; the message says what was looked for and found."""
 

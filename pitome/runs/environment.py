@@ -8,21 +8,23 @@ from pathlib import Path
 
 import torch
 
-from pitome.errors import UsageError
+from pitome.errors import MissingDeviceError
 from pitome.records.schema import Environment
 
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "lightning", "numpy")
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu. Raises UsageError for a device this machine lacks."""
+    """`auto` is cuda, else mps, else cpu. Raises MissingDeviceError for a device this machine lacks."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= count[device.type]:
         have = ", ".join(f"{count[kind]} {kind}" for kind in count if count[kind]) or "none"
-        raise UsageError(f"device={name} does not exist here (found: {have}); use device=auto or device=cpu")
+        raise MissingDeviceError(
+            f"device={name} does not exist here (found: {have}); use device=auto or device=cpu"
+        )
     return device
 
 

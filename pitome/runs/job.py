@@ -19,7 +19,7 @@ from torch import nn
 
 from pitome.adapters.patch import Patched
 from pitome.config import Config, MergeConfig, model_label, own_model, portable
-from pitome.errors import Interrupted, PitomeError, UsageError, one_line
+from pitome.errors import Interrupted, MissingDeviceError, PitomeError, UsageError, one_line
 from pitome.fields import decode
 from pitome.measure.memory import peak_memory
 from pitome.merge.schedule import Reduction
@@ -93,13 +93,16 @@ def _finish(job: Job) -> Finished | None:
             return job.run()
         except Taken:
             return None
-        except SystemExit as stop:  # what Lightning makes of ctrl-C
-            if isinstance(stop.__context__, KeyboardInterrupt):
-                raise stop.__context__ from None
-            raise
-        except Interrupted:
-            job.failed(UsageError("stopped by SIGTERM; the same command continues from there"), INTERRUPTED)
-            raise
+        except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
+            # SystemExit: what Lightning makes of Ctrl-C
+            cause = stop.__context__ if isinstance(stop, SystemExit) else stop
+            if isinstance(cause, Interrupted | KeyboardInterrupt):
+                name = "SIGTERM" if isinstance(cause, Interrupted) else "Ctrl-C"
+                reason = UsageError(f"stopped by {name}; the same command continues from there")
+                job.failed(reason, INTERRUPTED)
+            raise cause or stop from None
+        except MissingDeviceError as problem:  # which says nothing about the run
+            return Finished(job.failed(problem, save=False), job.store, exit_code=2)
         except PitomeError as problem:
             return Finished(job.failed(problem), job.store, exit_code=2)
         except Exception as problem:
@@ -140,15 +143,15 @@ class Job:
 
     def run(self) -> Finished:
         config = self.asked
+        device = resolve_device(config.device)
+        kind = task_class(config.task.name)
+        self.headline = kind.headline
         import_modules(config.imports)
         amount = validate(config) if self.share is None else Reduction()
         self.method = MethodInfo(name=config.merge.name, asked=amount.asked())
         self.store.prepare()
-        device = resolve_device(config.device)
         lightning.seed_everything(config.seed, workers=True, verbose=False)
         folder = None
-        kind = task_class(config.task.name)
-        self.headline = kind.headline
         if config.mode == "train":
             self._claim(f"train-{config.task.name}-{key_of(config, amount, kind.train_split(config))}")
             self.tested, folder = kind.train(config, amount, device)
@@ -242,8 +245,9 @@ class Job:
             return record if not record.done else self.store.finished(record.run_id)
         return None if record is None or self.tested.rerun else self.store.finished(record.run_id)
 
-    def failed(self, problem: Exception, status: str = FAILED) -> Record:
-        """The record of this run with the reason it did not end, kept unless a finished one is there. Before
+    def failed(self, problem: Exception, status: str = FAILED, *, save: bool = True) -> Record:
+        """The record of this run with the reason it did not end, kept unless a finished one is there, or
+        without `save`. Before
         its data and weights are known a run goes by what it was asked; tables leave it out once a run of the
         same method is done."""
         close_logger(self.logger, {}, failed=True)
@@ -255,7 +259,7 @@ class Job:
             identity = record.identity | {"asked": self.method.asked, "options": self.tested.merge.options}
             record = dataclasses.replace(record, identity=identity, run_id=run_id(identity))
         try:
-            return self.store.save(record)
+            return self.store.save(record) if save else record
         except PitomeError:
             return record  # the folder cannot be written, which may be the very reason
 

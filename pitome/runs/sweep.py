@@ -73,6 +73,8 @@ def _run(
 ) -> Finished | None:
     from pitome.runs import job
     from pitome.runs.quiet import quiet_libraries
+    from pitome.runs.stopping import finish_or_stop
 
     quiet_libraries()
-    return job.run(to_config(raw, group), since=since, wait=wait, command=job.command_of(words))
+    with finish_or_stop():
+        return job.run(to_config(raw, group), since=since, wait=wait, command=job.command_of(words))

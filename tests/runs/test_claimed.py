@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from pitome.records.claims import claim
 from pitome.records.schema import Record
-from pitome.runs import job, sweep
+from pitome.runs import job, stopping, sweep
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.classification.task import TASK
 from tests.conftest import SMALL
@@ -38,14 +39,44 @@ def test_ctrl_c_ends_the_sweep_and_keeps_what_is_finished(
         step(self, *arguments)
 
     monkeypatch.setattr(Classification, "test_step", interrupted)
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        assert run("-m", "merge=tome,tofu", "ratio=0.9", "measure=none") == 130
-    finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert run("-m", "merge=tome,tofu,stride", "ratio=0.9", "measure=none") == 130
     assert "the same command continues from there" in capsys.readouterr().err
-    assert list(records()) == ["tome 0.9"] and records()["tome 0.9"].done
+    assert {name: record.status for name, record in records().items()} == {
+        "tome 0.9": "done",
+        "tofu 0.9": "interrupted",
+    }
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler  # which Lightning has changed
     assert not list((tmp_path / "results" / "runs").glob(".*"))  # no claim is left
+
+
+@pytest.mark.parametrize(
+    ("presses", "seconds", "status"),
+    [(1, 5.0, "done"), (1, 0.2, "interrupted"), (2, 60.0, "interrupted")],
+    ids=["once, short", "once, long", "twice"],
+)
+def test_ctrl_c_once_finishes_a_short_run_and_twice_stops_now(
+    presses: int,
+    seconds: float,
+    status: str,
+    run: Run,
+    records: Records,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step, start = Classification.test_step, time.monotonic()
+
+    def pressed(self: Classification, *arguments: Any) -> None:
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+        while presses == 1 and seconds < 1:  # until it is stopped
+            time.sleep(0.01)
+        step(self, *arguments)
+
+    monkeypatch.setattr(stopping, "SECONDS", seconds)
+    monkeypatch.setattr(Classification, "test_step", pressed)
+    assert run("-m", "merge=tome,tofu", "ratio=0.9", "measure=none") == 130
+    assert {name: record.status for name, record in records().items()} == {"tome 0.9": status}
+    assert time.monotonic() - start < 20
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 @pytest.mark.parametrize("killed", [False, True])

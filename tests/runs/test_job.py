@@ -110,9 +110,12 @@ def test_weights_of_another_shape_are_one_line(
     assert "Method" not in shown.out
 
 
-def test_a_device_that_does_not_exist(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("device=cuda:7") == 2
-    assert "error: device=cuda:7 does not exist here" in capsys.readouterr().err
+def test_a_device_that_does_not_exist_leaves_no_record(
+    run: Run, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-m", "device=cuda:7,cpu", "merge=none") == 2
+    assert capsys.readouterr().err.count("error: device=cuda:7 does not exist here") == 1
+    assert [record.done for record in records().values()] == [True]
 
 
 def test_results_that_cannot_be_written(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,6 +406,7 @@ def test_a_run_that_fails_before_its_data_are_known_leaves_the_reason(
     assert run("-m", f"data.root={broken}", "ratio=0.9,0.8", *words) == 2
     kept = records()
     assert sorted(kept) == ["tome 0.8", "tome 0.9"]
+    assert {record.headline.name for record in kept.values()} == {"top1"}
     assert all(not one.done and "is truncated" in str(one.error) for one in kept.values())
     failed = kept["tome 0.9"]
     assert run("ratio=0.9", *words) == 0
