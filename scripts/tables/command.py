@@ -20,7 +20,7 @@ from pitome.errors import PitomeError, UsageError, nearest
 from pitome.records.files import write_atomically
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-PAGES = ("models", "reproducing", "retrieval_flops", "text_flops", "variants", "vqa_flops")
+PAGES = ("models", "reproducing", "results", "retrieval_flops", "text_flops", "variants", "vqa_flops")
 """Pages of docs/ with tables between markers; the module of the same name has `tables()`."""
 _MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
