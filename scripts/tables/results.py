@@ -13,7 +13,7 @@ from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.report.items import PUBLISHED
 from scripts.bench.groups import RATIO
-from scripts.bench.results import results
+from scripts.bench.results import Result, results
 
 METHODS = ("pitome", "pitome_repo", "tome", "diffrate", "tofu", "stride", "random", "resize")
 AMOUNTS = {  # part -> model, key of the amount, amounts
@@ -77,6 +77,11 @@ def _speed() -> str:
         for mode, clock in (("eager", "cpu"), ("compile", "wall")):
             at = {"model": model, "size": 224, "batch": 16, "ratio": RATIO, "mode": mode, "clock": clock}
             here = {r.method: r for r in timed if at.items() <= r.group.items()}
-            cells = [f"{here[m].speedup.value:.2f} ({100 * here[m].saved.value:.0f} %)" for m in methods]
+            cells = [_speed_up(here[method]) for method in methods]
             rows.append([f"`{model}`" + (", compiled" if mode == "compile" else ""), *cells])
     return markdown_table(["model", *methods], rows, right=set())
+
+
+def _speed_up(result: Result) -> str:
+    assert result.saved is not None
+    return f"{result.speedup.value:.2f} ({100 * result.saved.value:.0f} %)"
