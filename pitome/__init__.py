@@ -7,7 +7,22 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same for type checkers
+    from pitome import errors as errors
+    from pitome.adapters.patch import Patched as Patched
+    from pitome.adapters.patch import patch as patch
+    from pitome.adapters.patch import patched as patched
+    from pitome.adapters.patch import remove as remove
+    from pitome.measure.flops import flops as flops
+    from pitome.measure.throughput import throughput as throughput
+    from pitome.merge.plan import Plan as Plan
+    from pitome.merge.plan import Tokens as Tokens
+    from pitome.merge.registry import Guarantees as Guarantees
+    from pitome.merge.registry import MethodOptions as MethodOptions
+    from pitome.merge.registry import names as methods  # noqa: F401
+    from pitome.merge.registry import register as register
 
 __version__ = "0.1.0"
 

@@ -124,7 +124,8 @@ class Task(ABC):
 
 def task_class(name: str) -> type[Task]:
     """The class of `task=<name>`; a name of conf/task is one of this package's modules."""
-    return importlib.import_module(f"pitome.tasks.{name}.task").TASK
+    task: type[Task] = importlib.import_module(f"pitome.tasks.{name}.task").TASK
+    return task
 
 
 def patch_model(

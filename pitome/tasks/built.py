@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
@@ -11,12 +11,14 @@ from pitome.config import PreprocessConfig
 from pitome.sources.weights import Weights
 from pitome.tasks.data import Preprocess
 
+Model = TypeVar("Model", bound=nn.Module, covariant=True)
+
 
 @dataclass(frozen=True)
-class Built:
+class Built(Generic[Model]):
     """A model in eval mode, the images it expects, and its weights with their sha256 (None if random)."""
 
-    model: nn.Module
+    model: Model
     preprocess: Preprocess
     weights: Weights
     sha256: str | None

@@ -46,7 +46,7 @@ def prepare_crop(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     side = min(image.size) * preprocess.crop_pct
     left, top = ((length - side) / 2 for length in image.size)
     box, size = [round(top), round(left), round(side), round(side)], list(preprocess.shape)
-    image = functional.resized_crop(image, *box, size, interpolation=mode, antialias=True)  # type: ignore[arg-type]
+    image = functional.resized_crop(image, *box, size, interpolation=mode, antialias=True)
     return _channels(image, preprocess)
 
 
@@ -89,7 +89,8 @@ def make_transform(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:
     for operation in next(step.ops for step in augmented.transforms if isinstance(step, RandAugment)):
         if operation.name.startswith("Posterize"):
             operation.magnitude_max = 9.99
-    return augmented
+    transform: Callable[[Image.Image], Tensor] = augmented
+    return transform
 
 
 def prepared_bytes(count: int, preprocess: Preprocess) -> int:
@@ -164,7 +165,7 @@ def prepared_images(
     return images, {int(index): reason for index, reason in np.load(folder / "lost.npy").tolist()}
 
 
-class _Views(Dataset):
+class _Views(Dataset[tuple[int, np.ndarray | str]]):
     """Items: an index, and its image as `view` makes it, or why it cannot be read."""
 
     def __init__(

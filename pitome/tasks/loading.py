@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -13,30 +14,36 @@ from pitome.errors import DataError, Unreadable
 from pitome.tasks.data import DataInfo
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample indices [B]
+Sample = tuple[Tensor, int, int]  # image [C, H, W], label, sample index
+Lost = tuple[int, str]  # sample index, why it cannot be read
 
 
-class Tolerant(Dataset):
+class Tolerant(Dataset[Sample | Lost]):
     """Wraps a dataset of (image, label, index): a sample that raises Unreadable becomes its reason.
 
     before: called by `TolerantLoader` before it reads.
     """
 
     def __init__(
-        self, samples: Dataset, ids: Any, info: DataInfo, before: Callable[[], None] | None = None
+        self,
+        samples: Dataset[Sample],
+        ids: Sequence[int] | np.ndarray,
+        info: DataInfo,
+        before: Callable[[], None] | None = None,
     ) -> None:
         self.samples, self.ids, self.info, self.before = samples, ids, info, before
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int, int] | tuple[int, str]:
+    def __getitem__(self, position: int) -> Sample | Lost:
         try:
             return self.samples[position]
         except Unreadable as problem:
             return int(self.ids[position]), str(problem)
 
 
-def collate_tolerant(items: list[Any]) -> tuple[Batch | None, list[tuple[int, str]]]:
+def collate_tolerant(items: Sequence[Sample | Lost]) -> tuple[Batch | None, list[Lost]]:
     """Stack what could be read; None if nothing could. Second: (sample id, reason) of the others."""
     good = [item for item in items if len(item) == 3]
     lost = [item for item in items if len(item) == 2]
@@ -46,7 +53,7 @@ def collate_tolerant(items: list[Any]) -> tuple[Batch | None, list[tuple[int, st
     return (torch.stack(images), torch.tensor(labels), torch.tensor(ids)), lost
 
 
-class TolerantLoader(DataLoader):
+class TolerantLoader(DataLoader[Sample | Lost]):
     """A DataLoader over a Tolerant dataset; what could not be read is noted in the dataset's info.
 
     Raises DataError at the end of a pass in which no sample could be read.

@@ -86,7 +86,7 @@ def train(
         trainer = lightning.Trainer(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision=config.precision,  # type: ignore[arg-type]
+            precision=config.precision,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
             logger=logger or False,

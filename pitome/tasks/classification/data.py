@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ def build_image_data(
     not fit.
     """
     name, classes = config.name, config.classes
+    kind: Callable[..., FashionMNIST | ImageFiles]
     if name in DATA:
         kind = getattr(importlib.import_module(f"pitome.tasks.classification.{name}"), DATA[name])
     elif classes:

@@ -33,7 +33,7 @@ def jitter(images: Tensor, padding: int = 2) -> Tensor:
     return padded[torch.arange(batch)[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
-class Images(Dataset):
+class Images(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Items: image [C, H, W] float, label, sample index; asked for many, it makes a batch at once."""
 
     def __init__(
@@ -145,7 +145,9 @@ class FashionMNIST(lightning.LightningDataModule):
         """Of the training split, validation images left out."""
         return self._info("train", self._train, len(self._train[1]) - VALIDATION)
 
-    def _loader(self, images: Images, batch_size: int, train: bool = False) -> DataLoader:
+    def _loader(
+        self, images: Images, batch_size: int, train: bool = False
+    ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
         return DataLoader(
             images,
             batch_size,
@@ -156,18 +158,18 @@ class FashionMNIST(lightning.LightningDataModule):
             collate_fn=identity,
         )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
         _, images, labels = self._train
         data = Images(images[:-VALIDATION], labels[:-VALIDATION], self.preprocess, train=True)
         return self._loader(data, self.batch_size, train=True)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
         _, images, labels = self._train
         ids = np.arange(len(images))[-VALIDATION:]
         data = Images(images[ids], labels[ids], self.preprocess, train=False, ids=ids)
         return self._loader(data, self.batch_size)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
         _, images, labels = self._test
         count = self.info.n_selected
         return self._loader(
@@ -190,7 +192,7 @@ class FashionMNIST(lightning.LightningDataModule):
             selection=STRATIFIED if limited else "all",
         )
 
-    def bank_dataloader(self) -> DataLoader:
+    def bank_dataloader(self) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
         """`bank` images of the training split, validation images among them, every class by its share;
         prepared as for testing and in file order."""
         _, images, labels = self._train

@@ -32,14 +32,14 @@ from pitome.tasks.images import (
     prepared_bytes,
     prepared_images,
 )
-from pitome.tasks.loading import Tolerant, TolerantLoader, collate_tolerant
+from pitome.tasks.loading import Sample, Tolerant, TolerantLoader, collate_tolerant
 from pitome.tasks.selection import STRATIFIED, stratified_selection
 
 _VALIDATION = 5_000  # training images at most that are kept for validation
 ELSE = "give a folder with data.root=FOLDER, or use data=fashion_mnist, which needs no hub"
 
 
-class Samples(Dataset):
+class Samples(Dataset[Sample]):
     """Items: image [C, H, W], label, sample index; `ids` are the samples of `files` to give."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Samples(Dataset):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, position: int) -> Sample:
         index = int(self.ids[position])
         image, label = self.files[index]
         return self.transform(image), label, index
@@ -102,7 +102,7 @@ class TestSamples(Samples):
     def _image(self, index: int) -> Image.Image:
         return self.files[index][0]
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, position: int) -> Sample:
         if self._images is None:
             return super().__getitem__(position)
         index = int(self.ids[position])

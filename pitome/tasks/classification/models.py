@@ -18,7 +18,9 @@ from pitome.tasks.built import Built, preprocess_of
 OWN = "vision_transformer"  # arch of a model made from its args alone
 
 
-def build_vision_model(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built:
+def build_vision_model(
+    config: ModelConfig, weights: str = "pretrained", key: str | None = None
+) -> Built[nn.Module]:
     """Build the model of a file of conf/model: images [B, C, H, W] -> logits [B, classes], or
     features [B, C] where it has no classifier.
 

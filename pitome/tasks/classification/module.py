@@ -40,7 +40,8 @@ class Classification(Trainable):
                 self._loss = LabelSmoothingCrossEntropy(recipe.smoothing)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
+        logits: Tensor = self.model(images)
+        return logits
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
         images, labels, ids = batch
@@ -68,7 +69,7 @@ class Classification(Trainable):
             if len(labels) % 2:  # an image could not be read; pairs are mixed
                 images, labels = torch.cat([images, images[:1]]), torch.cat([labels, labels[:1]])
             images, labels = self._mixup(images, labels)
-        loss = self._loss(self(images), labels)
+        loss: Tensor = self._loss(self(images), labels)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 

@@ -48,11 +48,13 @@ class ImageTextMatching(nn.Module):
     @property
     def image_tower(self) -> nn.Module:
         """Images [B, C, H, W] -> transformers' output with the states."""
-        return self.model.vision_model
+        tower: nn.Module = self.model.vision_model
+        return tower
 
     def image_states(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] -> states [B, N, C]."""
-        return self.model.vision_model(images).last_hidden_state
+        states: Tensor = self.model.vision_model(images).last_hidden_state
+        return states
 
     def encode_states(self, states: Tensor) -> Tensor:
         """States [B, N, C] -> features [B, D] or, where an image has several, [B, Q, D]; the score of
@@ -130,7 +132,7 @@ class Blip(ImageTextMatching):
         return functional.normalize(self.model.vision_proj(states[:, 0]), dim=-1)
 
     def feature_macs(self, tokens: int) -> int:
-        return self.model.vision_proj.weight.numel()
+        return int(self.model.vision_proj.weight.numel())
 
     def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         found = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -140,7 +142,8 @@ class Blip(ImageTextMatching):
         # Its authors begin a caption that looks at an image with [ENC], the last word of the vocabulary.
         ids[:, 0] = self.model.config.text_config.vocab_size - 1
         found = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states)
-        return self.model.itm_head(found.last_hidden_state[:, 0])[:, 1]
+        logits: Tensor = self.model.itm_head(found.last_hidden_state[:, 0])[:, 1]
+        return logits
 
 
 class Blip2(ImageTextMatching):
@@ -161,7 +164,7 @@ class Blip2(ImageTextMatching):
         crossing += 2 * tokens * width * own.encoder_hidden_size  # keys and values
         crossings = -(-own.num_hidden_layers // own.cross_attention_frequency)
         projection = queries * self.model.vision_projection.weight.numel()
-        return own.num_hidden_layers * each + crossings * crossing + projection
+        return int(own.num_hidden_layers * each + crossings * crossing + projection)
 
     def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         words = self.model.embeddings(input_ids=ids)
@@ -179,7 +182,8 @@ class Blip2(ImageTextMatching):
             attention_mask=mask,
             encoder_hidden_states=states,
         ).last_hidden_state
-        return self.model.itm_head(found[:, :n]).mean(dim=1)[:, 1]
+        logits: Tensor = self.model.itm_head(found[:, :n]).mean(dim=1)[:, 1]
+        return logits
 
 
 class _Part(nn.Module):
@@ -190,10 +194,13 @@ class _Part(nn.Module):
         self.model, self.method = model, method
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        return getattr(self.model, self.method)(**inputs)
+        output: Tensor = getattr(self.model, self.method)(**inputs)
+        return output
 
 
-def build_blip(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built:
+def build_blip(
+    config: ModelConfig, weights: str = "pretrained", key: str | None = None
+) -> Built[ImageTextMatching]:
     """Build the model of a BLIP file of conf/model, an `ImageTextMatching` in eval mode.
 
     key: of the file, see `load_checkpoint`.
@@ -222,16 +229,19 @@ def build_blip(config: ModelConfig, weights: str = "pretrained", key: str | None
 
 
 def build_model(config: ModelConfig) -> nn.Module:
-    """transformers' model of a configuration, with random weights. Raises UsageError."""
+    """transformers' model of a configuration, with random weights, in training mode. Raises UsageError."""
     import transformers
 
     arch, args = config.arch, config.args
+    model: nn.Module
     if arch == "blip":
-        own: Any = transformers.BlipConfig(**args)
-        return transformers.BlipForImageTextRetrieval(own).eval()
-    if arch == "blip-2":
-        return transformers.Blip2ForImageTextRetrieval(transformers.Blip2Config(**args)).eval()
-    raise UsageError(f"model.arch={arch} is not known; {nearest(arch, BLIP_ARCHS)}")
+        settings: Any = transformers.BlipConfig(**args)
+        model = transformers.BlipForImageTextRetrieval(settings)
+    elif arch == "blip-2":
+        model = transformers.Blip2ForImageTextRetrieval(transformers.Blip2Config(**args))
+    else:
+        raise UsageError(f"model.arch={arch} is not known; {nearest(arch, BLIP_ARCHS)}")
+    return model
 
 
 def _fetch(weights: Weights) -> Weights:

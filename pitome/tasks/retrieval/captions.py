@@ -104,7 +104,8 @@ def numbered_words(context: int, vocabulary: int) -> Tokenizer:
 def _canonical(text: str) -> str:
     from open_clip.tokenizer import get_clean_fn
 
-    return get_clean_fn("canonicalize")(text)
+    clean: Callable[[str], str] = get_clean_fn("canonicalize")
+    return clean(text)
 
 
 def word_list(words: Sequence[str], context: int, model: str) -> Tokenizer:

@@ -43,12 +43,14 @@ class ImageText(nn.Module):
     @property
     def image_tower(self) -> nn.Module:
         """Images [B, C, H, W] -> features [B, D], not yet of unit length."""
-        return self.model.visual
+        tower: nn.Module = self.model.visual
+        return tower
 
     @property
     def log_scale(self) -> Tensor:
         """The logarithm of the factor on similarities, trained with the model."""
-        return self.model.logit_scale
+        scale: Tensor = self.model.logit_scale
+        return scale
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] -> features [B, D] of unit length."""
@@ -80,7 +82,7 @@ class ImageText(nn.Module):
         return count_flops(meta_copy(self.model), {"text": tokens}).macs
 
 
-def build_clip(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built:
+def build_clip(config: ModelConfig, weights: str = "pretrained", key: str | None = None) -> Built[ImageText]:
     """Build the model of a CLIP file of conf/model, an `ImageText` in eval mode.
 
     key: of the file, see `load_checkpoint`.

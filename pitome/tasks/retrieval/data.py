@@ -45,7 +45,7 @@ class Split:
     info: DataInfo
 
 
-class Prepared(Dataset):
+class Prepared(Dataset[tuple[Tensor, Tensor]]):
     """Items: image [C, H, W] normalised, its place in the split; asked for many, it makes a batch."""
 
     def __init__(self, images: np.ndarray, preprocess: Preprocess) -> None:
@@ -62,7 +62,7 @@ class Prepared(Dataset):
         return images[0], places[0]
 
 
-class SceneBatches(Dataset):
+class SceneBatches(Dataset[Batch]):
     """Item n: the n-th training batch of scenes."""
 
     def __init__(self, scenes: TrainingScenes, preprocess: Preprocess) -> None:
@@ -77,7 +77,7 @@ class SceneBatches(Dataset):
         return normalise(prepared, self.preprocess), captions, torch.from_numpy(same)
 
 
-class FileBatches(Dataset):
+class FileBatches(Dataset[Batch]):
     """Item n: the n-th training batch of photographs, each with one of its captions, cut out at random
     (at least half of the area); the order of an epoch and the cuts follow from the seed."""
 
@@ -202,15 +202,15 @@ class RetrievalData(lightning.LightningDataModule):
         owner = [place for place, i in enumerate(ids) for _ in captions[i]]
         return Split(images, ids, [text for i in ids for text in captions[i]], torch.tensor(owner), info)
 
-    def _loader(self, split: Split) -> DataLoader:
+    def _loader(self, split: Split) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(
             Prepared(split.images, self.preprocess), self.batch_size, collate_fn=identity, num_workers=0
         )
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return self._loader(self.test)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return self._loader(self.validation)
 
     def _steps(self) -> int:
@@ -224,7 +224,7 @@ class RetrievalData(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed = int(state_dict["steps"])
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Batch]:
         batches: SceneBatches | FileBatches
         if self.name == "scenes":
             batches = SceneBatches(TrainingScenes(self.batch_size, self.seed, **self.place), self.preprocess)

@@ -76,7 +76,8 @@ class RerankTest(lightning.LightningModule):
 
     def _match(self, states: Tensor, captions: Sequence[int]) -> Tensor:
         texts = [self.captions[number] for number in captions]
-        return self.model.match(states.expand(len(texts), -1, -1), texts)
+        logits: Tensor = self.model.match(states.expand(len(texts), -1, -1), texts)
+        return logits
 
 
 class RetrievalTraining(Trainable):
@@ -96,7 +97,7 @@ class RetrievalTraining(Trainable):
         loss = contrastive_loss(
             self.model.encode_image(images),  # type: ignore[operator]
             self.model.encode_text(captions),  # type: ignore[operator]
-            self.model.log_scale.exp().clamp(max=_LARGEST_SCALE),  # type: ignore[operator, union-attr]
+            self.model.log_scale.exp().clamp(max=_LARGEST_SCALE),  # type: ignore[operator]
             same,
         )
         self.log("train_loss", loss, prog_bar=True, batch_size=len(captions))

@@ -73,7 +73,8 @@ class Reranking:
     def _captions(self, image: int) -> Tensor:
         """The captions that the matching head has to see with `image`, ascending."""
         k = self.images_of[1].shape[1]
-        return torch.cat([self.texts_of[1][image], self._places(image) // k]).unique()
+        seen: Tensor = torch.cat([self.texts_of[1][image], self._places(image) // k]).unique()
+        return seen
 
 
 def _shortlist(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +41,7 @@ def train_retrieval(config: Config, amount: Reduction, device: torch.device) -> 
         return opened[number]
 
     def make(patch_size: int | None) -> nn.Module:
-        model: Any = build_model(config.model, patch_size=patch_size)
+        model = build_model(config.model, patch_size=patch_size)
         if config.weights not in (None, "random"):
             model.load_state_dict(fit_state(start.model.state_dict(), model))
         return model

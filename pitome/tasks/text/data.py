@@ -45,7 +45,7 @@ class Encoded:
     id: int
 
 
-class Samples(Dataset):
+class Samples(Dataset[Encoded]):
     """Items: `Encoded`."""
 
     def __init__(self, samples: Sequence[Encoded]) -> None:
@@ -177,9 +177,10 @@ class TextData(lightning.LightningDataModule):
         return samples, info
 
     def _tokenise(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(
+        ids: list[list[int]] = self.tokenizer(
             texts, truncation=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )["input_ids"]
+        return ids
 
     @cached_property
     def _test(self) -> tuple[list[Encoded], DataInfo]:
@@ -223,17 +224,17 @@ class TextData(lightning.LightningDataModule):
             "ids": torch.tensor([sample.id for sample in samples]),
         }
 
-    def _loader(self, samples: list[Encoded], *, train: bool = False) -> DataLoader:
+    def _loader(self, samples: list[Encoded], *, train: bool = False) -> DataLoader[Encoded]:
         batches = LengthBatches([len(s.tokens) for s in samples], self.batch_size, shuffle=train)
         return DataLoader(Samples(samples), batch_sampler=batches, collate_fn=self._collate)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Encoded]:
         return self._loader(self._train[0], train=True)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Encoded]:
         return self._loader(self._validation[0])
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[Encoded]:
         return self._loader(self._test[0])
 
 

@@ -92,7 +92,7 @@ def _wrap(model: nn.Module, lora: Lora) -> nn.Module:
         target_modules=list(lora.targets),
     )
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        return get_peft_model(model, config)
     except ValueError as problem:
         raise CheckpointError(
             f"no layer for adapters ({' '.join(str(problem).split())[:200]}); "

@@ -77,7 +77,8 @@ def from_args(config: ModelConfig, classes: int) -> nn.Module:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     own = AutoConfig.for_model(config.arch, **config.args, num_labels=classes)
-    return AutoModelForSequenceClassification.from_config(own)
+    model: nn.Module = AutoModelForSequenceClassification.from_config(own)
+    return model
 
 
 def load_base(config: ModelConfig, classes: int) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -117,7 +118,7 @@ def _from_hub(config: ModelConfig, weights: Weights, classes: int, *, cased: boo
             f"choose another checkpoint, {_ELSE}"
         )
     tokenizer = load_tokenizer(folder)
-    normalizer = tokenizer.backend_tokenizer.normalizer  # type: ignore[attr-defined]
+    normalizer = tokenizer.backend_tokenizer.normalizer
     if (normalizer is None or normalizer.normalize_str("Ab") == "Ab") is not cased:
         kind = ("lower-cases", "keeps case")
         raise CheckpointError(

@@ -28,7 +28,9 @@ class TextClassification(Trainable):
         self._outcomes: list[dict[str, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+        logits: Tensor = self.model(**inputs).logits
+        return logits
 
     def test_step(self, batch: Batch, index: int) -> None:
         logits, labels = self(batch).float(), batch["labels"]

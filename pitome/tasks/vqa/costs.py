@@ -115,7 +115,8 @@ class _Prefill(nn.Module):
             position_ids=torch.empty(1, n, device=embeds.device),
             use_cache=False,
         )
-        return self.head(found.last_hidden_state[:, -1:])
+        logits: Tensor = self.head(found.last_hidden_state[:, -1:])
+        return logits
 
 
 class _Decode(nn.Module):
@@ -141,4 +142,5 @@ class _Decode(nn.Module):
             position_ids=torch.empty(1, 1, device=embeds.device),
             use_cache=True,
         )
-        return self.head(found.last_hidden_state)
+        logits: Tensor = self.head(found.last_hidden_state)
+        return logits

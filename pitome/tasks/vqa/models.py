@@ -70,22 +70,25 @@ class Llava(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Llava:
         # accelerate has put the parts of a dispatched model where they belong.
-        return self if self.dispatched else super()._apply(fn, recurse)
+        return self if self.dispatched else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @property
     def image_tower(self) -> nn.Module:
         """Images [B, C, H, W] -> transformers' output with the hidden states."""
-        return self.model.model.vision_tower
+        tower: nn.Module = self.model.model.vision_tower
+        return tower
 
     @property
     def projector(self) -> nn.Module:
         """Features [B, N, C] of the tower -> [B, N, D] as the language model reads them."""
-        return self.model.model.multi_modal_projector
+        projector: nn.Module = self.model.model.multi_modal_projector
+        return projector
 
     @property
     def language_model(self) -> nn.Module:
         """The decoder without its head."""
-        return self.model.model.language_model
+        decoder: nn.Module = self.model.model.language_model
+        return decoder
 
     @property
     def context(self) -> int:
@@ -204,7 +207,7 @@ class Llava(nn.Module):
     @property
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
 
     def _cut(self, row: list[int]) -> list[int]:
         """Generated ids up to the first end."""
@@ -278,7 +281,7 @@ def build_llava(
     *,
     dtype: torch.dtype = torch.float32,
     device_map: str | None = None,
-) -> Built:
+) -> Built[Llava]:
     """Build the model of a LLaVA file of conf/model, a `Llava` in eval mode.
 
     key: of the file, see `load_checkpoint`.

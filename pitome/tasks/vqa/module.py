@@ -31,7 +31,7 @@ class Asking(NamedTuple):
     reasons: list[str | None]
 
 
-class Batches(Dataset):
+class Batches(Dataset[Asking]):
     """Item n: the n-th batch of `batch_size` questions of `data`, in their order."""
 
     def __init__(self, data: VqaData, model: Llava, preprocess: Preprocess, batch_size: int) -> None:
@@ -71,7 +71,7 @@ class Batches(Dataset):
         return f"prompt of {tokens} tokens, of which {self.room} fit the context"
 
 
-def loader(batches: Batches, start: int) -> DataLoader:
+def loader(batches: Batches, start: int) -> DataLoader[Asking]:
     """The batches from number `start` on."""
     return DataLoader(batches, batch_size=None, sampler=range(start, len(batches)), collate_fn=identity)
 

@@ -56,7 +56,6 @@ class VisualQuestions(Task):
             dtype=WEIGHT_TYPES.get(str(config.precision), torch.float32),
             device_map=config.task.device_map,
         )
-        assert isinstance(built.model, Llava)
         self.weights, self.sha256, self.preprocess = built.weights, built.sha256, built.preprocess
         self.model: Llava = built.model
         self.data = build_vqa(config.data, source=config.source, limit=config.limit)

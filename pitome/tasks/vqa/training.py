@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,13 +118,11 @@ def train_vqa(config: Config, amount: Reduction, device: torch.device) -> tuple[
     benchmark = splits["train"].benchmark
     images = {question.image for question in splits["validation"].questions}
 
-    reader: Any = start.model
-
     def prompt(question: Question) -> str:
-        return reader.prompt(benchmark.prompt(question))
+        return start.model.prompt(benchmark.prompt(question))
 
     texts = {text for data in splits.values() for q in data.questions for text in (prompt(q), q.answers[0])}
-    if unknown := reader.unknown(sorted(texts)):
+    if unknown := start.model.unknown(sorted(texts)):
         raise DataError(
             f"model={config.model.name} does not read {', '.join(unknown[:10])}; add them to its words"
         )
@@ -146,7 +143,7 @@ def train_vqa(config: Config, amount: Reduction, device: torch.device) -> tuple[
                 splits[split],
                 start.preprocess,
                 prefix,
-                lambda question: turn_of(reader, prompt(question), question.answers[0]),
+                lambda question: turn_of(start.model, prompt(question), question.answers[0]),
                 batch_size=size,
                 questions=questions,
                 flip=training and config.trainer.flip,

@@ -72,7 +72,7 @@ def pack(
     return Packed(images, ids, targets, positions, allowed, seen)
 
 
-class PackedBatches(Dataset):
+class PackedBatches(Dataset[Packed]):
     """Item n: the n-th batch of `data`, some questions of each of `batch_size` images; their order, the
     questions and which images are mirrored follow from the seed.
 
@@ -146,7 +146,7 @@ class VqaTrainingData(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed = int(state_dict["steps"])
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Packed]:
         return DataLoader(
             self.train,
             batch_size=None,
@@ -155,6 +155,6 @@ class VqaTrainingData(lightning.LightningDataModule):
             persistent_workers=self.workers > 0,
         )
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Packed]:
         # The same questions after every epoch.
         return DataLoader(self.validation, batch_size=None, sampler=range(len(self.validation)))
