@@ -15,7 +15,7 @@ from pitome.cli.main import main
 from pitome.config import CONF
 from pitome.paper import experiments, files
 from pitome.records.identity import RESULT_VERSION, build_identity, run_id
-from pitome.records.schema import DataInfo, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
+from pitome.records.schema import DataRecord, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
 from pitome.records.store import Store
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.data import Preprocess
@@ -219,7 +219,7 @@ def record(point: Mapping[str, Any], metrics: Mapping[str, float], **changes: An
             "model": {"name": point["model"], "checkpoint": checkpoint},
             "merge": {"name": method, "options": options},
         },
-        "data": DataInfo(name=point["data"], split="test", limit=limit, n_samples=SAMPLES),
+        "data": DataRecord(name=point["data"], split="test", limit=limit, n_samples=SAMPLES),
         "weights": WeightsInfo(name="pretrained", source="hub", sha256="a" * 64),
         "model": ModelInfo(name=point["model"]),
         "method": MethodInfo(name=method, options=options, asked=asked),

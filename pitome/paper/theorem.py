@@ -19,7 +19,7 @@ from torch import Tensor
 from pitome.paper import spectral
 from pitome.paper.files import method_options
 from pitome.records.identity import RESULT_VERSION, build_identity, run_id
-from pitome.records.schema import DataInfo, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
+from pitome.records.schema import DataRecord, Headline, MethodInfo, ModelInfo, Record, WeightsInfo
 from pitome.records.store import Store
 
 CASES = ("even", "shuffled")
@@ -101,7 +101,7 @@ def _record(
         seconds=seconds,
         identity=identity,
         config={"merge": {"name": method, "options": options}, "noise": noise},
-        data=DataInfo(name=case, source="made", n_samples=trials),
+        data=DataRecord(name=case, source="made", n_samples=trials),
         weights=WeightsInfo(name="none", source="none"),
         model=ModelInfo(name=MODEL),
         method=MethodInfo(name=method, options=options, asked={"ratio": RATIO, "noise": noise}, ratio=RATIO),

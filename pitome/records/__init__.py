@@ -7,7 +7,7 @@ alone. Reads plain dictionaries and imports nothing else of the project but its 
 from pitome.records.identity import RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
     Cost,
-    DataInfo,
+    DataRecord,
     Environment,
     Headline,
     MethodInfo,
@@ -24,7 +24,7 @@ __all__ = [
     "RESULT_VERSION",
     "UNMERGED",
     "Cost",
-    "DataInfo",
+    "DataRecord",
     "Environment",
     "Headline",
     "MethodInfo",

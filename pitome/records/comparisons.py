@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pitome.records.identity import CONTROLS, RESIZE
-from pitome.records.rows import Outcomes, Row, mean_outcomes, resize_for
+from pitome.records.rows import Outcomes, ResultRow, mean_outcomes, resize_for
 from pitome.records.statistics import LEVEL, Comparison, compare, holm
 
 
@@ -15,8 +15,8 @@ from pitome.records.statistics import LEVEL, Comparison, compare, holm
 class Pair:
     """`first` against `second`, at one setting."""
 
-    first: Row
-    second: Row
+    first: ResultRow
+    second: ResultRow
     result: Comparison
     adjusted: float  # p-value after Holm's correction over all pairs of the group of runs
     better: bool  # whether the first has the better score
@@ -33,7 +33,7 @@ class Pair:
         return "significantly better" if self.better else "significantly worse"
 
 
-def pairs(table: Sequence[Row], outcomes: Outcomes) -> list[Pair]:
+def pairs(table: Sequence[ResultRow], outcomes: Outcomes) -> list[Pair]:
     """All comparisons of one group of runs, setting by setting: every row against the unmerged
     model, every method against every control at the same setting, the best method against the runner-up.
 
@@ -79,9 +79,9 @@ def to_controls(compared: Sequence[Pair]) -> dict[tuple[str, str], list[Pair]]:
     return out
 
 
-def _wanted(table: Sequence[Row]) -> list[tuple[Row, Row]]:
+def _wanted(table: Sequence[ResultRow]) -> list[tuple[ResultRow, ResultRow]]:
     unmerged = [row for row in table if not row.merges]
-    points: dict[str, list[Row]] = defaultdict(list)
+    points: dict[str, list[ResultRow]] = defaultdict(list)
     for row in table:
         if row.merges:
             points[row.point].append(row)
@@ -99,5 +99,5 @@ def _wanted(table: Sequence[Row]) -> list[tuple[Row, Row]]:
     return out
 
 
-def _runs(first: Row, second: Row) -> tuple[str, str]:
+def _runs(first: ResultRow, second: ResultRow) -> tuple[str, str]:
     return first.first.run_id, second.first.run_id

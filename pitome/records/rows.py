@@ -19,7 +19,7 @@ Outcomes = Callable[[Record], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """Runs that differ by the seed only, at one setting; a failed run stands alone.
 
     label: the method, with the options in which its runs differ; point: key shared by rows with the
@@ -68,7 +68,7 @@ class Row:
         return self.first.done and self.score is not None
 
 
-def rows(members: Sequence[Record]) -> list[Row]:
+def rows(members: Sequence[Record]) -> list[ResultRow]:
     """The rows of one group of runs (see `groups.group`), in its order.
 
     The control `resize` is listed once in every setting that it is a control for, so possibly more
@@ -80,11 +80,11 @@ def rows(members: Sequence[Record]) -> list[Row]:
         key: tuple[str, ...] = (m.method.name, point(m), word_of(_options(m)))
         together[key if m.done else (*key, m.run_id)].append(m)
     made = [
-        Row(tuple(sorted(runs, key=lambda run: run.seed)), names[runs[0].run_id], *_place(runs[0]))
+        ResultRow(tuple(sorted(runs, key=lambda run: run.seed)), names[runs[0].run_id], *_place(runs[0]))
         for runs in sorted(together.values(), key=lambda runs: order(runs[0]))
     ]
     controls = [row for row in made if row.method == RESIZE and row.first.done]
-    out: list[Row] = []
+    out: list[ResultRow] = []
     used: set[str] = set()
     rest = [row for row in made if row not in controls]
     places = {row.point: i for i, row in reversed(list(enumerate(rest)))}
@@ -94,7 +94,7 @@ def rows(members: Sequence[Record]) -> list[Row]:
         if i + 1 == len(rest) or rest[i + 1].point != row.point:
             here = [control for control in controls if _answers(control, row.point, rest)]
             out += [
-                Row(control.runs, control.label, row.point, row.point_name, row.point_name)
+                ResultRow(control.runs, control.label, row.point, row.point_name, row.point_name)
                 for control in here
             ]
             used |= {control.label for control in here}
@@ -106,7 +106,7 @@ def size_of(record: Record) -> str:
     return "x".join(map(str, record.method.options.get("size", ["?"])))
 
 
-def resize_for(row: Row, table: Sequence[Row]) -> list[Row]:
+def resize_for(row: ResultRow, table: Sequence[ResultRow]) -> list[ResultRow]:
     """The control `resize` of `row`: the largest image whose cost is within the row's budget."""
     return [c for c in table if c.method == RESIZE and c.point == row.point and _serves(c.first, row)]
 
@@ -138,7 +138,7 @@ def labels(members: Sequence[Record]) -> dict[str, str]:
     return names
 
 
-def mean_outcomes(row: Row, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray] | None:
+def mean_outcomes(row: ResultRow, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray] | None:
     """Sample ids [n] and their outcomes [n], mean over the row's seeds, over the samples that all
     of its runs have; None where a run has none."""
     column = row.first.headline.outcome
@@ -156,12 +156,12 @@ def mean_outcomes(row: Row, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]
     return ids, np.round(values / len(tables), 12)
 
 
-def identical(row: Row, outcomes: Outcomes) -> bool:
+def identical(row: ResultRow, outcomes: Outcomes) -> bool:
     """Whether several seeds gave the same outcome on every sample."""
     found = mean_outcomes(row, outcomes) if len(row.runs) > 1 else None
     if found is None or row.deviation != 0:
         return False
-    first = mean_outcomes(Row(row.runs[:1], "", "", "", ""), outcomes)
+    first = mean_outcomes(ResultRow(row.runs[:1], "", "", "", ""), outcomes)
     assert first is not None
     if len(first[0]) != len(found[0]):
         return False
@@ -177,11 +177,11 @@ def _place(record: Record) -> tuple[str, str, str]:
     return point(record), point_name(record), setting(record)
 
 
-def _answers(control: Row, here: str, table: Sequence[Row]) -> bool:
+def _answers(control: ResultRow, here: str, table: Sequence[ResultRow]) -> bool:
     return here != "" and any(row.point == here and _serves(control.first, row) for row in table)
 
 
-def _serves(control: Record, row: Row) -> bool:
+def _serves(control: Record, row: ResultRow) -> bool:
     """Whether `control` is the largest image within the budget of `row`: of what it was asked to
     cost, or else of what it costs. Its next larger image would be above."""
     if row.method == RESIZE or not row.first.done:

@@ -38,7 +38,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataInfo:
+class DataRecord:
     """The samples a run has seen."""
 
     name: str
@@ -50,7 +50,7 @@ class DataInfo:
     n_samples: int | None = None  # evaluated
     n_skipped: int = 0  # could not be read
     skipped: list[Skipped] = field(default_factory=list)  # some of these
-    bank: DataInfo | None = None  # of kNN: the training samples that vote
+    bank: DataRecord | None = None  # of kNN: the training samples that vote
     n_truncated: int | None = None  # texts of which the model reads only the beginning
 
 
@@ -212,7 +212,7 @@ class Record:
     seconds: float  # wall time
     identity: dict[str, Any]
     config: dict[str, Any]
-    data: DataInfo
+    data: DataRecord
     weights: WeightsInfo
     model: ModelInfo
     method: MethodInfo

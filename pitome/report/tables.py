@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pitome.records.comparisons import Pair, pairs, to_controls, to_unmerged
 from pitome.records.groups import group
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
-from pitome.records.rows import Outcomes, Row, identical, rows
+from pitome.records.rows import Outcomes, ResultRow, identical, rows
 from pitome.records.schema import Record
 from pitome.records.statistics import LEVEL
 from pitome.report.cells import NOTHING, caption, giga, metric, p_value, points, setting_name, title
@@ -25,7 +25,7 @@ class Results:
     """One group of comparable runs: all that its tables need."""
 
     members: list[Record]
-    rows: list[Row]
+    rows: list[ResultRow]
     pairs: list[Pair]
     same: set[str]  # names of rows whose seeds gave identical outcomes
 
@@ -45,7 +45,7 @@ def build(records: Sequence[Record], outcomes: Outcomes) -> list[Table]:
 
 def overview(results: Results) -> Table | None:
     """One number per method and setting; None where there are few settings or one method."""
-    cells: dict[str, dict[str, Row]] = defaultdict(dict)  # point -> column -> row
+    cells: dict[str, dict[str, ResultRow]] = defaultdict(dict)  # point -> column -> row
     for row in results.rows:
         if row.point:
             # of several `resize` at one setting the one that costs most, which comes first
@@ -275,7 +275,7 @@ def _notes(results: Results, authors: bool) -> list[str]:
     return notes
 
 
-def _costs(here: Sequence[Row]) -> str:
+def _costs(here: Sequence[ResultRow]) -> str:
     """Least and most cost of the methods of one setting, in whole percent."""
     shares = [100 * row.first.cost.share for row in here if row.first.cost and row.method not in CONTROLS]
     if not shares:
@@ -284,11 +284,11 @@ def _costs(here: Sequence[Row]) -> str:
     return low if low == high else f"{low}-{high}"
 
 
-def _name(row: Row) -> str:
+def _name(row: ResultRow) -> str:
     return f"{row.label} ({len(row.runs)} seeds)" if len(row.runs) > 1 else row.label
 
 
-def _column(row: Row) -> str:
+def _column(row: ResultRow) -> str:
     return row.method if row.method == RESIZE else row.label
 
 
@@ -296,9 +296,9 @@ def _controls_last(column: str) -> tuple[int, str]:
     return CONTROLS.index(column) if column in CONTROLS else -1, column
 
 
-def _best(table: Sequence[Row]) -> set[tuple[str, str]]:
+def _best(table: Sequence[ResultRow]) -> set[tuple[str, str]]:
     """Rows (their keys) with the best score at their setting, where there is a choice."""
-    rivals: dict[str, list[Row]] = defaultdict(list)
+    rivals: dict[str, list[ResultRow]] = defaultdict(list)
     for row in table:
         if row.scored and row.point:
             rivals[row.point].append(row)
@@ -321,7 +321,7 @@ def _tokens(record: Record) -> str:
     return f"{record.tokens[-1]:.4g}/{record.tokens[0]:.4g}"
 
 
-def _score(row: Row, same: bool = False) -> str:
+def _score(row: ResultRow, same: bool = False) -> str:
     if not row.first.done:
         return "failed"
     if row.score is None:

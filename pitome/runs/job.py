@@ -29,7 +29,7 @@ from pitome.records.schema import (
     DONE,
     FAILED,
     INTERRUPTED,
-    DataInfo,
+    DataRecord,
     Headline,
     MethodInfo,
     ModelInfo,
@@ -131,7 +131,7 @@ class Job:
         self.started = datetime.now(UTC).isoformat(timespec="microseconds")
         self.clock = time.monotonic()
         # What stands in the record of a run that fails before its data and weights are known.
-        self.data = DataInfo(name=config.data.name, source=config.source, limit=config.limit)
+        self.data = DataRecord(name=config.data.name, source=config.source, limit=config.limit)
         name = config.weights or "pretrained"
         self.weights = WeightsInfo(name=name, source="unknown", random=name == "random")
         self.model = ModelInfo(name=model_label(config.model))
@@ -274,7 +274,7 @@ class Job:
         self.identified = True
 
     def _know_data(self, task: Task) -> None:
-        self.data = decode(DataInfo, task.info.record())
+        self.data = decode(DataRecord, task.info.record())
 
     def _identity(self) -> dict[str, Any]:
         config = self.tested

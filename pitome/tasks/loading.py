@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pitome.errors import DataError, Unreadable
 from pitome.tasks.data import DataInfo
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample indices [B]
+ImageBatch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample indices [B]
 Sample = tuple[Tensor, int, int]  # image [C, H, W], label, sample index
 Lost = tuple[int, str]  # sample index, why it cannot be read
 
@@ -43,7 +43,7 @@ class Tolerant(Dataset[Sample | Lost]):
             return int(self.ids[position]), str(problem)
 
 
-def collate_tolerant(items: Sequence[Sample | Lost]) -> tuple[Batch | None, list[Lost]]:
+def collate_tolerant(items: Sequence[Sample | Lost]) -> tuple[ImageBatch | None, list[Lost]]:
     """Stack what could be read; None if nothing could. Second: (sample id, reason) of the others."""
     good = [item for item in items if len(item) == 3]
     lost = [item for item in items if len(item) == 2]
@@ -59,7 +59,7 @@ class TolerantLoader(DataLoader[Sample | Lost]):
     Raises DataError at the end of a pass in which no sample could be read.
     """
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
         assert isinstance(self.dataset, Tolerant)
         info = self.dataset.info
         if self.dataset.before is not None:

@@ -28,7 +28,7 @@ from pitome.tasks.loggers import open_logger
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe, recipes
 
-State = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 EPOCHS = "epochs.jsonl"
 
 
@@ -46,7 +46,7 @@ def train(
     build: Callable[[int | None], nn.Module],
     data: Callable[[int, Recipe, nn.Module], lightning.LightningDataModule],
     module: Callable[[nn.Module, Recipe], Trainable],
-    fit: Callable[[dict[str, Tensor], nn.Module], State] = lambda state, model: state,
+    fit: Callable[[dict[str, Tensor], nn.Module], StateDict] = lambda state, model: state,
     save: Callable[[nn.Module, Path], Path] = save_model,
     input_size: Callable[[], int] | None = None,
 ) -> Path:
@@ -176,7 +176,7 @@ def read_epochs(path: Path) -> list[dict[str, Any]]:
     return epochs
 
 
-def save_weights(state: State, path: Path, metadata: Mapping[str, str] | None = None) -> Path:
+def save_weights(state: StateDict, path: Path, metadata: Mapping[str, str] | None = None) -> Path:
     """Write weights as safetensors, as a whole or not at all; return `path`."""
     partial = path.with_suffix(".partial")
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}

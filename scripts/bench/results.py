@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,7 @@ def at_most(name: str, bound: float, found: float | None, show: Any) -> Target:
     return Target(name, f"<= {show(bound)}", show(found), MET if found <= bound else MISSED)
 
 
-def interval(found: Interval, show: Any) -> str:
+def interval(found: Interval, show: Callable[[float], str]) -> str:
     """`value [low, high]`."""
     if found.low is None or found.high is None:
         return show(found.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,8 +51,9 @@ def check_model(name: str, size: int, methods: Sequence[str], ratio: float, laye
 
 
 def _make(name: str, size: int) -> nn.Module:
-    made: dict[str, Callable[[int], nn.Module]] = {BERT: _bert, CLIP: clip_tower}
-    return made.get(name, lambda pixels: _timm(name, pixels))(size)
+    if name == BERT:
+        return _bert(size)
+    return clip_tower(size) if name == CLIP else _timm(name, size)
 
 
 def _bert(tokens: int) -> nn.Module:

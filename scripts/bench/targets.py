@@ -104,8 +104,11 @@ def _at_ratio(cells: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _share(cell: Mapping[str, Any], *parts: str) -> float:
     """The share of `parts` in the time of all blocks."""
-    whole = sum(layer[part] for layer in cell["layers"] for part in ("attention", "plan", "merge", "mlp"))
-    return sum(layer[part] for layer in cell["layers"] for part in parts) / whole
+    whole: float = sum(
+        layer[part] for layer in cell["layers"] for part in ("attention", "plan", "merge", "mlp")
+    )
+    named: float = sum(layer[part] for layer in cell["layers"] for part in parts)
+    return named / whole
 
 
 def _memory(timed: Sequence[Result]) -> Target:

@@ -253,7 +253,8 @@ def _recording() -> Iterator[list[tuple[Any, dict[str, Any]]]]:
 
     def note(cls: Any, variant: str, pretrained: bool, **args: Any) -> nn.Module:
         if args.get("features_only"):
-            return builder(cls, variant, pretrained, **args)
+            stem: nn.Module = builder(cls, variant, pretrained, **args)
+            return stem
         record.append((cls, args))
         raise _Recorded
 

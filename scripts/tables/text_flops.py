@@ -14,7 +14,7 @@ import yaml
 from pitome.records.markdown import markdown_table
 from pitome.tasks.text.costs import (
     LIMIT,
-    Cost,
+    LengthCost,
     authors_cost,
     encoder,
     mean_share,
@@ -34,7 +34,7 @@ SHOWN = (16, 32, 128, LIMIT)
 BATCH = 32  # the authors' batch size (tasks/tc/engine.py:58-62 at 550b5de)
 LENGTHS = Path(__file__).with_name("text_lengths.yaml")
 
-Pair = tuple[Cost, Cost]
+Pair = tuple[LengthCost, LengthCost]
 """The cost merged and unmerged, as functions of the number of tokens."""
 
 

@@ -11,7 +11,8 @@ from collections import Counter
 import yaml
 
 from pitome.errors import PitomeError, UsageError
-from scripts.tables.text_flops import LENGTHS, LIMIT
+from pitome.tasks.text.costs import LIMIT
+from scripts.tables.text_flops import LENGTHS
 
 
 def main(words: list[str]) -> int:

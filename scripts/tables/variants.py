@@ -7,7 +7,7 @@ from typing import Any
 
 from pitome.paper.matching import finished_runs
 from pitome.records.markdown import markdown_table
-from pitome.records.rows import Row, mean_outcomes
+from pitome.records.rows import ResultRow, mean_outcomes
 from pitome.records.schema import Record
 from pitome.records.statistics import compare
 from pitome.records.store import Store
@@ -69,7 +69,7 @@ def _rows(stores: Sequence[Store], records: Sequence[Record], point: dict[str, A
         runs = finished_runs(point | overrides, records)
         if not runs or runs[0].score is None:
             continue
-        outcomes = mean_outcomes(Row((runs[0],), "", "", "", ""), outcomes_in(stores))
+        outcomes = mean_outcomes(ResultRow((runs[0],), "", "", "", ""), outcomes_in(stores))
         assert outcomes is not None, runs[0].run_id
         difference = None if reference is None else compare(*outcomes, *reference)
         reference = reference or outcomes

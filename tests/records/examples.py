@@ -10,7 +10,7 @@ import numpy as np
 from pitome.records import (
     UNMERGED,
     Cost,
-    DataInfo,
+    DataRecord,
     Environment,
     Headline,
     MethodInfo,
@@ -89,7 +89,7 @@ def example(
         seconds=12.5,
         identity=identity,
         config={"task": "classification", "ratio": ratio},
-        data=DataInfo(
+        data=DataRecord(
             name="fashion_mnist",
             revision="r1",
             split="test",

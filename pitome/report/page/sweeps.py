@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pitome.records.comparisons import Pair, pairs, to_controls, to_unmerged
 from pitome.records.groups import digest, group
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
-from pitome.records.rows import Outcomes, Row, rows
+from pitome.records.rows import Outcomes, ResultRow, rows
 from pitome.records.schema import Record
 from pitome.report.cells import caption, metric, setting_name
 from pitome.report.page.command import command_of
@@ -114,7 +114,7 @@ def _columns(members: Sequence[Record]) -> list[Column]:
     ]
 
 
-def _line(row: Row, pair: Pair | None, against: Sequence[Pair], rivals: Sequence[Pair]) -> TableLine:
+def _line(row: ResultRow, pair: Pair | None, against: Sequence[Pair], rivals: Sequence[Pair]) -> TableLine:
     first = row.first
     verdict = _verdict(row, pair)
     several = f" ({len(row.runs)} seeds)" if len(row.runs) > 1 else ""
@@ -160,7 +160,7 @@ def _compared(pair: Pair) -> str:
     return f"{pair.second.label}: {_difference(pair).text}, {p}, {pair.verdict}"
 
 
-def _verdict(row: Row, pair: Pair | None) -> str:
+def _verdict(row: ResultRow, pair: Pair | None) -> str:
     if not row.first.done:
         return FAILED
     if not row.merges:
@@ -202,12 +202,12 @@ def _mean(record: Record) -> bool:
     return any(not float(count).is_integer() for count in record.tokens)
 
 
-def _speed(row: Row):  # type: ignore[no-untyped-def]
+def _speed(row: ResultRow):  # type: ignore[no-untyped-def]
     """Throughput of the row's first timed run."""
     return next((run.throughput for run in row.runs if run.done and run.throughput), None)
 
 
-def plots(table: Sequence[Row]) -> list[Plot]:
+def plots(table: Sequence[ResultRow]) -> list[Plot]:
     """The score against FLOPs, against measured speed, and the tokens of every layer."""
     scored = [row for row in table if row.scored]
     merged = [row for row in scored if row.merges]
@@ -234,7 +234,7 @@ def plots(table: Sequence[Row]) -> list[Plot]:
                 f"Over the unmerged model, on {devices}, with 95 % intervals.",
             )
         )
-    panels: dict[str, list[Row]] = defaultdict(list)
+    panels: dict[str, list[ResultRow]] = defaultdict(list)
     for row in table:
         if row.first.done and row.first.tokens and row.merges and row.point:
             panels[row.point_name].append(row)
@@ -253,19 +253,19 @@ def plots(table: Sequence[Row]) -> list[Plot]:
     return made
 
 
-def _tokens_note(table: Sequence[Row]) -> str:
+def _tokens_note(table: Sequence[ResultRow]) -> str:
     if any(_mean(row.first) for row in table):
         return "Means over the samples, whose lengths differ."
     return "The lines of methods that remove equally many tokens coincide."
 
 
-def _series(row: Row) -> str:
+def _series(row: ResultRow) -> str:
     return row.method if row.method == RESIZE else row.label
 
 
-def _curves(table: Sequence[Row], x, name: str, *, bars: bool = False) -> list[Trace]:  # type: ignore[no-untyped-def]
+def _curves(table: Sequence[ResultRow], x, name: str, *, bars: bool = False) -> list[Trace]:  # type: ignore[no-untyped-def]
     """A line per method, from cheap to dear."""
-    lines: dict[str, dict[str, Row]] = defaultdict(dict)
+    lines: dict[str, dict[str, ResultRow]] = defaultdict(dict)
     for row in table:
         if x(row) is not None:
             lines[_series(row)].setdefault(row.first.run_id, row)
@@ -286,7 +286,7 @@ def _curves(table: Sequence[Row], x, name: str, *, bars: bool = False) -> list[T
     return sorted(made, key=lambda trace: (trace.name in CONTROLS, trace.name))
 
 
-def _layers(row: Row) -> Trace:
+def _layers(row: ResultRow) -> Trace:
     tokens = row.first.tokens
     return Trace(
         name="unmerged" if not row.merges else row.label,
@@ -297,7 +297,7 @@ def _layers(row: Row) -> Trace:
     )
 
 
-def _said(row: Row, name: str) -> dict[str, str]:
+def _said(row: ResultRow, name: str) -> dict[str, str]:
     cost, speed = row.first.cost, _speed(row)
     return {
         "setting": row.setting,

@@ -14,7 +14,7 @@ from pitome.tasks.data import Preprocess
 
 if TYPE_CHECKING:
     from pitome.tasks.classification.fashion_mnist import FashionMNIST
-    from pitome.tasks.classification.images import ImageFiles
+    from pitome.tasks.classification.images import ImageData
 
 DATA = {"fashion_mnist": "FashionMNIST", "imagenet": "ImageNet"}  # module of this package -> its class
 """Those with a reader of their own; every other set is files of images, with `classes`."""
@@ -29,7 +29,7 @@ def build_image_data(
     limit: int | None = None,
     workers: int | None = None,
     bank: int | None = None,
-) -> FashionMNIST | ImageFiles:
+) -> FashionMNIST | ImageData:
     """The data module of `config` (name, root, repository, revision, max_pixels, exif; classes and split of
     a user's own set); nothing is read or fetched yet.
 
@@ -39,14 +39,14 @@ def build_image_data(
     not fit.
     """
     name, classes = config.name, config.classes
-    kind: Callable[..., FashionMNIST | ImageFiles]
+    kind: Callable[..., FashionMNIST | ImageData]
     if name in DATA:
         kind = getattr(importlib.import_module(f"pitome.tasks.classification.{name}"), DATA[name])
     elif classes:
         from pitome.tasks.classification.files import own_set
-        from pitome.tasks.classification.images import ImageFiles
+        from pitome.tasks.classification.images import ImageData
 
-        kind = partial(ImageFiles, own_set(name, classes, config.split))
+        kind = partial(ImageData, own_set(name, classes, config.split))
     else:
         raise UsageError(f"unknown data {name!r}; {nearest(str(name), DATA)}")
     return kind(

@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from pitome.sources.fashion_mnist import CLASSES, SIZE, VALIDATION, Place, checksum, locate, read_split
 from pitome.sources.images import DEFAULT, ImageRules
 from pitome.tasks.data import DataInfo, Preprocess
-from pitome.tasks.loading import Batch, identity
+from pitome.tasks.loading import ImageBatch, identity
 from pitome.tasks.selection import STRATIFIED, stratified_selection
 
 
@@ -62,7 +62,7 @@ class Images(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> ImageBatch:
         chosen = torch.tensor(indices)
         images = self.images[chosen]
         if self.train:

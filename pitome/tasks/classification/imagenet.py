@@ -11,7 +11,7 @@ from typing import Any
 
 from pitome.errors import DataError
 from pitome.tasks.classification.files import ImageSet
-from pitome.tasks.classification.images import ELSE, ImageFiles
+from pitome.tasks.classification.images import ELSE, ImageData
 from pitome.tasks.data import Preprocess
 
 
@@ -23,8 +23,8 @@ def synsets() -> dict[str, int]:
     return {name: label for label, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
 
 
-class ImageNet(ImageFiles):
-    """Batches: images [B, 3, H, W], labels [B], sample indices [B]; arguments as of `ImageFiles`.
+class ImageNet(ImageData):
+    """Batches: images [B, 3, H, W], labels [B], sample indices [B]; arguments as of `ImageData`.
 
     On the hub it is gated. Raises DataError for a model that does not take colour images.
     """

@@ -39,7 +39,7 @@ _VALIDATION = 5_000  # training images at most that are kept for validation
 ELSE = "give a folder with data.root=FOLDER, or use data=fashion_mnist, which needs no hub"
 
 
-class Samples(Dataset[Sample]):
+class ClassifiedImages(Dataset[Sample]):
     """Items: image [C, H, W], label, sample index; `ids` are the samples of `files` to give."""
 
     def __init__(
@@ -59,8 +59,8 @@ class Samples(Dataset[Sample]):
         return self.transform(image), label, index
 
 
-class TestSamples(Samples):
-    """`Samples` as they are tested: read from their files or, once `fill` was called, from the cache."""
+class TestImages(ClassifiedImages):
+    """Images as they are tested: read from their files or, once `fill` was called, from the cache."""
 
     __test__ = False  # no test of pytest's
 
@@ -118,7 +118,7 @@ def default_workers() -> int:
     return 0 if cores < 2 else min(8, cores)
 
 
-class ImageFiles(lightning.LightningDataModule):
+class ImageData(lightning.LightningDataModule):
     """Batches: images [B, C, H, W] as the model's `preprocess` asks, labels [B], sample indices [B].
 
     source: local (data.root with class folders or parquet files), hub, or auto: data.root if given,
@@ -206,7 +206,7 @@ class ImageFiles(lightning.LightningDataModule):
     def _loader(self, data: tuple[Folder | Parquet, np.ndarray, DataInfo]) -> TolerantLoader:
         """For testing: out of the cache where that holds so many images, which several processes fill."""
         files, ids, info = data
-        samples = TestSamples(files, ids, self.preprocess, info)
+        samples = TestImages(files, ids, self.preprocess, info)
         return TolerantLoader(
             Tolerant(samples, ids, info, partial(samples.fill, self.workers) if samples.fits else None),
             self.batch_size,
@@ -223,7 +223,7 @@ class ImageFiles(lightning.LightningDataModule):
         files, ids, info = self._train
         ids = np.setdiff1d(ids, self._validation_ids)
         return TolerantLoader(
-            Tolerant(Samples(files, ids, make_transform(self.preprocess)), ids, info),
+            Tolerant(ClassifiedImages(files, ids, make_transform(self.preprocess)), ids, info),
             self.batch_size,
             shuffle=True,
             drop_last=len(ids) > self.batch_size,

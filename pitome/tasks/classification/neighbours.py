@@ -19,11 +19,11 @@ from pitome.config import TaskConfig
 from pitome.tasks.base import Evaluation
 from pitome.tasks.classification.knn import Bank, check_count, rank, vote
 from pitome.tasks.data import DataInfo
-from pitome.tasks.loading import Batch
+from pitome.tasks.loading import ImageBatch
 
 if TYPE_CHECKING:
     from pitome.tasks.classification.fashion_mnist import FashionMNIST
-    from pitome.tasks.classification.images import ImageFiles
+    from pitome.tasks.classification.images import ImageData
 
 
 class NearestNeighbours(lightning.LightningModule):
@@ -46,11 +46,11 @@ class NearestNeighbours(lightning.LightningModule):
             similarity, labels = self.bank.neighbours(features, self.k)
         return vote(similarity, labels, self.classes, self.temperature)
 
-    def predict_step(self, batch: Batch, index: int) -> None:
+    def predict_step(self, batch: ImageBatch, index: int) -> None:
         images, labels, _ = batch
         self.bank.add(self.model(images), labels)
 
-    def test_step(self, batch: Batch, index: int) -> None:
+    def test_step(self, batch: ImageBatch, index: int) -> None:
         images, labels, ids = batch
         votes, labels = self(images), labels.cpu()
         self._outcomes.append(
@@ -119,7 +119,7 @@ class Voters:
         self,
         backbone: nn.Module,
         classes: int,
-        data: FashionMNIST | ImageFiles,
+        data: FashionMNIST | ImageData,
         trainer: lightning.Trainer,
     ) -> Evaluation:
         """Fill the bank, then test. Raises UsageError where fewer than k images can be read."""

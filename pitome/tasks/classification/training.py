@@ -12,7 +12,7 @@ from pitome.config import Config
 from pitome.merge.schedule import Reduction
 from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.fashion_mnist import FashionMNIST
-from pitome.tasks.classification.images import ImageFiles
+from pitome.tasks.classification.images import ImageData
 from pitome.tasks.classification.models import build_timm, build_vision_model, fit_state
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.training import train, train_folder
@@ -27,7 +27,7 @@ def train_from_config(config: Config, amount: Reduction, device: torch.device) -
     weights = config.weights or "random"
     preprocess = build_vision_model(config.model, "random").preprocess
 
-    def data(batch_size: int) -> FashionMNIST | ImageFiles:
+    def data(batch_size: int) -> FashionMNIST | ImageData:
         return build_image_data(
             config.data,
             preprocess,

@@ -29,7 +29,7 @@ from pitome.tasks.retrieval.sets import SETS
 
 NAMES = ("scenes", *SETS)
 
-Batch = tuple[Tensor, list[str], Tensor]
+PairBatch = tuple[Tensor, list[str], Tensor]
 """images [B, C, H, W], one caption of each, [B] numbers that are equal where captions fit both images."""
 
 
@@ -62,7 +62,7 @@ class Prepared(Dataset[tuple[Tensor, Tensor]]):
         return images[0], places[0]
 
 
-class SceneBatches(Dataset[Batch]):
+class SceneBatches(Dataset[PairBatch]):
     """Item n: the n-th training batch of scenes."""
 
     def __init__(self, scenes: TrainingScenes, preprocess: Preprocess) -> None:
@@ -71,13 +71,13 @@ class SceneBatches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> PairBatch:
         images, captions, same = self.scenes[number]
         prepared = np.stack([prepare(Image.fromarray(image), self.preprocess) for image in images])
         return normalise(prepared, self.preprocess), captions, torch.from_numpy(same)
 
 
-class FileBatches(Dataset[Batch]):
+class FileBatches(Dataset[PairBatch]):
     """Item n: the n-th training batch of photographs, each with one of its captions, cut out at random
     (at least half of the area); the order of an epoch and the cuts follow from the seed."""
 
@@ -90,7 +90,7 @@ class FileBatches(Dataset[Batch]):
     def __len__(self) -> int:
         return max(len(self.usable) // self.batch_size, 1)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> PairBatch:
         epoch, step = divmod(number, len(self))
         order = np.random.RandomState([self.seed, epoch]).permutation(self.usable)
         random = np.random.RandomState([self.seed, epoch, step])
@@ -224,7 +224,7 @@ class RetrievalData(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed = int(state_dict["steps"])
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[PairBatch]:
         batches: SceneBatches | FileBatches
         if self.name == "scenes":
             batches = SceneBatches(TrainingScenes(self.batch_size, self.seed, **self.place), self.preprocess)

@@ -27,7 +27,7 @@ _OURS = {"validation": "val"}  # our name of a split -> Karpathy's, where they d
 # mark) or `1.jpg,caption`.
 _LINE = re.compile(r"([^\t|,#]+\.[^\t|,#]+)(?:#\d+\t|\|\s*\d+\s*\|?|,)(.*)")
 
-Rows = list[tuple[str, list[str]]]
+Captions = list[tuple[str, list[str]]]
 """Name of an image, perhaps with folders, its captions in order."""
 
 
@@ -86,12 +86,12 @@ def _read(images: ImageFiles, paths: list[str], index: int) -> Image.Image:
     return images.read(paths[index])
 
 
-def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
+def read_annotations(folder: Path, data: CaptionSet, split: str) -> Captions:
     """Images and captions of a split, from the first of the known files that is in `folder` or a
     folder in it. Raises DataError if there is none, or for a damaged one."""
     part = _OURS.get(split, split)
     wanted = data.train if split == "train" else (part,)
-    readers: dict[str, Callable[[Path], Rows]] = {
+    readers: dict[str, Callable[[Path], Captions]] = {
         data.karpathy: lambda path: karpathy_rows(path, wanted),
         data.lists[part]: list_rows,
     }
@@ -109,7 +109,7 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Rows:
     )
 
 
-def _of_split(rows: Rows, path: Path, folder: Path, part: str) -> Rows:
+def _of_split(rows: Captions, path: Path, folder: Path, part: str) -> Captions:
     """The rows of images that a list of a split names, with or without the suffix."""
     flickr8k = f"Flickr_8k.{'dev' if part == 'val' else part}Images.txt"
     for name in (f"{part}.txt", f"flickr30k_{part}.txt", flickr8k):
@@ -122,14 +122,14 @@ def _of_split(rows: Rows, path: Path, folder: Path, part: str) -> Rows:
     )
 
 
-def karpathy_rows(path: Path, splits: Iterable[str]) -> Rows:
+def karpathy_rows(path: Path, splits: Iterable[str]) -> Captions:
     """Karpathy's form: {"images": [{"filename", "split", "sentences": [{"raw"}]}]}, of COCO with "filepath",
     the folder of the file."""
     found = read_json(path)
     entries = found.get("images") if isinstance(found, dict) else None
     if not isinstance(entries, list):
         raise damaged(path, 'expected an object with the list "images"')
-    rows: Rows = []
+    rows: Captions = []
     for number, entry in enumerate(entries):
         try:
             if entry["split"] in splits:
@@ -140,7 +140,7 @@ def karpathy_rows(path: Path, splits: Iterable[str]) -> Rows:
     return rows
 
 
-def list_rows(path: Path) -> Rows:
+def list_rows(path: Path) -> Captions:
     """BLIP's form: [{"image", "caption"}], with all captions of an image or one at a time."""
     entries = read_json(path)
     if not isinstance(entries, list):
@@ -156,7 +156,7 @@ def list_rows(path: Path) -> Rows:
     return list(captions.items())
 
 
-def coco_rows(path: Path) -> Rows:
+def coco_rows(path: Path) -> Captions:
     """COCO's form: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}."""
     found = read_json(path)
     parts = [found.get(key) if isinstance(found, dict) else None for key in ("images", "annotations")]
@@ -173,7 +173,7 @@ def coco_rows(path: Path) -> Rows:
     return [_row(path, number, *image) for number, image in enumerate(images.values())]
 
 
-def line_rows(path: Path) -> Rows:
+def line_rows(path: Path) -> Captions:
     """An image and one of its captions a line, see `_LINE`; the first line may be a header."""
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -185,9 +185,9 @@ def line_rows(path: Path) -> Rows:
     return list(captions.items())
 
 
-def table_rows(path: Path) -> Rows:
+def table_rows(path: Path) -> Captions:
     """The hub's form: CSV with the columns filename and raw, a JSON list of captions."""
-    rows: Rows = []
+    rows: Captions = []
     try:
         for number, entry in enumerate(read_rows(path)):
             rows.append(_row(path, number, entry["filename"], json.loads(entry["raw"])))

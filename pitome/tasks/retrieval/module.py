@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
-from pitome.tasks.retrieval.data import Batch, Split
+from pitome.tasks.retrieval.data import PairBatch, Split
 from pitome.tasks.retrieval.recall import Retrieval, rank_features
 from pitome.tasks.retrieval.rerank import Reranking
 
@@ -92,7 +92,7 @@ class RetrievalTraining(Trainable):
         self.validation = validation
         self._images: list[Tensor] = []
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: PairBatch, index: int) -> Tensor:
         images, captions, same = batch
         loss = contrastive_loss(
             self.model.encode_image(images),  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Cost of BERT-like encoders from their configuration alone, as a function of sentence length.
+"""LengthCost of BERT-like encoders from their configuration alone, as a function of sentence length.
 
 Two conventions: ours counts every matrix product where it happens (`closed_form`), the authors'
 is what the PiToMe repository reports (`authors_macs`). No model is built.
@@ -18,7 +18,7 @@ from pitome.merge.schedule import build_schedule
 PAPER_LAYERS = "first3"  # arXiv 2405.16148 merges text in the first three layers only
 LIMIT = 512  # position embeddings of every encoder below, so its longest input
 
-Cost = Callable[[int], int]  # tokens of one sentence -> multiply-accumulates
+LengthCost = Callable[[int], int]  # tokens of one sentence -> multiply-accumulates
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def encoder(name: str) -> TextEncoder:
     return ENCODERS[name]
 
 
-def our_cost(model: TextEncoder, method: str, ratio: float, layers: str = PAPER_LAYERS) -> Cost:
+def our_cost(model: TextEncoder, method: str, ratio: float, layers: str = PAPER_LAYERS) -> LengthCost:
     """MACs by our count: attention at the tokens that enter a layer, MLP at those that leave it,
     the method's own plan, and the head. `method` is a registered name; `none` costs the whole."""
     entry = registry.get(method)
@@ -89,7 +89,7 @@ def our_cost(model: TextEncoder, method: str, ratio: float, layers: str = PAPER_
 
 def authors_cost(
     model: TextEncoder, method: str, ratio: float, layers: str = PAPER_LAYERS, counted_as: str | None = None
-) -> Cost:
+) -> LengthCost:
     """MACs as the PiToMe repository reports them (`authors_macs`): the encoder's layers alone.
 
     `method` names the row of their convention (`dct` differs on DistilBERT), `counted_as` the
@@ -110,7 +110,7 @@ def authors_cost(
     return cost
 
 
-def mean_share(lengths: Mapping[int, int], merged: Cost, unmerged: Cost) -> float:
+def mean_share(lengths: Mapping[int, int], merged: LengthCost, unmerged: LengthCost) -> float:
     """Share of the unmerged cost over a data set: both costs summed over its sentences.
 
     `lengths`: tokens -> number of sentences. Raises UsageError without a sentence.

@@ -29,7 +29,7 @@ from pitome.tasks.text.split import check_kind
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Batch = dict[str, Tensor]
+TextBatch = dict[str, Tensor]
 """input_ids, attention_mask [B, N]; labels, ids (sample indices) [B]."""
 
 _POOL = 50  # batches whose texts are sorted by length together while training
@@ -45,7 +45,7 @@ class Encoded:
     id: int
 
 
-class Samples(Dataset[Encoded]):
+class EncodedTexts(Dataset[Encoded]):
     """Items: `Encoded`."""
 
     def __init__(self, samples: Sequence[Encoded]) -> None:
@@ -209,7 +209,7 @@ class TextData(lightning.LightningDataModule):
         """Tokens of every test text, special ones included, in the order of the data set."""
         return [len(sample.tokens) for sample in self._test[0]]
 
-    def _collate(self, samples: list[Encoded]) -> Batch:
+    def _collate(self, samples: list[Encoded]) -> TextBatch:
         longest = max(len(sample.tokens) for sample in samples)
         pad = self.tokenizer.pad_token_id or 0
         tokens = torch.full((len(samples), longest), pad)
@@ -226,7 +226,7 @@ class TextData(lightning.LightningDataModule):
 
     def _loader(self, samples: list[Encoded], *, train: bool = False) -> DataLoader[Encoded]:
         batches = LengthBatches([len(s.tokens) for s in samples], self.batch_size, shuffle=train)
-        return DataLoader(Samples(samples), batch_sampler=batches, collate_fn=self._collate)
+        return DataLoader(EncodedTexts(samples), batch_sampler=batches, collate_fn=self._collate)
 
     def train_dataloader(self) -> DataLoader[Encoded]:
         return self._loader(self._train[0], train=True)

@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
-from pitome.tasks.text.data import Batch
+from pitome.tasks.text.data import TextBatch
 
 
 class TextClassification(Trainable):
@@ -27,12 +27,12 @@ class TextClassification(Trainable):
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self._outcomes: list[dict[str, Tensor]] = []
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: TextBatch) -> Tensor:
         inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
         logits: Tensor = self.model(**inputs).logits
         return logits
 
-    def test_step(self, batch: Batch, index: int) -> None:
+    def test_step(self, batch: TextBatch, index: int) -> None:
         logits, labels = self(batch).float(), batch["labels"]
         self.accuracy.update(logits, labels)
         self.f1.update(logits, labels)
@@ -56,12 +56,12 @@ class TextClassification(Trainable):
         lists["correct"] = [a == b for a, b in zip(lists["label"], lists["prediction"], strict=True)]
         return lists
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: TextBatch, index: int) -> Tensor:
         logits, labels = self(batch).float(), batch["labels"]
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(labels))
         return loss
 
-    def validation_step(self, batch: Batch, index: int) -> None:
+    def validation_step(self, batch: TextBatch, index: int) -> None:
         self.val_accuracy.update(self(batch).float(), batch["labels"])
         self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(batch["labels"]))

@@ -14,9 +14,9 @@ from pitome.errors import DataError, Unreadable
 from pitome.sources.images import ImageRules
 from pitome.sources.json_files import id_of, text_of, texts_of
 from pitome.sources.parquet import ParquetImages, load_parquet
+from pitome.sources.rows import Row
 from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
 
-Row = Mapping[str, Any]
 Make = Callable[[Path, int, Row, bool], Question]
 """File, number of the row, row, and whether its answers are public -> question."""
 
@@ -38,7 +38,9 @@ class ParquetSet:
         return [pattern.format(name) for pattern in (self.files, self.images) if pattern is not None]
 
 
-def _answered(path: Path, number: int, row: Row, scored: bool, extra: Row | None = None) -> Question:
+def _answered(
+    path: Path, number: int, row: Row, scored: bool, extra: Mapping[str, Any] | None = None
+) -> Question:
     """VQAv2, VizWiz, TextVQA: an id, a question and the annotators' answers."""
     id = id_of(path, number, row["question_id"])
     answers = texts_of(path, number, "answers", row["answers"]) if scored else []

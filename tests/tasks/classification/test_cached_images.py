@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pitome.sources.images import ImageRules
 from pitome.tasks.classification.files import Folder, own_set
-from pitome.tasks.classification.images import ImageFiles, TestSamples
+from pitome.tasks.classification.images import ImageData, TestImages
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import as_tested
 from pitome.tasks.subject import from_data
@@ -42,11 +42,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "x"
 
 
-def data_of(folder: Path, preprocess: Preprocess = PREPROCESS, **options: object) -> ImageFiles:
-    return ImageFiles(KIND, str(folder), preprocess, 4, workers=0, **options)  # type: ignore[arg-type]
+def data_of(folder: Path, preprocess: Preprocess = PREPROCESS, **options: object) -> ImageData:
+    return ImageData(KIND, str(folder), preprocess, 4, workers=0, **options)  # type: ignore[arg-type]
 
 
-def read(data: ImageFiles) -> list[torch.Tensor]:
+def read(data: ImageData) -> list[torch.Tensor]:
     return [torch.cat(parts) for parts in zip(*data.test_dataloader(), strict=True)]
 
 
@@ -90,12 +90,12 @@ def test_out_of_the_cache_and_from_the_files_is_the_same(
         assert all(torch.equal(a, b) for a, b in zip(direct, images, strict=True))
 
 
-def changed_file(folder: Path) -> ImageFiles:
+def changed_file(folder: Path) -> ImageData:
     Image.new("RGB", (20, 30), "red").save(folder / "test" / "cat" / "0.png")
     return data_of(folder)
 
 
-def repaired_file(folder: Path) -> ImageFiles:
+def repaired_file(folder: Path) -> ImageData:
     Image.new("RGB", (20, 30), "red").save(folder / "test" / "cat" / "2.png")
     return data_of(folder)
 
@@ -122,7 +122,7 @@ def test_splits_of_the_hub_have_one_revision_and_two_entries(folder: Path, cache
     test = data_of(folder)._test
     for split in ("test", "train"):
         info = replace(test[2], source="hub", revision="0" * 40, split=split)
-        TestSamples(*test[:2], PREPROCESS, info).fill(0)
+        TestImages(*test[:2], PREPROCESS, info).fill(0)
     assert len(list(cache.glob("images-*"))) == 2
 
 
