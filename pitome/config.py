@@ -113,12 +113,12 @@ class MergeConfig:
 class StageConfig:
     """A stage of training."""
 
-    epochs: int
-    batch_size: int
-    lr: float
-    min_lr: float = 0.0
-    warmup: float = 0.0  # epochs
-    patch_size: int | None = None  # None: the model's own
+    epochs: int = whole(least=1)  # passes over the training samples
+    batch_size: int = whole(least=1)  # samples in a step
+    lr: float = number(above=0)  # peak learning rate of AdamW
+    min_lr: float = number(0.0, least=0)  # learning rate at the end of a cosine or linear schedule
+    warmup: float = number(0.0, least=0)  # epochs of linear warm-up, with cosine and linear
+    patch_size: int | None = whole(None, least=1)  # of the image tower, in pixels; None: the model's own
 
 
 @dataclass(kw_only=True)
@@ -126,27 +126,28 @@ class LoraConfig:
     """Low-rank adapters (arXiv 2106.09685)."""
 
     rank: int = whole(0, least=0)  # 0: the whole model is trained
-    alpha: float = 16.0  # an update is alpha / rank * B A
-    dropout: float = 0.0
+    alpha: float = number(16.0, above=0)  # an update is alpha / rank * B A
+    dropout: float = number(0.0, least=0, most=1)
     targets: list[str] = field(default_factory=list)  # names of the linear layers that get one
 
 
 @dataclass(kw_only=True)
 class TrainerConfig:
-    """How to train; a file of conf/trainer."""
+    """How to train; a file of conf/trainer. Settings of some tasks are named by their
+    `pitome.tasks.<task>.checks`."""
 
     stages: list[StageConfig] = field(default_factory=list)
-    weight_decay: float = 0.0
-    mixup: float = 0.0  # alpha; 0: off
-    cutmix: float = 0.0  # alpha; 0: off
-    smoothing: float = 0.0  # of the labels
-    clip: float = 1.0  # largest norm of the gradient
-    drop_path: float = 0.0
-    workers: int = 0  # processes that load batches
+    weight_decay: float = number(0.0, least=0)  # of weights; biases and norms are not decayed
+    mixup: float = number(0.0, least=0)  # classification: alpha of timm's Mixup; 0: off
+    cutmix: float = number(0.0, least=0)  # classification: alpha of CutMix; 0: off
+    smoothing: float = number(0.0, least=0, most=1)  # classes: of the labels
+    clip: float = number(1.0, least=0)  # largest norm of the gradient, scaled down to it; 0: any
+    drop_path: float = number(0.0, least=0, most=1)  # classification: share of samples that skip a block
+    workers: int = whole(0, least=0)  # images: processes that load batches
     # of the learning rate: cosine for images; linear or plateau for texts
     schedule: Literal["cosine", "linear", "plateau"] = "cosine"
     lora: LoraConfig = field(default_factory=LoraConfig)
-    questions: int = 4  # vqa: questions of an image in a step
+    questions: int = whole(4, least=1)  # vqa: questions of an image in a step
     flip: bool = False  # vqa: half of the images are mirrored, left to right
 
 

@@ -62,6 +62,7 @@ def validate(config: Config) -> Reduction:
     checks.check(config)
     find_any(config)
     if config.mode == "train":
+        checks.check_trainer(config)
         _check_stages(config)
     return reduction
 
@@ -159,9 +160,18 @@ def _check_options(merge: MergeConfig) -> None:
 
 
 def _check_stages(config: Config) -> None:
-    """The last stage trains the model that is tested, so its patches are the model's."""
+    """Rates and lengths of the stages. The last one trains the model that is tested, so its patches are the
+    model's."""
     if not config.trainer.stages:
         raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
+    for number, stage in enumerate(config.trainer.stages):
+        where = f"trainer.stages[{number}]"
+        if config.trainer.schedule == "plateau" and (stage.warmup or stage.min_lr):
+            raise UsageError(f"{where}: warmup and min_lr go with trainer.schedule=cosine and linear alone")
+        if stage.min_lr > stage.lr:
+            raise UsageError(f"{where}: min_lr={stage.min_lr:g} is above lr={stage.lr:g}")
+        if stage.warmup > stage.epochs:
+            raise UsageError(f"{where}: warmup={stage.warmup:g} is longer than epochs={stage.epochs}")
     args, last = config.model.args, config.trainer.stages[-1].patch_size
     towers = (args, args.get("vision_cfg") or {}, args.get("vision_config") or {})
     sizes = [tower["patch_size"] for tower in towers if "patch_size" in tower]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
-from pitome.config import Config, DataConfig, TaskConfig, choices
+from pitome.config import Config, DataConfig, TaskConfig, TrainerConfig, choices
 from pitome.errors import UsageError
 from pitome.sources.weights import Weights, find_weights
 
@@ -14,6 +14,7 @@ class Checks:
     """Checks of one task. Its file `pitome/tasks/<task>/checks.py` imports no torch and defines `CHECKS`."""
 
     options: tuple[str, ...] = ()  # settings of TaskConfig that this task reads and others do not
+    training: tuple[str, ...] = ()  # settings of TrainerConfig that this task reads and some others do not
     data_sets: Collection[str] | None = None  # with readers of their own; None: the task takes no other sets
     half_weights = False  # whether the weights may be of half precision, precision=16-true
     resizable = False  # whether there is a control=resize
@@ -31,11 +32,14 @@ class Checks:
         samples as well. Raises DataError."""
 
     def check_options(self, task: TaskConfig) -> None:
-        """Raise UsageError for a setting of another task."""
-        for name in choices("task"):
-            for key in checks_of(name).options if name != task.name else ():
-                if (value := getattr(task, key)) != getattr(TaskConfig, key):
-                    raise UsageError(f"task.{key}={value} is for task={name}, not for task={task.name}")
+        """Raise UsageError for a setting of other tasks."""
+        of = {name: checks_of(name).options for name in choices("task")}
+        _check_settings("task", task, TaskConfig(name=task.name), of, task.name)
+
+    def check_trainer(self, config: Config) -> None:
+        """Raise UsageError for a setting of the training of other tasks."""
+        of = {name: checks_of(name).training for name in choices("task")}
+        _check_settings("trainer", config.trainer, TrainerConfig(), of, config.task.name)
 
     def check_classes(self, data: DataConfig) -> None:
         """What a user's own set must say. Raises UsageError."""
@@ -60,3 +64,14 @@ def checks_of(task: str) -> Checks:
     """The checks of a task of conf/task."""
     checks: Checks = importlib.import_module(f"pitome.tasks.{task}.checks").CHECKS
     return checks
+
+
+def _check_settings(
+    part: str, given: object, usual: object, of: Mapping[str, Sequence[str]], task: str
+) -> None:
+    """Settings that some tasks read (`of`: task -> their names) are as usual where `task` does not."""
+    for key in {key: None for keys in of.values() for key in keys if key not in of[task]}:
+        if (value := getattr(given, key)) != getattr(usual, key):
+            value = value if isinstance(value, str | int | float) else "..."
+            fitting = " or ".join(name for name, keys in of.items() if key in keys)
+            raise UsageError(f"{part}.{key}={value} is for task={fitting}, not for task={task}")

@@ -48,6 +48,8 @@ CASES = {
     "device=gpu": "device=gpu is not known",
     "mode=tset": "did you mean test",
     "mode=train merge=none trainer.stages=[{{epochs:1,batch_size:9,lr:1,patch_size:7}}]": "has patch_size=7",
+    "mode=train merge=none trainer.mixup=-1": "trainer.mixup=-1 is not a number >= 0",
+    "task=retrieval mode=train merge=none trainer.mixup=1": "is for task=classification",
     "measure=flop": "did you mean flops",
     "precision=8": "available: 16-mixed",
     "weights={text}": "neither a safetensors file nor a torch file",

@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 
-from pitome.config import TaskConfig, choices
+from pitome.config import LoraConfig, StageConfig, TaskConfig, TrainerConfig, choices
 from pitome.errors import UsageError
+from pitome.fields import fits, parts, types_of
+from pitome.runs.validate import validate
 from pitome.tasks.checks import checks_of
+from tests.test_conf import config_of
 
+CONFIGS = {
+    "classification": (),
+    "text": ("task=text",),
+    "retrieval": ("task=retrieval",),
+    "vqa": ("task=vqa",),
+}
 CHANGED: dict[str, Any] = {
     "head": "knn",
     "k": 5,
@@ -39,6 +48,71 @@ def test_a_setting_of_another_task_is_refused(task: str, key: str) -> None:
         return
     with pytest.raises(UsageError, match=rf"^task\.{key}=\S+ is for task=\w+, not for task={task}$"):
         checks_of(task).check_options(config)
+
+
+TRAINED: dict[str, Any] = {
+    "mixup": 0.5,
+    "cutmix": 0.5,
+    "smoothing": 0.2,
+    "drop_path": 0.1,
+    "workers": 2,
+    "lora": LoraConfig(rank=4),
+    "questions": 2,
+    "flip": True,
+}
+EVERY_TASK = {"stages", "weight_decay", "clip", "schedule"}  # reads these
+
+
+def test_settings_of_training_are_of_some_tasks_or_of_all() -> None:
+    named = {key for task in choices("task") for key in checks_of(task).training}
+    assert named == {*TRAINED}
+    assert {field.name for field in dataclasses.fields(TrainerConfig)} == named | EVERY_TASK
+
+
+@pytest.mark.parametrize("key", TRAINED)
+@pytest.mark.parametrize(("task", "words"), CONFIGS.items(), ids=[*CONFIGS])
+def test_a_setting_of_another_task_s_training_is_refused(task: str, words: tuple[str, ...], key: str) -> None:
+    config = dataclasses.replace(config_of(*words), trainer=TrainerConfig(**{key: TRAINED[key]}))
+    if key in checks_of(task).training:
+        checks_of(task).check_trainer(config)
+        return
+    with pytest.raises(UsageError, match=rf"^trainer\.{key}=\S+ is for task=[a-z ]+, not for task={task}$"):
+        checks_of(task).check_trainer(config)
+
+
+NUMBERS = [
+    (kind, name)
+    for kind in (TrainerConfig, StageConfig, LoraConfig)
+    for name, hint in types_of(kind).items()
+    if {int, float} & set(parts(hint))
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS, ids=[name for _, name in NUMBERS])
+def test_every_number_of_a_training_has_a_range(kind: type, name: str) -> None:
+    for value in (-1, float("nan"), float("inf"), "much"):
+        with pytest.raises(UsageError, match=f"^{name}="):
+            fits(kind, name, value)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    {
+        "{epochs: 1, batch_size: 4, lr: 0}": r"^trainer.stages\[0\].lr=0.0 is not a number above 0",
+        "{epochs: 0, batch_size: 4, lr: 1}": r"^trainer.stages\[0\].epochs=0 is not a whole number >= 1",
+        "{epochs: 1, batch_size: 4, lr: 1, min_lr: 2}": r"min_lr=2 is above lr=1$",
+        "{epochs: 1, batch_size: 4, lr: 1, warmup: 2}": r"warmup=2 is longer than epochs=1$",
+    }.items(),
+)
+def test_stages_that_cannot_be_are_one_line(words: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        validate(config_of("mode=train", "weights=random", f"trainer.stages=[{words}]"))
+
+
+def test_a_plateau_warms_nothing_up() -> None:
+    stages = "trainer.stages=[{epochs: 4, batch_size: 4, lr: 1, warmup: 2}]"
+    with pytest.raises(UsageError, match="warmup and min_lr go with"):
+        validate(config_of("mode=train", "weights=random", "trainer.schedule=plateau", stages))
 
 
 def test_they_import_no_torch() -> None:

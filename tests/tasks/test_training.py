@@ -176,7 +176,7 @@ def tower(task: str) -> nn.Module:
 def test_weights_decay_and_biases_and_norms_do_not(task: str) -> None:
     """With a gradient of zero a step changes what is decayed, and nothing else."""
     model = tower(task)
-    found: Any = adamw(model, Recipe(1, 1, lr=0.1, weight_decay=0.5), 10, "val_score")
+    found: Any = adamw(model, Recipe(epochs=1, batch_size=1, lr=0.1, weight_decay=0.5), 10, "val_score")
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.data += 1  # zeros would not show that they are decayed
@@ -322,22 +322,13 @@ def test_an_epoch_that_is_repeated_has_one_line(tmp_path: Path, monkeypatch: pyt
     assert [path.name for path in sorted(tmp_path.iterdir())] == [EPOCHS, "weights.safetensors"]
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
-def test_every_setting_reaches_the_recipe(field: str) -> None:
-    """A table of other values than the defaults; a new field needs a line."""
-    stage: dict[str, Any] = {
-        "epochs": 7,
-        "batch_size": 9,
-        "lr": 0.5,
-        "min_lr": 0.1,
-        "warmup": 2.0,
-        "patch_size": 8,
-    }
-    shared: dict[str, Any] = {
-        "weight_decay": 0.3, "clip": 5.0, "smoothing": 0.2, "mixup": 0.4, "cutmix": 0.6, "schedule": "linear"
-    }  # fmt: skip
-    (recipe,) = recipes(TrainerConfig(stages=[StageConfig(**stage)], **shared))
-    assert getattr(recipe, field) == (stage | shared)[field]
+def test_every_setting_reaches_the_recipe() -> None:
+    first = StageConfig(epochs=7, batch_size=9, lr=0.5, min_lr=0.1, warmup=2.0, patch_size=8)
+    shared = TrainerConfig(
+        stages=[first, StageConfig(epochs=1, batch_size=2, lr=0.1)], smoothing=0.2, clip=5.0
+    )
+    for recipe, stage in zip(recipes(shared), shared.stages, strict=True):
+        assert vars(recipe) == vars(shared) | vars(stage)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ _TESTED = ("test", "validation")
 
 class ClassificationChecks(Checks):
     options = ("head", *_VOTE)
+    training = ("mixup", "cutmix", "smoothing", "drop_path", "workers")
     data_sets = DATA
     resizable = True
 

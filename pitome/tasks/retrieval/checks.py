@@ -11,6 +11,7 @@ BLIP_ARCHS = ("blip", "blip-2")
 
 class RetrievalChecks(Checks):
     options = ("rerank",)
+    training = ("workers",)
 
     def check(self, config: Config) -> None:
         arch = config.model.arch

@@ -14,6 +14,7 @@ SCHEDULES = ("linear", "plateau")
 
 
 class TextChecks(Checks):
+    training = ("smoothing", "lora")
     data_sets = SETS
 
     def check(self, config: Config) -> None:

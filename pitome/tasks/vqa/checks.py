@@ -15,6 +15,7 @@ from pitome.tasks.vqa.benchmarks import check_options
 
 class VqaChecks(Checks):
     options = ("positions", "device_map")
+    training = ("workers", "questions", "flip")
     half_weights = True
 
     def check(self, config: Config) -> None:
