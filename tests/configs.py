@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pitome.config import DataConfig, ModelConfig
@@ -17,3 +18,8 @@ def model_of(values: Mapping[str, Any]) -> ModelConfig:
 def data_of(values: Mapping[str, Any]) -> DataConfig:
     """The data of a file of conf/data."""
     return decode(DataConfig, {"task": "classification"} | dict(values))
+
+
+def data_in(folder: Path, name: str = "fashion_mnist", **values: Any) -> DataConfig:
+    """A data set in a folder."""
+    return data_of({"name": name, "root": str(folder), **values})

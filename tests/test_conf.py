@@ -24,9 +24,9 @@ from pitome.tasks.classification.models import build_timm
 from pitome.tasks.data import Preprocess
 from pitome.tasks.loggers import close_logger, open_logger
 from pitome.tasks.recipe import recipes
-from pitome.tasks.retrieval.data import build_retrieval
+from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.text.checks import SCHEDULES
-from pitome.tasks.text.data import build_text
+from pitome.tasks.text.data import TextData
 from pitome.tasks.text.models import from_args
 from pitome.tasks.text.split import text_split
 from tests import ROOT
@@ -107,7 +107,7 @@ def test_every_model_is_built_patched_and_described(name: str) -> None:
 @pytest.mark.parametrize("name", of_task("data", "text"))
 def test_every_text_data_set_has_a_module(name: str) -> None:
     config = config_of("task=text", f"data={name}", "model=bert_base")
-    data = build_text(config.data, tokenizer(), batch_size=1, split=text_split(config))
+    data = TextData(config.data, tokenizer(), 1, split=text_split(config))
     assert data.set.name == name and (data.set.archive is not None) is ("package" in config.data.sources)
     assert len(config.data.revision) == 40, "pinned"
 
@@ -121,7 +121,7 @@ def test_every_data_set_has_a_module(name: str) -> None:
 @pytest.mark.parametrize("name", of_task("data", "retrieval"))
 def test_every_captioned_data_set_has_a_module(name: str) -> None:
     config = config_of("task=retrieval", f"data={name}").data
-    data = build_retrieval(config, Preprocess(224), batch_size=1)
+    data = RetrievalData(config, Preprocess(224), 1)
     assert data.name == name and ("package" in config.sources) is (name == "scenes")
     assert len(config.revision) == 40 or not config.repository or name == "scenes", "pinned"
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
+
+PERMUTED = "the first of a permutation seeded with the name"
 
 
 @dataclass
@@ -33,6 +36,24 @@ class DataInfo:
     skipped: dict[int, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     n_truncated: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        revision: str,
+        split: str,
+        source: str,
+        n_selected: int,
+        total: int,
+        *,
+        classes: int = 0,
+        selection: str = PERMUTED,
+        left_out: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
+        """Of `n_selected` of `total` samples, chosen as `selection` says if these are fewer."""
+        limit, chosen = (n_selected, selection) if n_selected < total else (None, "all")
+        return cls(name, revision, split, source, classes, n_selected, limit, chosen, left_out=left_out)
 
     @property
     def n_skipped(self) -> int:
@@ -80,8 +101,9 @@ class Preprocess:
     squash: bool = False
 
 
-def permuted_selection(name: str, total: int, limit: int) -> np.ndarray:
-    """`limit` of `total` sample indices, ascending: the first of a permutation seeded with `name`.
+def permuted_selection(name: str, total: int, limit: int | None) -> np.ndarray:
+    """`limit` of `total` sample indices, ascending: the first of a permutation seeded with `name`; all for a
+    limit of None, or one that is not smaller.
 
     For files sorted by class, whose first samples would all be of one class. The same on every
     machine (numpy freezes RandomState); a smaller limit chooses a subset of a larger one's samples.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from pitome.tasks.data import DataInfo
 ImageBatch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample indices [B]
 Sample = tuple[Tensor, int, int]  # image [C, H, W], label, sample index
 Lost = tuple[int, str]  # sample index, why it cannot be read
+
+B = TypeVar("B")
 
 
 class Tolerant(Dataset[Sample | Lost]):
@@ -80,6 +83,34 @@ class TolerantLoader(DataLoader[Sample | Lost]):
 def identity(batch: Any) -> Any:
     """For datasets that make whole batches themselves."""
     return batch
+
+
+class StepData(lightning.LightningDataModule):
+    """A data module whose training batches are numbered over all epochs: item n of a dataset is the n-th
+    batch, and a resumed training goes on with the next one."""
+
+    _resumed = 0
+
+    def _steps(self) -> int:
+        # After a restart Lightning asks for batches before it counts on, hence the number of its checkpoint.
+        return max(self.trainer.global_step if self.trainer else 0, self._resumed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoints: the training batches seen."""
+        return {"steps": self._steps()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resumed = int(state_dict["steps"])
+
+    def step_loader(self, batches: Dataset[B], workers: int) -> DataLoader[B]:
+        """The batches of the next epoch."""
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=Steps(len(batches), self._steps),  # type: ignore[arg-type]  # torch's Dataset hides it
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
 
 
 class Steps(Sampler[int]):

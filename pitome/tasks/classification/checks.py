@@ -6,8 +6,9 @@ from pitome.config import Config, DataConfig, TaskConfig
 from pitome.errors import UsageError, nearest
 from pitome.sources.folders import check_root
 from pitome.tasks.checks import Checks
-from pitome.tasks.classification.data import DATA
 
+DATA = {"fashion_mnist": "FashionMNIST", "imagenet": "ImageNet"}  # module of this package -> its class
+"""Those with a reader of their own; every other set is files of images, with `classes`."""
 _VOTE = ("k", "temperature", "bank")  # what head=knn reads
 _TESTED = ("test", "validation")
 

@@ -3,61 +3,77 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import Any
+
+import lightning
+from torch.utils.data import DataLoader
 
 from pitome.config import DataConfig
 from pitome.errors import UsageError, nearest
 from pitome.sources.images import ImageRules
-from pitome.tasks.data import Preprocess
-
-if TYPE_CHECKING:
-    from pitome.tasks.classification.fashion_mnist import FashionMNIST
-    from pitome.tasks.classification.images import ImageData
-
-DATA = {"fashion_mnist": "FashionMNIST", "imagenet": "ImageNet"}  # module of this package -> its class
-"""Those with a reader of their own; every other set is files of images, with `classes`."""
+from pitome.tasks.classification.checks import DATA
+from pitome.tasks.data import DataInfo, Preprocess
 
 
-def build_image_data(
-    config: DataConfig,
-    preprocess: Preprocess,
-    *,
-    batch_size: int,
-    source: str = "auto",
-    limit: int | None = None,
-    workers: int | None = None,
-    bank: int | None = None,
-) -> FashionMNIST | ImageData:
-    """The data module of `config` (name, root, repository, revision, max_pixels, exif; classes and split of
-    a user's own set); nothing is read or fetched yet.
+class ClassData(lightning.LightningDataModule):
+    """Batches: images [B, C, H, W] as the model's `preprocess` asks, labels [B], sample indices [B];
+    nothing is read or fetched before it is used.
 
-    workers: processes that load batches; None leaves it to the data set. bank: training images that
-    the nearest neighbours are looked for in, all if None.
+    source: local (data.root), hub, package, or auto: data.root if given, else what is at hand. limit: so
+    many test images. workers: processes that load batches; None leaves it to the data set. bank: so many
+    training images in `bank_dataloader`, every class by its share, all by default.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        preprocess: Preprocess,
+        batch_size: int,
+        *,
+        source: str = "auto",
+        limit: int | None = None,
+        workers: int | None = None,
+        bank: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.source, self.rules = config, source, ImageRules.of(config.max_pixels, config.exif)
+        self.preprocess, self.batch_size, self.limit = preprocess, batch_size, limit
+        self.workers, self.bank = workers or 0, bank
+
+    @property
+    @abstractmethod
+    def info(self) -> DataInfo:
+        """Of the tested split; its skipped samples are known once it has been read."""
+
+    @property
+    @abstractmethod
+    def train_info(self) -> DataInfo:
+        """Of the training split."""
+
+    @property
+    @abstractmethod
+    def bank_info(self) -> DataInfo:
+        """Of the images in `bank_dataloader`; those skipped are known once they have been read."""
+
+    @abstractmethod
+    def test_dataloader(self) -> DataLoader[Any]: ...
+
+    @abstractmethod
+    def bank_dataloader(self) -> DataLoader[Any]:
+        """`bank` images of the training split, those for validation among them; prepared as for testing and
+        in file order."""
+
+
+def build_image_data(config: DataConfig, preprocess: Preprocess, batch_size: int, **how: Any) -> ClassData:
+    """The data module of `config`; `how`: as of `ClassData`. A set with `classes` that has no reader of its
+    own is files of images.
+
     Raises UsageError for an unknown name without classes, and DataError where source, root or model do
     not fit.
     """
-    name, classes = config.name, config.classes
-    kind: Callable[..., FashionMNIST | ImageData]
-    if name in DATA:
-        kind = getattr(importlib.import_module(f"pitome.tasks.classification.{name}"), DATA[name])
-    elif classes:
-        from pitome.tasks.classification.files import own_set
-        from pitome.tasks.classification.images import ImageData
-
-        kind = partial(ImageData, own_set(name, classes, config.split))
-    else:
-        raise UsageError(f"unknown data {name!r}; {nearest(str(name), DATA)}")
-    return kind(
-        config.root,
-        preprocess,
-        batch_size,
-        limit,
-        workers,
-        source=source,
-        repository=config.repository,
-        revision=config.revision,
-        bank=bank,
-        rules=ImageRules.of(config.max_pixels, config.exif),
-    )
+    if config.name not in DATA and not config.classes:
+        raise UsageError(f"unknown data {config.name!r}; {nearest(config.name, DATA)}")
+    module, kind = (config.name, DATA[config.name]) if config.name in DATA else ("images", "ImageData")
+    build: type[ClassData] = getattr(importlib.import_module(f"pitome.tasks.classification.{module}"), kind)
+    return build(config, preprocess, batch_size, **how)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from pitome.config import DataConfig
 from pitome.errors import DataError
 from pitome.tasks.classification.files import ImageSet
 from pitome.tasks.classification.images import ELSE, ImageData
@@ -24,24 +25,10 @@ def synsets() -> dict[str, int]:
 
 
 class ImageNet(ImageData):
-    """Batches: images [B, 3, H, W], labels [B], sample indices [B]; arguments as of `ImageData`.
+    """On the hub it is gated. Raises DataError for a model that does not take colour images."""
 
-    On the hub it is gated. Raises DataError for a model that does not take colour images.
-    """
-
-    def __init__(
-        self,
-        root: str | None,
-        preprocess: Preprocess,
-        batch_size: int,
-        limit: int | None = None,
-        workers: int | None = None,
-        *,
-        source: str = "auto",
-        repository: str = "ILSVRC/imagenet-1k",
-        **options: Any,
-    ) -> None:
-        if source == "package":
+    def __init__(self, config: DataConfig, preprocess: Preprocess, batch_size: int, **how: Any) -> None:
+        if how.get("source") == "package":
             raise DataError(f"imagenet is in no package; log in to the hub (`hf auth login`), {ELSE}")
         if preprocess.channels != 3:
             raise DataError(
@@ -55,14 +42,4 @@ class ImageNet(ImageData):
             named="an ImageNet-1k class",
             example="<WordNet id>/*.JPEG (n01440764 ...)",
         )
-        super().__init__(
-            kind,
-            root,
-            preprocess,
-            batch_size,
-            limit,
-            workers,
-            source=source,
-            repository=repository,
-            **options,
-        )
+        super().__init__(config, preprocess, batch_size, kind=kind, **how)

@@ -10,19 +10,20 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from typing import Any
 
-import lightning
 import numpy as np
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pitome.config import DataConfig
 from pitome.errors import DataError, Unreadable
 from pitome.sources.cache import limit_bytes
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
-from pitome.sources.images import DEFAULT, ImageRules
-from pitome.tasks.classification.files import Folder, ImageSet, Parquet, parquet_files
+from pitome.tasks.classification.data import ClassData
+from pitome.tasks.classification.files import Folder, ImageSet, Parquet, own_set, parquet_files
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
 from pitome.tasks.images import (
     as_tested,
@@ -118,49 +119,46 @@ def default_workers() -> int:
     return 0 if cores < 2 else min(8, cores)
 
 
-class ImageData(lightning.LightningDataModule):
-    """Batches: images [B, C, H, W] as the model's `preprocess` asks, labels [B], sample indices [B].
+class ImageData(ClassData):
+    """Images of data.root with class folders or parquet files, or of the hub.
 
-    source: local (data.root with class folders or parquet files), hub, or auto: data.root if given,
-    else the hub's cache, else the hub. limit: a permutation seeded with the data set's name chooses,
-    because folders are sorted by class; sample indices are positions in file order. One in ten training
-    images, 5,000 at most, is kept for validation, so that nothing is chosen on the tested split. bank:
-    so many training images in `bank_dataloader`, all by default, those for validation among them.
-    rules: how images are read. Raises DataError, when first used.
+    limit: a permutation seeded with the data set's name chooses, because folders are sorted by class;
+    sample indices are positions in file order. One in ten training images, 5,000 at most, is kept for
+    validation, so that nothing is chosen on the tested split. Raises DataError, when first used.
     """
 
     def __init__(
         self,
-        kind: ImageSet,
-        root: str | None,
+        config: DataConfig,
         preprocess: Preprocess,
         batch_size: int,
-        limit: int | None = None,
-        workers: int | None = None,
         *,
-        source: str = "auto",
-        repository: str = "",
-        revision: str = "main",
-        bank: int | None = None,
-        rules: ImageRules = DEFAULT,
+        workers: int | None = None,
+        kind: ImageSet | None = None,
+        **how: Any,
     ) -> None:
-        super().__init__()
-        self.kind, self.bank, self.rules = kind, bank, rules
-        self.root, self.source, self.repository, self.revision = root, source, repository, revision
-        self.preprocess, self.batch_size, self.limit = preprocess, batch_size, limit
-        self.workers = default_workers() if workers is None else workers
+        """kind: how the files are named; None: as of a user's own set."""
+        workers = default_workers() if workers is None else workers
+        super().__init__(config, preprocess, batch_size, workers=workers, **how)
+        self.kind = kind or own_set(config.name, config.classes, config.split)
 
     def _open(self, split: str) -> tuple[Folder | Parquet, str, str]:
         """The files of a split, where they were taken from, and their revision."""
-        root = check_source(self.source, self.root)
+        root = check_source(self.source, self.config.root)
         if root is not None:
             files = (Parquet if parquet_files(root) else Folder)(
                 self.kind, root, split, self._mode, self.rules
             )
             return files, "local", files.revision()
         pattern = self.kind.pattern.format(self.kind.splits[split][-1])
+        revision = self.config.revision
         folder = fetch_folder(
-            self.repository, pattern, kind="dataset", revision=self.revision, error=DataError, otherwise=ELSE
+            self.config.repository,
+            pattern,
+            kind="dataset",
+            revision=revision,
+            error=DataError,
+            otherwise=ELSE,
         )
         return Parquet(self.kind, folder, split, self._mode, self.rules), "hub", folder.name
 
@@ -170,18 +168,10 @@ class ImageData(lightning.LightningDataModule):
 
     def _samples(self, split: str, limit: int | None) -> tuple[Folder | Parquet, np.ndarray, DataInfo]:
         files, source, revision = self._open(split)
-        limited = limit is not None and limit < len(files)
-        ids = permuted_selection(self.kind.name, len(files), limit) if limit else np.arange(len(files))
-        info = DataInfo(
-            name=self.kind.name,
-            revision=revision,
-            split=self.kind.splits[split][-1],
-            source=source,
-            classes=len(self.kind.labels),
-            n_selected=len(ids),
-            limit=len(ids) if limited else None,
-            selection="the first of a permutation seeded with the name" if limited else "all",
-            left_out=files.left_out,
+        ids = permuted_selection(self.kind.name, len(files), limit)
+        where = (self.kind.name, revision, self.kind.splits[split][-1], source)
+        info = DataInfo.of(
+            *where, len(ids), len(files), classes=len(self.kind.labels), left_out=files.left_out
         )
         return files, ids, info
 
@@ -195,12 +185,10 @@ class ImageData(lightning.LightningDataModule):
 
     @property
     def info(self) -> DataInfo:
-        """Of the tested split; its skipped samples are known once it has been read."""
         return self._test[2]
 
     @property
     def train_info(self) -> DataInfo:
-        """Of the training split."""
         return self._train[2]
 
     def _loader(self, data: tuple[Folder | Parquet, np.ndarray, DataInfo]) -> TolerantLoader:
@@ -250,10 +238,7 @@ class ImageData(lightning.LightningDataModule):
 
     @property
     def bank_info(self) -> DataInfo:
-        """Of the images in `bank_dataloader`; those skipped are known once they have been read."""
         return self._bank[2]
 
     def bank_dataloader(self) -> TolerantLoader:
-        """`bank` images of the training split, every class by its share; prepared as for testing and in
-        file order."""
         return self._loader(self._bank)

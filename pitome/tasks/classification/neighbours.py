@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import torch
@@ -17,13 +17,10 @@ from torch import Tensor, nn
 
 from pitome.config import TaskConfig
 from pitome.tasks.base import Evaluation
+from pitome.tasks.classification.data import ClassData
 from pitome.tasks.classification.knn import Bank, check_count, rank, vote
 from pitome.tasks.data import DataInfo
 from pitome.tasks.loading import ImageBatch
-
-if TYPE_CHECKING:
-    from pitome.tasks.classification.fashion_mnist import FashionMNIST
-    from pitome.tasks.classification.images import ImageData
 
 
 class NearestNeighbours(lightning.LightningModule):
@@ -119,7 +116,7 @@ class Voters:
         self,
         backbone: nn.Module,
         classes: int,
-        data: FashionMNIST | ImageData,
+        data: ClassData,
         trainer: lightning.Trainer,
     ) -> Evaluation:
         """Fill the bank, then test. Raises UsageError where fewer than k images can be read."""

@@ -41,7 +41,7 @@ class ImageClassification(Task):
         self.data = build_image_data(
             config.data,
             built.preprocess,
-            batch_size=int(config.batch_size),
+            config.batch_size,
             source=config.source,
             limit=config.limit,
             bank=config.task.bank,

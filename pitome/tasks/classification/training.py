@@ -10,9 +10,7 @@ from torch import nn
 
 from pitome.config import Config
 from pitome.merge.schedule import Reduction
-from pitome.tasks.classification.data import build_image_data
-from pitome.tasks.classification.fashion_mnist import FashionMNIST
-from pitome.tasks.classification.images import ImageData
+from pitome.tasks.classification.data import ClassData, build_image_data
 from pitome.tasks.classification.models import build_timm, build_vision_model, fit_state
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.training import train, train_folder
@@ -27,11 +25,11 @@ def train_from_config(config: Config, amount: Reduction, device: torch.device) -
     weights = config.weights or "random"
     preprocess = build_vision_model(config.model, "random").preprocess
 
-    def data(batch_size: int) -> FashionMNIST | ImageData:
+    def data(batch_size: int) -> ClassData:
         return build_image_data(
             config.data,
             preprocess,
-            batch_size=batch_size,
+            batch_size,
             source=config.source,
             workers=config.trainer.workers,
         )

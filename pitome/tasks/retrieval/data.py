@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from PIL import Image
@@ -18,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from pitome.config import DataConfig
 from pitome.errors import DataError, Unreadable, UsageError, nearest
-from pitome.sources.images import DEFAULT, ImageRules
+from pitome.sources.images import ImageRules
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
 from pitome.tasks.images import normalise, prepare, prepared_images
-from pitome.tasks.loading import Steps, identity
+from pitome.tasks.loading import StepData, identity
 from pitome.tasks.retrieval.files import file_pairs
 from pitome.tasks.retrieval.pairs import CAPTIONS, Pairs
 from pitome.tasks.retrieval.scenes import TrainingScenes, scenes_pairs
@@ -108,43 +107,39 @@ class FileBatches(Dataset[PairBatch]):
         return normalise(np.stack(images), self.preprocess), captions, torch.tensor(ids)
 
 
-class RetrievalData(lightning.LightningDataModule):
-    """Test batches: images [B, C, H, W] as `preprocess` asks, their places in the split [B].
+class RetrievalData(StepData):
+    """Test batches of a retrieval file of conf/data: images [B, C, H, W] as `preprocess` asks, their places
+    in the split [B]; nothing is read or fetched before it is used.
 
     limit: so many test images, drawn by a permutation seeded with the name. Images that cannot be
     read, and those without a caption, are left out and named in `info`; captions of an image left
-    out go with it. seed: of training batches; rules: how images are read. Raises DataError, when first
+    out go with it. seed: of training batches. Raises UsageError for an unknown name, DataError, when first
     used, for data that is missing or damaged, and where no image is left.
     """
 
     def __init__(
         self,
-        name: str,
+        config: DataConfig,
         preprocess: Preprocess,
         batch_size: int,
         *,
-        root: str | None = None,
         source: str = "auto",
-        repository: str = "",
-        revision: str = "main",
         limit: int | None = None,
         seed: int = 0,
         workers: int = 0,
-        rules: ImageRules = DEFAULT,
     ) -> None:
         super().__init__()
-        if name not in NAMES:
-            raise UsageError(f"unknown data {name!r}; {nearest(name, NAMES)}")
-        self.name: str = name
-        self.rules = rules
+        if config.name not in NAMES:
+            raise UsageError(f"unknown data {config.name!r}; {nearest(config.name, NAMES)}")
+        self.name: str = config.name
+        self.rules = ImageRules.of(config.max_pixels, config.exif)
         self.preprocess, self.batch_size = preprocess, batch_size
         self.limit, self.seed, self.workers = limit, seed, workers
-        self._resumed = 0
         self.place: dict[str, Any] = {
             "source": source,
-            "root": root,
-            "repository": repository,
-            "revision": revision,
+            "root": config.root,
+            "repository": config.repository,
+            "revision": config.revision,
         }
 
     @cached_property
@@ -168,18 +163,8 @@ class RetrievalData(lightning.LightningDataModule):
     def _split(self, split: str, limit: int | None) -> Split:
         pairs = self._pairs(split)
         total = len(pairs.names)
-        limited = limit is not None and limit < total
-        chosen = permuted_selection(self.name, total, limit or 0) if limited else np.arange(total)
-        info = DataInfo(
-            name=self.name,
-            revision=pairs.revision,
-            split=split,
-            source=pairs.source,
-            classes=0,
-            n_selected=len(chosen),
-            limit=len(chosen) if limited else None,
-            selection="the first of a permutation seeded with the name" if limited else "all",
-        )
+        chosen = permuted_selection(self.name, total, limit)
+        info = DataInfo.of(self.name, pairs.revision, split, pairs.source, len(chosen), total)
         captions = {int(i): [text for text in pairs.captions[i] if text.strip()][:CAPTIONS] for i in chosen}
         info.skipped.update({i: f"{pairs.names[i]}: no caption" for i, own in captions.items() if not own})
         wanted = [i for i, own in captions.items() if own]
@@ -213,59 +198,13 @@ class RetrievalData(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return self._loader(self.validation)
 
-    def _steps(self) -> int:
-        # After a restart Lightning asks for batches before it counts on, hence the number of its checkpoint.
-        return max(self.trainer.global_step if self.trainer else 0, self._resumed)
-
-    def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoints: the training batches seen."""
-        return {"steps": self._steps()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resumed = int(state_dict["steps"])
-
     def train_dataloader(self) -> DataLoader[PairBatch]:
         batches: SceneBatches | FileBatches
         if self.name == "scenes":
             batches = SceneBatches(TrainingScenes(self.batch_size, self.seed, **self.place), self.preprocess)
         else:
             batches = FileBatches(self._pairs("train"), self.preprocess, self.batch_size, self.seed)
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=Steps(len(batches), self._steps),
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
-
-
-def build_retrieval(
-    config: DataConfig,
-    preprocess: Preprocess,
-    *,
-    batch_size: int,
-    source: str = "auto",
-    limit: int | None = None,
-    seed: int = 0,
-    workers: int = 0,
-) -> RetrievalData:
-    """The data module of a retrieval file of conf/data; nothing is read or fetched yet.
-
-    Raises UsageError for an unknown name.
-    """
-    return RetrievalData(
-        config.name,
-        preprocess,
-        batch_size,
-        root=config.root,
-        source=source,
-        repository=config.repository,
-        revision=config.revision,
-        limit=limit,
-        seed=seed,
-        workers=workers,
-        rules=ImageRules.of(config.max_pixels, config.exif),
-    )
+        return self.step_loader(batches, self.workers)
 
 
 def _cut(image: Image.Image, preprocess: Preprocess, random: np.random.RandomState) -> np.ndarray:

@@ -25,7 +25,7 @@ from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
 from pitome.tasks.retrieval.blip import ImageTextMatching
-from pitome.tasks.retrieval.data import build_retrieval
+from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.models import build_retrieval_model
 from pitome.tasks.retrieval.module import RerankTest, RetrievalTest
 from pitome.tasks.retrieval.recall import KS, Retrieval, check_ks
@@ -51,12 +51,8 @@ class ImageTextRetrieval(Task):
         built = build_retrieval_model(config.model, config.weights or "pretrained", config.weights_key)
         self.weights, self.sha256 = built.weights, built.sha256
         self.model: Any = built.model
-        self.data = build_retrieval(
-            config.data,
-            built.preprocess,
-            batch_size=int(config.batch_size),
-            source=config.source,
-            limit=config.limit,
+        self.data = RetrievalData(
+            config.data, built.preprocess, config.batch_size, source=config.source, limit=config.limit
         )
         check_ks(KS, len(self.data.test.ids))
         self.architecture = measuring.architecture_of(self.tower)

@@ -12,7 +12,7 @@ from pitome.config import Config
 from pitome.merge.schedule import Reduction
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.retrieval.clip import build_clip, build_model, fit_state
-from pitome.tasks.retrieval.data import RetrievalData, build_retrieval
+from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.module import RetrievalTraining
 from pitome.tasks.training import train, train_folder
 
@@ -30,10 +30,10 @@ def train_retrieval(config: Config, amount: Reduction, device: torch.device) -> 
 
     def data(number: int, recipe: Recipe, model: nn.Module) -> RetrievalData:
         # A seed for each stage, so that none sees the scenes of the one before.
-        opened[number] = build_retrieval(
+        opened[number] = RetrievalData(
             config.data,
             start.preprocess,
-            batch_size=recipe.batch_size,
+            recipe.batch_size,
             source=config.source,
             seed=1000 * config.seed + number,
             workers=config.trainer.workers,

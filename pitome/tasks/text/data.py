@@ -85,34 +85,31 @@ class LengthBatches(Sampler[list[int]]):
 
 
 class TextData(lightning.LightningDataModule):
-    """Batches of `name` as `tokenizer` writes them, padded to the longest text of the batch.
+    """Batches of a text file of conf/data as `tokenizer` writes them, padded to the longest text of the
+    batch; nothing is read or fetched before it is used.
 
     split: official or hash, see above; limit: so many test texts, drawn by a permutation seeded
     with the name; max_length: tokens of one text, the rest is cut off (`DataInfo.n_truncated`
-    counts these texts); classes: their names, where the set is none of the project's. Texts without a
-    token of their own are left out and named in `info`.
-    Raises DataError, when first used, for data that is missing or damaged, and where no text is left.
+    counts these texts). Texts without a token of their own are left out and named in `info`.
+    Raises UsageError for an unknown name or split, DataError, when first used, for data that is missing or
+    damaged, and where no text is left.
     """
 
     def __init__(
         self,
-        name: str,
+        config: DataConfig,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         *,
-        root: str | None = None,
+        split: str,
         source: str = "auto",
-        repository: str = "",
-        revision: str = "main",
-        split: str = "hash",
         limit: int | None = None,
         max_length: int = 512,
-        classes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         check_kind(split)
-        self.set, self.tokenizer, self.batch_size = text_set(name, classes), tokenizer, batch_size
-        self.root, self.source, self.repository, self.revision = root, source, repository, revision
+        self.config, self.source, self.set = config, source, text_set(config.name, config.classes)
+        self.tokenizer, self.batch_size = tokenizer, batch_size
         self.split, self.limit, self.max_length = split, limit, max_length
 
     @property
@@ -125,9 +122,9 @@ class TextData(lightning.LightningDataModule):
             self.set.name,
             self.split,
             source=self.source,
-            root=self.root,
-            repository=self.repository,
-            revision=self.revision,
+            root=self.config.root,
+            repository=self.config.repository,
+            revision=self.config.revision,
             classes=self.set.classes,
         )
         return rows, assign(rows, self.split, self.set.name)
@@ -135,25 +132,15 @@ class TextData(lightning.LightningDataModule):
     def _encode(self, split: str) -> tuple[list[Encoded], DataInfo]:
         rows, splits = self._rows
         chosen = np.flatnonzero([given == split for given in splits])
-        limited = split == "test" and self.limit is not None and self.limit < len(chosen)
         if not len(chosen):
             raise DataError(
                 f"the {split} split of {self.set.name} ({self.split}) holds no text; give more data"
             )
         revision = checksum((rows.texts[i] for i in chosen), (rows.labels[i] for i in chosen))
-        if limited:
-            chosen = chosen[permuted_selection(self.set.name, len(chosen), self.limit or 0)]
-        ids = [int(i) for i in chosen]
-        info = DataInfo(
-            name=self.set.name,
-            revision=revision,
-            split=f"{split} ({self.split})",
-            source=rows.source,
-            classes=self.classes,
-            n_selected=len(ids),
-            limit=len(ids) if limited else None,
-            selection="the first of a permutation seeded with the name" if limited else "all",
-        )
+        limit = self.limit if split == "test" else None
+        ids = chosen[permuted_selection(self.set.name, len(chosen), limit)].tolist()
+        where = (self.set.name, revision, f"{split} ({self.split})", rows.source)
+        info = DataInfo.of(*where, len(ids), len(chosen), classes=self.classes)
         samples, truncated = [], 0
         # A word the tokenizer does not know is a word all the same.
         special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
@@ -241,32 +228,3 @@ class TextData(lightning.LightningDataModule):
 def mean_length(lengths: Sequence[int]) -> int:
     """Tokens at which the budget `flops=` is met: the mean over the texts, rounded."""
     return round(sum(lengths) / len(lengths))
-
-
-def build_text(
-    config: DataConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    batch_size: int,
-    split: str,
-    source: str = "auto",
-    limit: int | None = None,
-    max_length: int = 512,
-) -> TextData:
-    """The data module of a text file of conf/data; nothing is read or fetched yet.
-
-    Raises UsageError for an unknown name or split.
-    """
-    return TextData(
-        config.name,
-        tokenizer,
-        batch_size,
-        root=config.root,
-        source=source,
-        repository=config.repository,
-        revision=config.revision,
-        split=split,
-        limit=limit,
-        max_length=max_length,
-        classes=config.classes,
-    )

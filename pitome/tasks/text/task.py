@@ -18,7 +18,7 @@ from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
 from pitome.tasks.subject import Subject, TextSample
-from pitome.tasks.text.data import build_text, mean_length
+from pitome.tasks.text.data import TextData, mean_length
 from pitome.tasks.text.measuring import measure_cost, measure_throughput, tokens_per_layer
 from pitome.tasks.text.models import build_text_model
 from pitome.tasks.text.module import TextClassification
@@ -46,10 +46,10 @@ class Text(Task):
         built = build_text_model(config.model, name, self.classes, weights, config.weights_key)
         self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
         own: Any = built.model.config
-        self.data = build_text(
+        self.data = TextData(
             config.data,
             built.tokenizer,
-            batch_size=int(config.batch_size),
+            config.batch_size,
             split=text_split(config),
             source=config.source,
             limit=config.limit,

@@ -10,7 +10,7 @@ from torch import nn
 
 from pitome.config import Config
 from pitome.merge.schedule import Reduction
-from pitome.tasks.text.data import build_text, mean_length
+from pitome.tasks.text.data import TextData, mean_length
 from pitome.tasks.text.lora import Lora, adapter_state, add_lora, metadata
 from pitome.tasks.text.models import build_text_model, load_base
 from pitome.tasks.text.module import TextClassification
@@ -46,10 +46,10 @@ def train_text(config: Config, amount: Reduction, device: torch.device) -> tuple
     else:
         built = build_text_model(config.model, config.data.name, classes, config.weights, config.weights_key)
         model, tokenizer = built.model.requires_grad_(True), built.tokenizer
-    data = build_text(
+    data = TextData(
         config.data,
         tokenizer,
-        batch_size=config.trainer.stages[0].batch_size,
+        config.trainer.stages[0].batch_size,
         split=split,
         source=config.source,
         max_length=model.config.max_position_embeddings,  # type: ignore[union-attr, arg-type]

@@ -116,17 +116,7 @@ def build_vqa(
             rules=rules,
         )
     rows = select(name, found.questions, limit, together=benchmark.pairs)
-    limited = len(rows) < len(found.questions)
-    info = VqaInfo(
-        name=name,
-        revision=found.revision,
-        split=part,
-        source=found.source,
-        classes=0,
-        n_selected=len(rows),
-        limit=len(rows) if limited else None,
-        selection="the first of a permutation seeded with the name" if limited else "all",
-    )
+    info = VqaInfo.of(name, found.revision, part, found.source, len(rows), len(found.questions))
     return VqaData(benchmark, found, info, rows, ocr=ocr)
 
 
@@ -136,9 +126,7 @@ def select(name: str, questions: Sequence[Question], limit: int | None, *, toget
     together: of images drawn whole, as many as have no more than `limit` questions, one at least.
     """
     total = len(questions)
-    if limit is None or limit >= total:
-        return list(range(total))
-    if not together:
+    if not together or limit is None or limit >= total:
         return [int(row) for row in permuted_selection(name, total, limit)]
     rows: dict[str, list[int]] = {}
     for row, question in enumerate(questions):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from pitome.errors import DataError
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import normalise, prepare
-from pitome.tasks.loading import Steps
+from pitome.tasks.loading import StepData
 from pitome.tasks.vqa.data import VqaData
 from pitome.tasks.vqa.questions import Question
 
@@ -127,33 +126,15 @@ class PackedBatches(Dataset[Packed]):
         return pack(normalise(np.stack(images), self.preprocess), self.prefix, turns, words)
 
 
-class VqaTrainingData(lightning.LightningDataModule):
+class VqaTrainingData(StepData):
     """Packed batches of the `train` questions and of those held out for validation."""
 
     def __init__(self, train: PackedBatches, validation: PackedBatches, workers: int = 0) -> None:
         super().__init__()
         self.train, self.validation, self.workers = train, validation, workers
-        self._resumed = 0
-
-    def _steps(self) -> int:
-        # After a restart Lightning asks for batches before it counts on, hence the number of its checkpoint.
-        return max(self.trainer.global_step if self.trainer else 0, self._resumed)
-
-    def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoints: the training batches seen."""
-        return {"steps": self._steps()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resumed = int(state_dict["steps"])
 
     def train_dataloader(self) -> DataLoader[Packed]:
-        return DataLoader(
-            self.train,
-            batch_size=None,
-            sampler=Steps(len(self.train), self._steps),
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
+        return self.step_loader(self.train, self.workers)
 
     def val_dataloader(self) -> DataLoader[Packed]:
         # The same questions after every epoch.

@@ -13,6 +13,7 @@ from pitome.tasks.classification.fashion_mnist import FashionMNIST
 from pitome.tasks.classification.imagenet import ImageNet
 from pitome.tasks.data import Preprocess
 from pitome.tasks.selection import stratified_selection
+from tests.configs import data_in
 
 CLASSES = ("n01440764", "n01443537", "n15075141")  # labels 0, 1, 999
 
@@ -42,7 +43,7 @@ def test_the_selection_is_the_same_everywhere_and_nested():
 
 def test_fashion_mnist(idx_folder, grey, arrays):
     images, labels = arrays["train"]
-    whole = FashionMNIST(str(idx_folder), grey, 1000)
+    whole = FashionMNIST(data_in(idx_folder), grey, 1000)
     found, own, ids = read(whole.bank_dataloader())
     assert ids.tolist() == list(range(5_030)) and own.tolist() == labels.tolist()  # validation as well
     expected = (torch.from_numpy(images[:, None]) / 255 - 0.286) / 0.353  # neither shifted nor mirrored
@@ -50,12 +51,12 @@ def test_fashion_mnist(idx_folder, grey, arrays):
     info = whole.bank_info
     assert (info.split, info.n_selected, info.limit, info.selection) == ("train", 5_030, None, "all")
     assert info.revision == whole.train_info.revision != whole.info.revision
-    some = FashionMNIST(str(idx_folder), grey, 16, bank=40)
+    some = FashionMNIST(data_in(idx_folder), grey, 16, bank=40)
     found, own, ids = read(some.bank_dataloader())
     torch.testing.assert_close(found, expected[ids])
     assert own.tolist() == labels[ids].tolist() and len(ids) == 40
     assert (some.bank_info.n_selected, some.bank_info.limit) == (40, 40)
-    assert FashionMNIST(str(idx_folder), grey, 16, bank=9_999).bank_info.limit is None
+    assert FashionMNIST(data_in(idx_folder), grey, 16, bank=9_999).bank_info.limit is None
 
 
 def picture(seed: int) -> bytes:
@@ -85,14 +86,14 @@ def imagenet(request, tmp_path):
 
 def test_imagenet(imagenet):
     colour = Preprocess(32)
-    data = ImageNet(str(imagenet), colour, 5, workers=0)
+    data = ImageNet(data_in(imagenet), colour, 5, workers=0)
     found, own, ids = read(data.bank_dataloader())
     tested, *_ = read(data.test_dataloader())
     torch.testing.assert_close(found, tested)  # no augmentation
     assert ids.tolist() == [0, *range(2, 12)] and set(own.tolist()) == {0, 1, 999}
     assert (data.bank_info.split, data.bank_info.n_samples, data.bank_info.n_skipped) == ("train", 11, 1)
     assert data.bank_info.skipped.keys() == {1} and data.train_info.n_skipped == 0
-    some = ImageNet(str(imagenet), colour, 5, workers=0, bank=6)
+    some = ImageNet(data_in(imagenet), colour, 5, workers=0, bank=6)
     _, own, ids = read(some.bank_dataloader())
     assert (some.bank_info.n_selected, some.bank_info.limit) == (6, 6)
     assert len(ids) + some.bank_info.n_skipped == 6

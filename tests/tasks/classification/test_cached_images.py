@@ -13,12 +13,12 @@ from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
-from pitome.sources.images import ImageRules
 from pitome.tasks.classification.files import Folder, own_set
 from pitome.tasks.classification.images import ImageData, TestImages
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import as_tested
 from pitome.tasks.subject import from_data
+from tests.configs import data_in
 
 PREPROCESS = Preprocess(16, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 0.9)
 KIND = own_set("x", ["cat", "dog"])
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def data_of(folder: Path, preprocess: Preprocess = PREPROCESS, **options: object) -> ImageData:
-    return ImageData(KIND, str(folder), preprocess, 4, workers=0, **options)  # type: ignore[arg-type]
+    return ImageData(data_in(folder, **options), preprocess, 4, workers=0, kind=KIND)  # type: ignore[arg-type]
 
 
 def read(data: ImageData) -> list[torch.Tensor]:
@@ -107,7 +107,7 @@ OTHER = {
     "another view": lambda folder: data_of(folder, Preprocess(16, shape=(8, 12))),
     "one channel": lambda folder: data_of(folder, Preprocess(16, 1, (0.5,), (0.5,))),
     "another selection": lambda folder: data_of(folder, limit=3),
-    "other rules": lambda folder: data_of(folder, rules=ImageRules(max_pixels=700)),
+    "other rules": lambda folder: data_of(folder, max_pixels=700),
 }
 
 

@@ -13,7 +13,7 @@ from pitome.sources import fashion_mnist as fashion_mnist_files
 from pitome.sources import hub
 from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.fashion_mnist import FashionMNIST, jitter
-from tests.configs import data_of
+from tests.configs import data_in, data_of
 
 CONFIG = {"name": "fashion_mnist", "root": None, "repository": "a/b", "revision": "main"}
 
@@ -24,7 +24,7 @@ def read(loader):
 
 
 def test_test_batches(idx_folder, arrays, grey):
-    data = FashionMNIST(str(idx_folder), grey, batch_size=16)
+    data = FashionMNIST(data_in(idx_folder), grey, batch_size=16)
     images, labels, ids = read(data.test_dataloader())
     expected = (torch.from_numpy(arrays["t10k"][0]) / 255 - 0.286) / 0.353
     torch.testing.assert_close(images, expected[:, None], rtol=0, atol=1e-6)
@@ -33,26 +33,26 @@ def test_test_batches(idx_folder, arrays, grey):
 
 
 def test_limit_takes_the_first(idx_folder, arrays, grey):
-    data = FashionMNIST(str(idx_folder), grey, batch_size=16, limit=7)
+    data = FashionMNIST(data_in(idx_folder), grey, batch_size=16, limit=7)
     _, labels, ids = read(data.test_dataloader())
     assert ids.tolist() == list(range(7))
     assert labels.tolist() == arrays["t10k"][1][:7].tolist()
     record = data.info.record()
     assert (record["n_samples"], record["limit"], record["selection"]) == (7, 7, "the first in file order")
-    full = FashionMNIST(str(idx_folder), grey, batch_size=16, limit=40).info
+    full = FashionMNIST(data_in(idx_folder), grey, batch_size=16, limit=40).info
     assert (full.limit, full.selection, full.n_samples) == (None, "all", 40)
     assert full.revision == data.info.revision, "the revision names the split, not the choice"
 
 
 def test_info_before_anything_is_read(idx_folder, grey):
-    info = FashionMNIST(str(idx_folder), grey, batch_size=16).info
+    info = FashionMNIST(data_in(idx_folder), grey, batch_size=16).info
     assert (info.name, info.source, info.split, info.classes) == ("fashion_mnist", "local", "test", 10)
     assert info.revision.startswith("sha256:")
     assert str(idx_folder) not in str(info.record())
 
 
 def test_another_models_input(idx_folder, colour):
-    images, *_ = next(iter(FashionMNIST(str(idx_folder), colour, batch_size=8).test_dataloader()))
+    images, *_ = next(iter(FashionMNIST(data_in(idx_folder), colour, batch_size=8).test_dataloader()))
     assert images.shape == (8, 3, 32, 32) and images.dtype == torch.float32
     mean, std = (torch.tensor(v)[:, None, None] for v in (colour.mean, colour.std))
     restored = images * std + mean
@@ -61,7 +61,7 @@ def test_another_models_input(idx_folder, colour):
 
 
 def test_training_and_validation_are_disjoint_parts_of_train(idx_folder, arrays, grey):
-    data = FashionMNIST(str(idx_folder), grey, batch_size=10)
+    data = FashionMNIST(data_in(idx_folder), grey, batch_size=10)
     _, labels, train = read(data.train_dataloader())
     images, _, validation = read(data.val_dataloader())
     assert sorted(train.tolist()) == list(range(30)) and train.tolist() != list(range(30))
@@ -73,8 +73,8 @@ def test_training_and_validation_are_disjoint_parts_of_train(idx_folder, arrays,
 
 
 def test_workers_give_the_same(idx_folder, grey):
-    alone = read(FashionMNIST(str(idx_folder), grey, batch_size=16).test_dataloader())
-    helped = read(FashionMNIST(str(idx_folder), grey, batch_size=16, workers=1).test_dataloader())
+    alone = read(FashionMNIST(data_in(idx_folder), grey, batch_size=16).test_dataloader())
+    helped = read(FashionMNIST(data_in(idx_folder), grey, batch_size=16, workers=1).test_dataloader())
     assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
 
 
@@ -104,17 +104,17 @@ def test_damaged_files_are_one_line(idx_folder, grey):
     labels = idx_folder / "t10k-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-3])
     with pytest.raises(DataError, match="truncated: 37 bytes of data, 40 announced"):
-        FashionMNIST(str(idx_folder), grey, batch_size=8).test_dataloader()
+        FashionMNIST(data_in(idx_folder), grey, batch_size=8).test_dataloader()
     labels.unlink()
     with pytest.raises(DataError, match="has no t10k-labels-idx1-ubyte"):
-        FashionMNIST(str(idx_folder), grey, batch_size=8).test_dataloader()
+        FashionMNIST(data_in(idx_folder), grey, batch_size=8).test_dataloader()
 
 
 def test_files_that_do_not_belong_together(idx_folder, grey):
     (idx_folder / "t10k-images-idx3-ubyte").unlink()
     (idx_folder / "train-images-idx3-ubyte.gz").rename(idx_folder / "t10k-images-idx3-ubyte.gz")
     with pytest.raises(DataError, match=r"5030 images .* and 40 labels are no split of Fashion-MNIST"):
-        _ = FashionMNIST(str(idx_folder), grey, batch_size=8).info
+        _ = FashionMNIST(data_in(idx_folder), grey, batch_size=8).info
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_the_hubs_form_is_the_same_data(world, monkeypatch, tmp_path, idx_folder
     monkeypatch.setattr(hub, "cached_folder", lambda *a, **k: folder.parent)
     data = build_image_data(data_of(CONFIG), grey, batch_size=40)
     assert data.info.source == "hub" and world == []
-    local = FashionMNIST(str(idx_folder), grey, batch_size=40)
+    local = FashionMNIST(data_in(idx_folder), grey, batch_size=40)
     assert data.info.revision == local.info.revision
     assert all(
         torch.equal(a, b)

@@ -18,7 +18,7 @@ from pitome.sources import hub
 from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.imagenet import ImageNet, synsets
 from pitome.tasks.data import Preprocess, permuted_selection
-from tests.configs import data_of
+from tests.configs import data_in, data_of
 
 CONFIG = {"name": "imagenet", "root": None, "repository": "a/b", "revision": "main"}
 MODES = ["RGB", "L", "CMYK", "RGBA", "P", "LA", "1", "I;16"]
@@ -66,7 +66,7 @@ def test_synsets_are_sorted_and_complete():
 
 
 def test_every_image_is_kept_whatever_its_mode(folder, colour):
-    data = ImageNet(str(folder), colour, batch_size=3, workers=0)
+    data = ImageNet(data_in(folder), colour, batch_size=3, workers=0)
     images, labels, ids = read(data.test_dataloader())
     assert images.shape == (8, 3, 32, 32) and images.isfinite().all()
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 999, 999]
@@ -78,7 +78,7 @@ def test_every_image_is_kept_whatever_its_mode(folder, colour):
 
 def test_the_transform_is_timms(folder):
     preprocess = Preprocess(32, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 0.5, "bicubic")
-    images, *_ = read(ImageNet(str(folder), preprocess, batch_size=8, workers=0).test_dataloader())
+    images, *_ = read(ImageNet(data_in(folder), preprocess, batch_size=8, workers=0).test_dataloader())
     # crop_pct 0.5 of a 60x45 image: the short side becomes 64, the middle 32x32 is kept
     with Image.open(folder / "val" / "n01440764" / "0.JPEG") as image:
         resized = image.resize((85, 64), Image.Resampling.BICUBIC)
@@ -94,7 +94,7 @@ def test_unreadable_images_are_counted_and_the_pass_completes(folder, colour, wo
     first.write_bytes(first.read_bytes()[:-400])
     (folder / "val" / "n01443537" / "4.JPEG").write_bytes(b"not an image")
     (folder / "val" / "n15075141" / "2.JPEG").write_bytes(b"")
-    data = ImageNet(str(folder), colour, batch_size=1, workers=workers)
+    data = ImageNet(data_in(folder), colour, batch_size=1, workers=workers)
     for _ in range(2):  # a second pass does not count twice
         _, labels, ids = read(data.test_dataloader())
         assert ids.tolist() == [1, 2, 3, 5, 7]
@@ -122,7 +122,7 @@ def test_an_evaluation_completes_without_the_unreadable(folder, colour, lost):
     for path in folder.rglob("*.JPEG"):
         if path.stem in lost:
             path.write_bytes(path.read_bytes()[:200])
-    data = ImageNet(str(folder), colour, batch_size=1, workers=0)
+    data = ImageNet(data_in(folder), colour, batch_size=1, workers=0)
     trainer = lightning.Trainer(
         accelerator="cpu",
         logger=False,
@@ -137,7 +137,7 @@ def test_an_evaluation_completes_without_the_unreadable(folder, colour, lost):
 
 
 def test_a_file_that_vanishes_is_skipped(folder, colour):
-    data = ImageNet(str(folder), colour, batch_size=4, workers=0)
+    data = ImageNet(data_in(folder), colour, batch_size=4, workers=0)
     loader = data.test_dataloader()
     (folder / "val" / "n01440764" / "3.JPEG").unlink()
     assert 1 not in read(loader)[2].tolist()
@@ -151,18 +151,20 @@ def test_nothing_readable_is_an_error(folder, colour):
         DataError,
         match=r"none of the 8 images of imagenet can be read: 0: n01440764/0.JPEG: no image that can be read",
     ):
-        read(ImageNet(str(folder), colour, batch_size=4, workers=0).test_dataloader())
+        read(ImageNet(data_in(folder), colour, batch_size=4, workers=0).test_dataloader())
 
 
 def test_limit_is_a_fixed_choice_over_all_classes(folder, colour):
-    data = ImageNet(str(folder), colour, batch_size=4, limit=4, workers=0)
+    data = ImageNet(data_in(folder), colour, batch_size=4, limit=4, workers=0)
     ids = read(data.test_dataloader())[2].tolist()
     assert ids == permuted_selection("imagenet", 8, 4).tolist() and ids != [0, 1, 2, 3]
     assert data.info.record()["selection"] == "the first of a permutation seeded with the name"
     assert data.info.limit == 4 and data.info.n_samples == 4
-    more = read(ImageNet(str(folder), colour, batch_size=4, limit=6, workers=0).test_dataloader())[2].tolist()
+    more = read(ImageNet(data_in(folder), colour, batch_size=4, limit=6, workers=0).test_dataloader())[
+        2
+    ].tolist()
     assert set(ids) < set(more)
-    assert ImageNet(str(folder), colour, batch_size=4, limit=8, workers=0).info.limit is None
+    assert ImageNet(data_in(folder), colour, batch_size=4, limit=8, workers=0).info.limit is None
 
 
 def test_the_choice_is_the_same_everywhere():
@@ -170,16 +172,16 @@ def test_the_choice_is_the_same_everywhere():
 
 
 def test_other_layouts(folder, colour):
-    expected = read(ImageNet(str(folder), colour, batch_size=8, workers=0).test_dataloader())
+    expected = read(ImageNet(data_in(folder), colour, batch_size=8, workers=0).test_dataloader())
     (folder / "val").rename(folder / "validation")
     for root in (folder, folder / "validation"):
-        found = read(ImageNet(str(root), colour, batch_size=8, workers=0).test_dataloader())
+        found = read(ImageNet(data_in(root), colour, batch_size=8, workers=0).test_dataloader())
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
 def test_training_images(folder, colour):
     (folder / "val").rename(folder / "train")
-    data = ImageNet(str(folder), colour, batch_size=1, workers=0)
+    data = ImageNet(data_in(folder), colour, batch_size=1, workers=0)
     images, _, ids = read(data.train_dataloader())
     held_out = read(data.val_dataloader())[2]
     assert images.shape == (7, 3, 32, 32) and len(held_out) == 1
@@ -193,7 +195,7 @@ def test_validation_images_are_of_every_class(folder, colour):
     for path in list((folder / "train").glob("*/*")):
         for copy in range(9):
             shutil.copy(path, path.with_name(f"{copy}{path.name}"))
-    data = ImageNet(str(folder), colour, batch_size=80, workers=0)
+    data = ImageNet(data_in(folder), colour, batch_size=80, workers=0)
     _, labels, ids = read(data.val_dataloader())
     every = data._train[0].labels
     assert len(ids) == 8 and labels.bincount().tolist() == [n // 10 for n in np.bincount(every)]
@@ -202,7 +204,7 @@ def test_validation_images_are_of_every_class(folder, colour):
 
 def test_revision_follows_the_files(folder, colour):
     def revision():
-        return ImageNet(str(folder), colour, batch_size=4, workers=0).info.revision
+        return ImageNet(data_in(folder), colour, batch_size=4, workers=0).info.revision
 
     before = revision()
     assert before == revision()
@@ -214,13 +216,13 @@ def test_revision_follows_the_files(folder, colour):
 def test_folders_that_are_not_imagenet(folder, tmp_path, colour):
     (folder / "val" / "cats").mkdir()
     with pytest.raises(DataError, match="val/cats is not named after an ImageNet-1k class; expected"):
-        _ = ImageNet(str(folder), colour, batch_size=4, workers=0).info
+        _ = ImageNet(data_in(folder), colour, batch_size=4, workers=0).info
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").touch()
     with pytest.raises(DataError, match="holds no images and no parquet files"):
-        _ = ImageNet(str(tmp_path / "notes"), colour, batch_size=4, workers=0).info
+        _ = ImageNet(data_in(tmp_path / "notes"), colour, batch_size=4, workers=0).info
     with pytest.raises(DataError, match="no such folder"):
-        _ = ImageNet(str(tmp_path / "missing"), colour, batch_size=4, workers=0).info
+        _ = ImageNet(data_in(tmp_path / "missing"), colour, batch_size=4, workers=0).info
 
 
 def write_parquet(path, rows, hub_features=False):
@@ -250,7 +252,7 @@ def test_parquet_folder(tmp_path, rows, colour, hub_features):
     write_parquet(root / "data" / "validation-00000-of-00002.parquet", rows[:5], hub_features)
     write_parquet(root / "data" / "validation-00001-of-00002.parquet", rows[5:], hub_features)
     write_parquet(root / "data" / "train-00000-of-00001.parquet", rows[:1], hub_features)
-    data = ImageNet(str(root), colour, batch_size=3, workers=0)
+    data = ImageNet(data_in(root), colour, batch_size=3, workers=0)
     images, labels, ids = read(data.test_dataloader())
     assert images.shape == (7, 3, 32, 32)
     assert ids.tolist() == [0, 1, 3, 4, 5, 6, 7] and labels.tolist() == [n * 3 for n in ids.tolist()]
@@ -260,26 +262,26 @@ def test_parquet_folder(tmp_path, rows, colour, hub_features):
 
 def test_parquet_files_without_a_split_in_their_name_are_the_test_split(tmp_path, rows, colour):
     write_parquet(tmp_path / "p" / "part-0.parquet", rows)
-    assert ImageNet(str(tmp_path / "p"), colour, batch_size=3, workers=0).info.n_samples == 8
+    assert ImageNet(data_in(tmp_path / "p"), colour, batch_size=3, workers=0).info.n_samples == 8
     with pytest.raises(DataError, match="no parquet files of the split train"):
-        _ = ImageNet(str(tmp_path / "p"), colour, batch_size=3, workers=0).train_info
+        _ = ImageNet(data_in(tmp_path / "p"), colour, batch_size=3, workers=0).train_info
 
 
 def test_bad_parquet(tmp_path, rows, colour):
     write_parquet(tmp_path / "p" / "val-0.parquet", [{"picture": 1, "label": 2}])
     with pytest.raises(DataError, match=r"val-0\.parquet has no column image, it has picture, label"):
-        _ = ImageNet(str(tmp_path / "p"), colour, batch_size=3, workers=0).info
+        _ = ImageNet(data_in(tmp_path / "p"), colour, batch_size=3, workers=0).info
     (tmp_path / "q").mkdir()
     (tmp_path / "q" / "val-0.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match="cannot be read") as error:
-        _ = ImageNet(str(tmp_path / "q"), colour, batch_size=3, workers=0).info
+        _ = ImageNet(data_in(tmp_path / "q"), colour, batch_size=3, workers=0).info
     assert "\n" not in str(error.value)
 
 
 def test_labels_out_of_range_are_skipped(tmp_path, rows, colour):
     rows[0]["label"], rows[1]["label"] = -1, None
     write_parquet(tmp_path / "p" / "val-0.parquet", rows)
-    data = ImageNet(str(tmp_path / "p"), colour, batch_size=3, workers=0)
+    data = ImageNet(data_in(tmp_path / "p"), colour, batch_size=3, workers=0)
     assert read(data.test_dataloader())[2].tolist() == [2, 3, 4, 5, 6, 7]
     assert data.info.skipped[0] == "label -1 is not one of 1000"
 
@@ -329,9 +331,9 @@ def test_16_bits_keep_their_greys(folder, colour):
     path = folder / "val" / "n01443537" / "7.JPEG"
     with Image.open(path) as image:
         assert image.mode == "I;16" and np.asarray(image).max() > 60_000
-    in_16_bits, _, ids = read(ImageNet(str(folder), colour, batch_size=8, workers=0).test_dataloader())
+    in_16_bits, _, ids = read(ImageNet(data_in(folder), colour, batch_size=8, workers=0).test_dataloader())
     picture("L", 7).save(path, "PNG")
-    in_8_bits = read(ImageNet(str(folder), colour, batch_size=8, workers=0).test_dataloader())[0]
+    in_8_bits = read(ImageNet(data_in(folder), colour, batch_size=8, workers=0).test_dataloader())[0]
     assert torch.equal(in_16_bits, in_8_bits) and ids[5] == 5 and in_8_bits[5].std() > 0.1
 
 

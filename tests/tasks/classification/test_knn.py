@@ -31,6 +31,7 @@ from pitome.tasks.classification.fashion_mnist import FashionMNIST
 from pitome.tasks.classification.knn import Bank, choose, rank, vote
 from pitome.tasks.data import Preprocess
 from pitome.tasks.measuring import check_classes
+from tests.configs import data_in
 
 Run = Callable[..., int]
 Records = Callable[[], dict[str, Record]]
@@ -176,7 +177,7 @@ def test_a_run_votes_as_brute_force_does(
     outcomes = Store(tmp_path / "results" / "runs").outcomes(record)
     assert outcomes is not None and list(outcomes["id"]) == list(range(40))
 
-    data = FashionMNIST(str(images), Preprocess(28, 1, (0.286,), (0.353,)), 200, bank=60)
+    data = FashionMNIST(data_in(images), Preprocess(28, 1, (0.286,), (0.353,)), 200, bank=60)
     model = tiny(patch_size=2, depth=4)
     pitome.patch(model, merge, ratio=ratio)
 

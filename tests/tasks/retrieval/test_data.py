@@ -19,13 +19,13 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pitome.errors import DataError, UsageError
-from pitome.sources.images import ImageRules
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import prepare
 from pitome.tasks.retrieval import files as retrieval_files
 from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.files import read_annotations
 from pitome.tasks.retrieval.sets import SETS
+from tests.configs import data_of
 
 SIZE = 16
 Make = Callable[..., RetrievalData]
@@ -82,8 +82,11 @@ def make(folder: Path) -> Make:
     preprocess = Preprocess(SIZE, 3, (0.5,) * 3, (0.25,) * 3)
 
     def call(root: Path | None = folder, name: str = "flickr30k", **given: Any) -> RetrievalData:
-        where = None if root is None else str(root)
-        return RetrievalData(name, given.pop("preprocess", preprocess), 5, root=where, **given)
+        place = {
+            key: given.pop(key) for key in ("repository", "revision", "max_pixels", "exif") if key in given
+        }
+        config = data_of({"name": name, "root": None if root is None else str(root), **place})
+        return RetrievalData(config, given.pop("preprocess", preprocess), 5, **given)
 
     return call
 
@@ -189,7 +192,7 @@ def test_the_rules_make_another_entry_of_the_cache(folder: Path, make: Make) -> 
     exif = Image.Exif()
     exif[0x0112] = 3
     picture(0).save(folder / "images" / "0.jpg", exif=exif)
-    upright, stored = make().test.images[0], make(rules=ImageRules(exif=False)).test.images[0]
+    upright, stored = make().test.images[0], make(exif=False).test.images[0]
     assert (
         not np.array_equal(upright, stored) and np.abs(upright.astype(int) - stored[:, ::-1, ::-1]).max() < 3
     )

@@ -27,6 +27,7 @@ from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.module import RetrievalTraining, contrastive_loss
 from pitome.tasks.retrieval.recall import Retrieval, rank_features
 from pitome.tasks.retrieval.task import outcomes
+from tests.configs import data_in
 from tests.tasks.retrieval.test_recall import brute_force
 from tests.test_conf import config_of
 
@@ -86,7 +87,7 @@ def test_a_record_says_what_was_measured(
     model = tiny().eval()
     model.load_state_dict(load_file(weights))
     preprocess = data_module.Preprocess(56, 3, (0.286,) * 3, (0.353,) * 3)
-    data = RetrievalData("scenes", preprocess, 40, root=str(images), limit=40)
+    data = RetrievalData(data_in(images, "scenes"), preprocess, 40, limit=40)
     with torch.no_grad():
         pictures = model.encode_image(next(iter(data.test_dataloader()))[0]).double()
         words = model.encode_text(data.test.captions).double()

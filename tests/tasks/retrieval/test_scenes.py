@@ -15,6 +15,7 @@ from pitome.tasks.data import Preprocess
 from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.scenes import TrainingScenes, scenes_pairs
 from pitome.tasks.retrieval.scenes_make import EMPTY, describe, draw, layouts, neighbours
+from tests.configs import data_in
 
 PLACE: dict[str, Any] = {"source": "auto", "repository": "a/b", "revision": "main"}
 
@@ -123,7 +124,7 @@ def test_equal_scenes_of_a_batch_are_known(idx_folder: Path, monkeypatch: pytest
 
 def test_a_resumed_epoch_sees_its_own_scenes(idx_folder: Path, grey: Preprocess) -> None:
     def loader(epoch: int) -> list[str]:
-        data = RetrievalData("scenes", grey, 6400, root=str(idx_folder))
+        data = RetrievalData(data_in(idx_folder, "scenes"), grey, 6400)
         data.trainer = SimpleNamespace(global_step=4 * epoch)  # type: ignore[assignment]
         loader = data.train_dataloader()
         assert len(loader) == 4
@@ -133,18 +134,18 @@ def test_a_resumed_epoch_sees_its_own_scenes(idx_folder: Path, grey: Preprocess)
 
 
 def test_batches_are_the_models_input(idx_folder: Path, grey: Preprocess, colour: Preprocess) -> None:
-    data = RetrievalData("scenes", colour, 400, root=str(idx_folder))
+    data = RetrievalData(data_in(idx_folder, "scenes"), colour, 400)
     images, places = next(iter(data.test_dataloader()))
     assert images.shape == (400, 3, 32, 32) and images.dtype == torch.float32
     assert places.tolist() == list(range(400))
     assert data.info.record()["n_samples"] == 1000 and len(data.test.captions) == 5000
     assert data.test.owner.tolist() == [i for i in range(1000) for _ in range(5)]
-    images, *_ = next(iter(RetrievalData("scenes", grey, 4, root=str(idx_folder)).test_dataloader()))
+    images, *_ = next(iter(RetrievalData(data_in(idx_folder, "scenes"), grey, 4).test_dataloader()))
     assert images.shape == (4, 1, 28, 28)
 
 
 def test_limit_draws_by_name(idx_folder: Path, grey: Preprocess) -> None:
-    few = RetrievalData("scenes", grey, 4, root=str(idx_folder), limit=20).test
-    more = RetrievalData("scenes", grey, 4, root=str(idx_folder), limit=50).test
+    few = RetrievalData(data_in(idx_folder, "scenes"), grey, 4, limit=20).test
+    more = RetrievalData(data_in(idx_folder, "scenes"), grey, 4, limit=50).test
     assert len(few.ids) == 20 and set(few.ids) <= set(more.ids) and few.ids != list(range(20))
     assert few.info.limit == 20 and few.owner.max() == 19

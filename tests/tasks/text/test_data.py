@@ -8,6 +8,7 @@ import torch
 from pitome.errors import DataError, UsageError
 from pitome.tasks.text.data import LengthBatches, TextData
 from pitome.tasks.text.split import hash_split
+from tests.configs import data_in, data_of
 from tests.tasks.text.tiny_text import tokenizer
 
 
@@ -23,7 +24,8 @@ def data(tmp_path, texts, name="imdb", *, batch_size=2, split="official", file="
 
     with (tmp_path / file).open("w", newline="") as opened:
         csv.writer(opened).writerows([("text", "label"), *((text, i % 2) for i, text in enumerate(texts))])
-    return TextData(name, tokenizer(), batch_size, root=str(tmp_path), source="local", split=split, **options)
+    config = data_in(tmp_path, name)
+    return TextData(config, tokenizer(), batch_size, source="local", split=split, **options)
 
 
 def test_batches_are_sorted_by_length_and_padded(tmp_path):
@@ -116,13 +118,13 @@ def test_training_batches_are_shuffled_and_hold_like_lengths():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "split", "message"),
     [
-        ({"name": "sst3"}, "unknown data 'sst3'; did you mean sst2"),
-        ({"split": "both"}, "data.split=both is not known"),
+        ("sst3", "hash", "unknown data 'sst3'; did you mean sst2"),
+        ("sst2", "both", "data.split=both is not known"),
     ],
     ids=["name", "split"],
 )
-def test_what_does_not_exist(options, message):
+def test_what_does_not_exist(name, split, message):
     with pytest.raises(UsageError, match=message):
-        TextData(**{"name": "sst2", "tokenizer": None, "batch_size": 1, **options})
+        TextData(data_of({"name": name}), None, 1, split=split)
