@@ -42,8 +42,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "x"
 
 
-def data_of(folder: Path, preprocess: Preprocess = PREPROCESS, **options: object) -> ImageData:
-    return ImageData(data_in(folder, **options), preprocess, 4, workers=0, kind=KIND)  # type: ignore[arg-type]
+def data_of(
+    folder: Path, preprocess: Preprocess = PREPROCESS, limit: int | None = None, **values: object
+) -> ImageData:
+    return ImageData(data_in(folder, **values), preprocess, 4, limit=limit, workers=0, kind=KIND)
 
 
 def read(data: ImageData) -> list[torch.Tensor]:
