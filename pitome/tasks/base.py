@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +16,14 @@ from torch import nn
 
 import pitome
 from pitome.adapters.patch import Patched
-from pitome.config import (
-    Config,
-)
+from pitome.config import Config
 from pitome.errors import UsageError
+from pitome.merge.costs import Architecture
 from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
-from pitome.records.schema import (
-    Cost,
-    Headline,
-    Throughput,
-)
+from pitome.records.schema import Cost, Headline, Throughput
 from pitome.sources.weights import Weights
+from pitome.tasks import measuring
 from pitome.tasks.subject import Subject
 
 
@@ -120,6 +117,18 @@ class Task(ABC):
     @abstractmethod
     def throughput(self, patched: Patched | None) -> Throughput | None:
         """Merged against unmerged model, timed alternately; None if nothing merges."""
+
+
+class ImageTask(Task):
+    """A task whose model has an image tower, in which it merges; costs are of one image."""
+
+    config: Config
+    architecture: Architecture  # of the tower
+
+    def layers(self, patched: Patched | None) -> Layers:
+        tokens = measuring.tokens_per_layer(self.architecture, patched)
+        removed = [before - after for before, after in itertools.pairwise(tokens)]
+        return Layers([float(n) for n in tokens], removed if patched is not None else None)
 
 
 def task_class(name: str) -> type[Task]:

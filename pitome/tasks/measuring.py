@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -72,6 +74,15 @@ def recorded(timing: Timing) -> Throughput:
     """What a record keeps of a timing."""
     known = {field.name for field in dataclasses.fields(Throughput)}
     return Throughput(**{key: value for key, value in dataclasses.asdict(timing).items() if key in known})
+
+
+def outcome_columns(parts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, list[Any]]:
+    """What the batches of a test left of every sample (id, label, prediction, ...), in the order of the
+    ids, with the column `correct`."""
+    columns = {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
+    order = columns["id"].argsort()
+    out = {key: values[order].tolist() for key, values in columns.items()}
+    return out | {"correct": [a == b for a, b in zip(out["label"], out["prediction"], strict=True)]}
 
 
 def check_classes(model_classes: int, data_classes: int, *, random: bool, model: str, data: str) -> None:

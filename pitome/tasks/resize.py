@@ -1,30 +1,40 @@
-"""Weights of an image tower for patches of another size."""
+"""Weights of an image tower for patches or images of another size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 
 def fit_tower(
-    state: Mapping[str, Tensor], model: nn.Module, *, patches: str, positions: str
+    state: Mapping[str, Tensor],
+    model: nn.Module,
+    *,
+    positions: str,
+    patches: str | None = None,
+    prefix: int = 1,
+    grid: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
-    """Resize patch and position embeddings of `state` to the image tower of `model` (timm's
-    resampling).
+    """Resize position and, if named, patch embeddings of `state` to the image tower of `model` (timm's
+    resampling); whatever else does not fit is left as it is.
 
-    patches, positions: how the names of the embeddings [D, C, p, p] and [1 + N, D] end, whatever stands
-    in front of them; grids are square, after one class token.
+    patches, positions: how the names of the embeddings [D, C, p, p] and [..., P + N, D] end, whatever stands
+    in front of them; prefix: P tokens before a square grid of N; grid: of `model`, square if None.
     """
     from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
     own, out = model.state_dict(), dict(state)
     for key, value in state.items():
-        if key not in own or value.shape == own[key].shape:
+        if key not in own or value.shape == own[key].shape or value.ndim != own[key].ndim:
             continue
-        if key.endswith(patches):
-            out[key] = resample_patch_embed(value, list(own[key].shape[-2:]))
-        elif key.endswith(positions):
-            side = round((own[key].shape[0] - 1) ** 0.5)
-            out[key] = resample_abs_pos_embed(value[None], [side, side], num_prefix_tokens=1)[0]
+        shape = own[key].shape
+        if patches is not None and key.endswith(patches):
+            out[key] = resample_patch_embed(value, list(shape[-2:]))
+        elif key.endswith(positions) and math.isqrt(n := max(value.shape[-2] - prefix, 0)) ** 2 == n:
+            sides = grid or [math.isqrt(shape[-2] - prefix)] * 2
+            rows = value.reshape(1, *value.shape[-2:])
+            resized = resample_abs_pos_embed(rows, list(sides), num_prefix_tokens=prefix)
+            out[key] = resized.reshape(*value.shape[:-2], *resized.shape[-2:])
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from pitome.errors import UsageError
 from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.weights import fetch_weights, find_weights
 from pitome.tasks.built import Built, preprocess_of
+from pitome.tasks.resize import fit_tower
 
 OWN = "vision_transformer"  # arch of a model made from its args alone
 
@@ -36,7 +37,7 @@ def build_vision_model(
     if found.path is not None:
         checkpoint = load_checkpoint(found.path, model, key)
         if "img_size" in args and config.arch != OWN:
-            checkpoint = replace(checkpoint, state=fit_positions(checkpoint.state, model))
+            checkpoint = replace(checkpoint, state=_fit(checkpoint.state, model))
         load_into(model, checkpoint)
         digest = checkpoint.sha256
     return Built(model, preprocess_of(model, config.preprocess), found, digest)
@@ -64,32 +65,14 @@ def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:
         raise UsageError(f"timm cannot build model.arch={arch} with model.args={args} ({reason})") from None
 
 
-def fit_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Resize patch and position embeddings of `state` to those of `model` (timm's resampling)."""
-    from timm.layers import resample_patch_embed
-
-    own = model.state_dict()
-    out = fit_positions(state, model)
-    weight = out.get("patch_embed.proj.weight")
-    if weight is not None and weight.shape != own["patch_embed.proj.weight"].shape:
-        out["patch_embed.proj.weight"] = resample_patch_embed(
-            weight, list(own["patch_embed.proj.weight"].shape[-2:])
-        )
-    return out
+def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Resize patch and position embeddings of `state` to those of `model`; see `fit_tower`."""
+    return _fit(state, model, patches="patch_embed.proj.weight")
 
 
-def fit_positions(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Resize position embeddings of a square grid in `state` to the grid of `model` (timm's
-    resampling); whatever else does not fit is left as it is."""
-    from timm.layers import resample_abs_pos_embed
+def _fit(state: Mapping[str, Tensor], model: nn.Module, patches: str | None = None) -> dict[str, Tensor]:
     from timm.models.vision_transformer import VisionTransformer
 
     assert isinstance(model, VisionTransformer)
-    position, own = state.get("pos_embed"), model.pos_embed
-    if position is None or own is None or position.ndim != 3 or position.shape == own.shape:
-        return dict(state)
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    if math.isqrt(max(position.shape[1] - prefix, 0)) ** 2 != position.shape[1] - prefix:
-        return dict(state)
-    grid = list(model.patch_embed.grid_size)
-    return {**state, "pos_embed": resample_abs_pos_embed(position, new_size=grid, num_prefix_tokens=prefix)}
+    prefix, grid = 0 if model.no_embed_class else model.num_prefix_tokens, model.patch_embed.grid_size
+    return fit_tower(state, model, positions="pos_embed", patches=patches, prefix=prefix, grid=grid)

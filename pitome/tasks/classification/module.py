@@ -10,6 +10,7 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from pitome.tasks.measuring import outcome_columns
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 
@@ -48,20 +49,14 @@ class Classification(Trainable):
         logits = self(images).float()
         self.top1.update(logits, labels)
         self.top5.update(logits, labels)
-        self._outcomes.append({"id": ids.cpu(), "label": labels.cpu(), "prediction": logits.argmax(-1).cpu()})
+        self._outcomes.append({"id": ids, "label": labels, "prediction": logits.argmax(-1)})
 
     def on_test_epoch_end(self) -> None:
         self.log_dict({"top1": self.top1, "top5": self.top5})
 
     def outcomes(self) -> dict[str, list[Any]]:
         """Per-sample columns of the last test: id, label, prediction, correct."""
-        if not self._outcomes:
-            return {"id": [], "label": [], "prediction": [], "correct": []}
-        columns = {
-            key: torch.cat([part[key] for part in self._outcomes]).tolist() for key in self._outcomes[0]
-        }
-        columns["correct"] = [a == b for a, b in zip(columns["label"], columns["prediction"], strict=True)]
-        return columns
+        return outcome_columns(self._outcomes)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
         images, labels, _ = batch

@@ -7,7 +7,6 @@ tested: where it merges tokens, it merges theirs too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from pitome.tasks.classification.data import ClassData
 from pitome.tasks.classification.knn import Bank, check_count, rank, vote
 from pitome.tasks.data import DataInfo
 from pitome.tasks.loading import ImageBatch
+from pitome.tasks.measuring import outcome_columns
 
 
 class NearestNeighbours(lightning.LightningModule):
@@ -51,20 +51,17 @@ class NearestNeighbours(lightning.LightningModule):
         images, labels, ids = batch
         votes, labels = self(images), labels.cpu()
         self._outcomes.append(
-            {"id": ids.cpu(), "label": labels, "prediction": votes.argmax(1), "rank": rank(votes, labels)}
+            {"id": ids, "label": labels, "prediction": votes.argmax(1), "rank": rank(votes, labels)}
         )
 
     def on_test_epoch_end(self) -> None:
         ranks = torch.cat([part["rank"] for part in self._outcomes])
         self.log_dict({f"top{n}": (ranks < n).float().mean().item() for n in (1, 5)})
 
-    def outcomes(self) -> dict[str, Sequence[Any]]:
+    def outcomes(self) -> dict[str, list[Any]]:
         """Per-sample columns of the last test: id, label, prediction, correct."""
-        columns: dict[str, Sequence[Any]] = {
-            key: torch.cat([part[key] for part in self._outcomes]).tolist()
-            for key in ("id", "label", "prediction")
-        }
-        columns["correct"] = [a == b for a, b in zip(columns["label"], columns["prediction"], strict=True)]
+        columns = outcome_columns(self._outcomes)
+        del columns["rank"]
         return columns
 
 

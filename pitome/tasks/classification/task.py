@@ -4,7 +4,6 @@ vote of the nearest neighbours."""
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +18,7 @@ from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks import measuring
-from pitome.tasks.base import Evaluation, Info, Layers, Task
+from pitome.tasks.base import Evaluation, ImageTask, Info
 from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.models import build_vision_model
 from pitome.tasks.classification.module import Classification
@@ -28,7 +27,7 @@ from pitome.tasks.classification.training import train_from_config
 from pitome.tasks.subject import Subject, from_data
 
 
-class ImageClassification(Task):
+class ImageClassification(ImageTask):
     """A classifier on the test split: images [B, C, H, W] -> logits [B, classes]; with
     task.head=knn its backbone, images -> pooled features [B, D] (see `neighbours.py`)."""
 
@@ -89,11 +88,6 @@ class ImageClassification(Task):
         self.data.preprocess = dataclasses.replace(self.data.preprocess, shape=(height, width))
         self.architecture = measuring.architecture_of(self.model)
         self.shape = (*self.shape[:2], height, width)
-
-    def layers(self, patched: Patched | None) -> Layers:
-        tokens = measuring.tokens_per_layer(self.architecture, patched)
-        removed = [before - after for before, after in itertools.pairwise(tokens)]
-        return Layers([float(n) for n in tokens], removed if patched is not None else None)
 
     def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
         if self.voters is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,8 @@ def _pieces_file(weights: Weights) -> Path:
     return weights.path.with_name(_PIECES_FILE)
 
 
-def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights of a model with other patches, for `model`; see `pitome.tasks.resize.fit_tower`."""
-    return fit_tower(state, model, patches=_CONV, positions=_POSITION)
+fit_state = functools.partial(fit_tower, patches=_CONV, positions=_POSITION)
+"""Weights of a model with other patches, for a model."""
 
 
 def _named(arch: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from pitome.records.schema import Cost, Headline, Throughput
 from pitome.sources.cache import cached
 from pitome.sources.checksums import checksum
 from pitome.tasks import measuring
-from pitome.tasks.base import Evaluation, Layers, Task
+from pitome.tasks.base import Evaluation, ImageTask
 from pitome.tasks.data import DataInfo
 from pitome.tasks.retrieval.blip import ImageTextMatching
 from pitome.tasks.retrieval.data import RetrievalData
@@ -36,7 +35,7 @@ from pitome.tasks.subject import Subject, tower
 _COUNTED: dict[str, tuple[int, int]] = {}
 
 
-class ImageTextRetrieval(Task):
+class ImageTextRetrieval(ImageTask):
     """A model of images [B, C, H, W] and captions, each to a feature [B, D] of unit length; the image
     tower merges.
 
@@ -83,11 +82,6 @@ class ImageTextRetrieval(Task):
         if info.n_truncated is None:
             info.n_truncated = self.model.count_truncated(self.data.test.captions)
         return info
-
-    def layers(self, patched: Patched | None) -> Layers:
-        tokens = measuring.tokens_per_layer(self.architecture, patched)
-        removed = [before - after for before, after in itertools.pairwise(tokens)]
-        return Layers([float(n) for n in tokens], removed if patched is not None else None)
 
     def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
         split = self.data.test

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from pitome.tasks.measuring import outcome_columns
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.text.data import TextBatch
@@ -36,13 +36,10 @@ class TextClassification(Trainable):
         logits, labels = self(batch).float(), batch["labels"]
         self.accuracy.update(logits, labels)
         self.f1.update(logits, labels)
-        columns = {
-            "id": batch["ids"],
-            "label": labels,
-            "prediction": logits.argmax(-1),
-            "tokens": batch["attention_mask"].sum(-1),
-        }
-        self._outcomes.append({key: value.cpu() for key, value in columns.items()})
+        tokens = batch["attention_mask"].sum(-1)
+        self._outcomes.append(
+            {"id": batch["ids"], "label": labels, "prediction": logits.argmax(-1), "tokens": tokens}
+        )
 
     def on_test_epoch_end(self) -> None:
         self.log_dict({"accuracy": self.accuracy, "f1": self.f1})
@@ -50,11 +47,7 @@ class TextClassification(Trainable):
     def outcomes(self) -> dict[str, list[Any]]:
         """Per-sample columns of the last test in the order of the data set: id, label, prediction,
         tokens (before any merging), correct."""
-        columns = {key: torch.cat([part[key] for part in self._outcomes]) for key in self._outcomes[0]}
-        order = columns["id"].argsort()
-        lists = {key: values[order].tolist() for key, values in columns.items()}
-        lists["correct"] = [a == b for a, b in zip(lists["label"], lists["prediction"], strict=True)]
-        return lists
+        return outcome_columns(self._outcomes)
 
     def training_step(self, batch: TextBatch, index: int) -> Tensor:
         logits, labels = self(batch).float(), batch["labels"]

@@ -39,26 +39,18 @@ Score = Callable[[Question, str], float]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A set of questions as it is asked and scored.
-
-    version: raised when prompt or score change their meaning; instruction: what follows the question;
-    max_new_tokens: an answer's length at most; splits: what `data.split` may ask for, the usual one first;
-    scorer: the score of a prediction in [0, 1]; hidden: splits whose answers are not public, for which
-    `submission` writes what the set's server scores; annotators: answers of a question; capitalised: the
-    question is written with its first letter alone in upper case; pairs: the questions of an image count
-    together as well (MME).
-    """
+    """A set of questions as it is asked and scored."""
 
     name: str
-    version: int
-    instruction: str
-    max_new_tokens: int
-    splits: tuple[str, ...]
-    scorer: Score
-    hidden: tuple[str, ...] = ()
-    annotators: int = 1
-    capitalised: bool = False
-    pairs: bool = False
+    splits: tuple[str, ...]  # what `data.split` may ask for, the usual one first
+    scorer: Score  # of a prediction, in [0, 1]
+    version: int = 1  # raised when prompt or score change their meaning
+    instruction: str = _SHORT  # what follows the question
+    max_new_tokens: int = 16  # an answer's length at most
+    hidden: tuple[str, ...] = ()  # splits without public answers: `submission` writes what the server scores
+    annotators: int = 1  # answers of a question
+    capitalised: bool = False  # the question is written with its first letter alone in upper case
+    pairs: bool = False  # the questions of an image count together as well (MME)
 
     def prompt(self, question: Question) -> str:
         """What follows the image: context, question, options, OCR tokens and instruction."""
@@ -159,70 +151,22 @@ def _yes_no(question: Question, prediction: str) -> float:
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
+        Benchmark("easy_vqa", ("test", "train", "validation"), _exact, instruction="", max_new_tokens=4),
+        Benchmark("vqav2", ("val", "testdev"), _soft, hidden=("testdev",), annotators=ANSWERS),
+        Benchmark("gqa", ("testdev",), _exact),
         Benchmark(
-            name="easy_vqa",
-            version=1,
-            instruction="",
-            max_new_tokens=4,
-            splits=("test", "train", "validation"),
-            scorer=_exact,
-        ),
-        Benchmark(
-            name="vqav2",
-            version=1,
-            instruction=_SHORT,
-            max_new_tokens=16,
-            splits=("val", "testdev"),
-            hidden=("testdev",),
-            scorer=_soft,
-            annotators=ANSWERS,
-        ),
-        Benchmark(
-            name="gqa",
-            version=1,
-            instruction=_SHORT,
-            max_new_tokens=16,
-            splits=("testdev",),
-            scorer=_exact,
-        ),
-        Benchmark(
-            name="vizwiz",
-            version=1,
+            "vizwiz",
+            ("val", "test"),
+            _soft_apart,
             instruction=_UNANSWERABLE + _SHORT,
             max_new_tokens=128,
-            splits=("val", "test"),
             hidden=("test",),
-            scorer=_soft_apart,
             annotators=ANSWERS,
             capitalised=True,
         ),
-        Benchmark(
-            name="scienceqa",
-            version=1,
-            instruction=_LETTER,
-            max_new_tokens=16,
-            splits=("test", "val"),
-            scorer=_option,
-        ),
-        Benchmark(
-            name="textvqa",
-            version=1,
-            instruction=_SHORT,
-            max_new_tokens=128,
-            splits=("val",),
-            scorer=_soft_apart,
-            annotators=ANSWERS,
-            capitalised=True,
-        ),
-        Benchmark(
-            name="mme",
-            version=1,
-            instruction=_SHORT,
-            max_new_tokens=16,
-            splits=("test",),
-            scorer=_yes_no,
-            pairs=True,
-        ),
+        Benchmark("scienceqa", ("test", "val"), _option, instruction=_LETTER),
+        Benchmark("textvqa", ("val",), _soft_apart, max_new_tokens=128, annotators=ANSWERS, capitalised=True),
+        Benchmark("mme", ("test",), _yes_no, pairs=True),
     )
 }
 

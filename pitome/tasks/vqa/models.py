@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -341,9 +341,8 @@ def build_model(
     return Llava(model, tokenizer, config.args["prompt"])
 
 
-def fit_state(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights of a model with other patches, for `model`; see `pitome.tasks.resize.fit_tower`."""
-    return fit_tower(state, model, patches=_PATCHES, positions=_POSITIONS)
+fit_state = functools.partial(fit_tower, patches=_PATCHES, positions=_POSITIONS)
+"""Weights of a model with other patches, for a model."""
 
 
 def _settings(config: ModelConfig, patch_size: int | None = None) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import json
 import statistics
 from pathlib import Path
@@ -23,7 +22,7 @@ from pitome.merge.schedule import Reduction
 from pitome.records.files import write_atomically
 from pitome.records.schema import AnsweringCost, Cost, Headline, Throughput
 from pitome.tasks import measuring
-from pitome.tasks.base import Evaluation, Layers, Task
+from pitome.tasks.base import Evaluation, ImageTask, Layers
 from pitome.tasks.data import DataInfo
 from pitome.tasks.images import prepare
 from pitome.tasks.subject import Subject, tower
@@ -38,7 +37,7 @@ from pitome.tasks.vqa.training import train_vqa
 KEEP = "keep"
 
 
-class VisualQuestions(Task):
+class VisualQuestions(ImageTask):
     """A LLaVA model and questions about images; its image tower merges.
 
     `macs` are of the tower for one image; the rest of a question, at the median length of its text,
@@ -91,9 +90,7 @@ class VisualQuestions(Task):
     def layers(self, patched: Patched | None) -> Layers:
         if patched is not None and self.keep_positions:
             patched.state.trace = True
-        tokens = measuring.tokens_per_layer(self.architecture, patched)
-        removed = [before - after for before, after in itertools.pairwise(tokens)]
-        return Layers([float(n) for n in tokens], removed if patched is not None else None)
+        return super().layers(patched)
 
     def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
         """Continues after the whole batches that a killed run has left in `partial`."""
