@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pitome.errors import DataError
+from pitome.sources.fashion_mnist import CLASSES
 from pitome.sources.images import Picture
 from pitome.sources.weights import Weights
 from pitome.tasks.data import Preprocess
@@ -60,22 +61,6 @@ def tower(
     inputs = normalise(np.array(images), preprocess)
     samples = Samples(inputs, list(names), [None] * count, [None] * count, preprocess)
     return Subject(model, samples, weights, sha256, run=run, said=list(said))
-
-
-_NAMES = {
-    "fashion_mnist": (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -160,8 +145,8 @@ def _sample(data: Any, dataset: Any, index: int) -> Samples:
 def class_names(data: str, classes: int) -> list[str]:
     """What `classes` classes are called: by the data set `data` if it has so many, by ImageNet if they
     are 1,000, else by number."""
-    if len(_NAMES.get(data, ())) == classes:
-        return list(_NAMES[data])
+    if (data, classes) == ("fashion_mnist", len(CLASSES)):
+        return list(CLASSES)
     if classes == 1000:
         from timm.data import ImageNetInfo
 

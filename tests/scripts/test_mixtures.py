@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pitome.tasks.text.costs import ENCODERS, LIMIT, authors_cost
+from pitome.tasks.text.costs import LIMIT, authors_cost, encoder
 from scripts.tables.mixtures import lengths_giving, mixture, rounding_interval
 
 CURVES = [{10: 1.0, 20: 2.0, 30: 4.0}, {10: 1.0, 20: 4.0, 30: 5.0}]
@@ -52,8 +52,8 @@ def test_the_longest_length_is_as_short_as_can_be() -> None:
 
 def test_a_mixture_that_misses_narrowly_is_none() -> None:
     """Intervals a twentieth wider on each side would do (15, 35 and 511 tokens)."""
-    costs = [authors_cost(ENCODERS["distilbert"], "pitome_repo", q) for q in (0.8, 0.75, 0.7)]
-    unmerged = authors_cost(ENCODERS["distilbert"], "pitome_repo", 1.0)
+    costs = [authors_cost(encoder("distilbert"), "pitome_repo", q) for q in (0.8, 0.75, 0.7)]
+    unmerged = authors_cost(encoder("distilbert"), "pitome_repo", 1.0)
     curves = [{n: unmerged(n) / cost(n) for n in range(3, LIMIT + 1)} for cost in costs]
     assert mixture(("1.61", "1.88", "2.26"), curves) is None
     assert mixture(("1.615", "1.885", "2.25"), curves) is not None

@@ -14,7 +14,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
-from pitome.sources.fashion_mnist import CLASSES, SIZE, VALIDATION, Place, checksum, locate, read_split
+from pitome.sources.checksums import checksum_of_arrays
+from pitome.sources.fashion_mnist import CLASSES, SIZE, VALIDATION, Place, locate, read_split
 from pitome.tasks.classification.data import ClassData
 from pitome.tasks.data import DataInfo, Preprocess
 from pitome.tasks.loading import ImageBatch, identity
@@ -96,8 +97,8 @@ class FashionMNIST(ClassData):
         self, split: str, count: int, total: int, selection: str = "the first in file order"
     ) -> DataInfo:
         place, images, labels = self._test if split == "test" else self._train
-        where = ("fashion_mnist", checksum(images, labels), split, place.source)
-        return DataInfo.of(*where, count, total, classes=CLASSES, selection=selection)
+        where = ("fashion_mnist", checksum_of_arrays(images, labels), split, place.source)
+        return DataInfo.of(*where, count, total, classes=len(CLASSES), selection=selection)
 
     @cached_property
     def info(self) -> DataInfo:

@@ -14,9 +14,8 @@ from PIL import Image
 
 from pitome.errors import DataError
 from pitome.sources.cache import cached
-from pitome.sources.checksums import checksum
+from pitome.sources.checksums import checksum, checksum_of_arrays
 from pitome.sources.fashion_mnist import VALIDATION, locate, read_split
-from pitome.sources.fashion_mnist import checksum as items_checksum
 from pitome.tasks.retrieval.pairs import Pairs
 from pitome.tasks.retrieval.scenes_make import (
     KINDS,
@@ -39,7 +38,7 @@ def scenes_pairs(split: str, *, source: str, root: str | None, repository: str, 
     """The `test` or `validation` scenes, of Fashion-MNIST from wherever `pitome.sources.fashion_mnist`
     finds it; cached. Raises DataError."""
     found, images, labels = _items(split, source, root, repository, revision)
-    key = {"items": items_checksum(images, labels), "split": split, "version": _VERSION}
+    key = {"items": checksum_of_arrays(images, labels), "split": split, "version": _VERSION}
 
     def fill(folder: Path) -> None:
         random = np.random.RandomState(_SEEDS[split])

@@ -6,16 +6,19 @@ is what the PiToMe repository reports (`authors_macs`). No model is built.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pitome.errors import UsageError, nearest
+from pitome.config import CONF, load_model
+from pitome.errors import UsageError
 from pitome.merge import registry
 from pitome.merge.costs import Architecture, LayerCost, authors_macs, closed_form
 from pitome.merge.schedule import build_schedule
+from pitome.sources.yaml_files import read_yaml
 
-PAPER_LAYERS = "first3"  # arXiv 2405.16148 merges text in the first three layers only
+PAPER_LAYERS: str = read_yaml(CONF / "task" / "text.yaml")["layers"]  # as the paper merges texts
 LIMIT = 512  # position embeddings of every encoder below, so its longest input
 
 LengthCost = Callable[[int], int]  # tokens of one sentence -> multiply-accumulates
@@ -62,20 +65,20 @@ class TextEncoder:
         )
 
 
-# From the models' config.json; `minilm` is all-MiniLM-L6-v2.
-ENCODERS = {
-    "bert_base": TextEncoder(12, 768, 12, 3072),
-    "bert_large": TextEncoder(24, 1024, 16, 4096),
-    "distilbert": TextEncoder(6, 768, 12, 3072, "distilbert"),
-    "minilm": TextEncoder(6, 384, 12, 1536),
-}
-
-
+@functools.cache
 def encoder(name: str) -> TextEncoder:
-    """The encoder called `name`. Raises UsageError with the nearest names."""
-    if name not in ENCODERS:
-        raise UsageError(f"unknown text encoder {name!r}; {nearest(name, ENCODERS)}")
-    return ENCODERS[name]
+    """The sizes of a text model of conf/model. Raises UsageError for another name."""
+    model = load_model(name)
+    if model.task != "text":
+        raise UsageError(f"model={name} is for task={model.task}, not for texts")
+    args = model.args
+    return TextEncoder(
+        args["num_hidden_layers"],
+        args["hidden_size"],
+        args["num_attention_heads"],
+        args["hidden_dim" if model.arch == "distilbert" else "intermediate_size"],
+        model.arch,
+    )
 
 
 def our_cost(model: TextEncoder, method: str, ratio: float, layers: str = PAPER_LAYERS) -> LengthCost:

@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pitome.config import DataConfig
 from pitome.errors import DataError
+from pitome.sources.checksums import checksum_of_texts
 from pitome.tasks.data import DataInfo, permuted_selection
-from pitome.tasks.text.files import Rows, assign, checksum, read_rows
+from pitome.tasks.text.files import Rows, assign, read_rows
 from pitome.tasks.text.sets import text_set
 from pitome.tasks.text.split import check_kind
 
@@ -136,7 +137,7 @@ class TextData(lightning.LightningDataModule):
             raise DataError(
                 f"the {split} split of {self.set.name} ({self.split}) holds no text; give more data"
             )
-        revision = checksum((rows.texts[i] for i in chosen), (rows.labels[i] for i in chosen))
+        revision = checksum_of_texts((rows.texts[i] for i in chosen), (rows.labels[i] for i in chosen))
         limit = self.limit if split == "test" else None
         ids = chosen[permuted_selection(self.set.name, len(chosen), limit)].tolist()
         where = (self.set.name, revision, f"{split} ({self.split})", rows.source)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +86,6 @@ def assign(rows: Rows, kind: str, name: str) -> list[str | None]:
             f"the files of {name} name no splits; call them train... and test..., or use data.split=hash"
         )
     return official_split(rows.texts, rows.splits)
-
-
-def checksum(texts: Iterable[str], labels: Iterable[int]) -> str:
-    """sha256 of texts and labels in order: names the data whatever file they came in."""
-    digest = hashlib.sha256()
-    for text, label in zip(texts, labels, strict=True):
-        digest.update(f"{label}\t{text}\n".encode("utf-8", "surrogatepass"))
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _hub(data: TextSet, repository: str, revision: str) -> Rows:

@@ -8,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pitome.errors import UsageError
 from pitome.tasks.text.costs import (
-    ENCODERS,
     LIMIT,
     TextEncoder,
     authors_cost,
@@ -58,9 +57,9 @@ def test_three_layers_merge_unless_said_otherwise():
 
 
 def build(name):
-    """The classifier of transformers with the configuration of ENCODERS[name], without weights."""
+    """The classifier of transformers with the configuration of encoder(name), without weights."""
     transformers = pytest.importorskip("transformers")
-    model = ENCODERS[name]
+    model = encoder(name)
     if model.family == "distilbert":
         config = transformers.DistilBertConfig(attn_implementation="eager")  # its defaults
         return transformers.DistilBertForSequenceClassification(config)
@@ -80,18 +79,18 @@ def test_the_configuration_says_what_the_model_says(name):
         model = build(name)
     from pitome.adapters.transformers import adapt
 
-    assert ENCODERS[name].architecture(37) == adapt(model, model.base_model).architecture(37)
+    assert encoder(name).architecture(37) == adapt(model, model.base_model).architecture(37)
 
 
 @pytest.mark.parametrize("name", ["distilbert", "minilm"])
 def test_unmerged_cost_equals_the_count_on_the_model(name):
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         build(name).eval()(torch.zeros(1, 37, dtype=torch.long))
-    assert counter.get_total_flops() == 2 * our_cost(ENCODERS[name], "none", 1.0)(37)
+    assert counter.get_total_flops() == 2 * our_cost(encoder(name), "none", 1.0)(37)
 
 
 def test_distilbert_costs_half_of_bert_by_the_authors_count():
-    bert, distilbert = (authors_cost(ENCODERS[n], "pitome_repo", 1.0) for n in ("bert_base", "distilbert"))
+    bert, distilbert = (authors_cost(encoder(n), "pitome_repo", 1.0) for n in ("bert_base", "distilbert"))
     assert all(bert(tokens) == 2 * distilbert(tokens) for tokens in (3, 77, LIMIT))
 
 

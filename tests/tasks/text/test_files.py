@@ -9,9 +9,10 @@ import pyarrow.parquet
 import pytest
 
 from pitome.errors import DataError
+from pitome.sources.checksums import checksum_of_texts
 from pitome.tasks.text import files as text_files
 from pitome.tasks.text import sets as text_sets
-from pitome.tasks.text.files import assign, checksum, find_files, read_file, read_rows
+from pitome.tasks.text.files import assign, find_files, read_file, read_rows
 from pitome.tasks.text.sets import SETS, package_rows
 from pitome.tasks.text.split import SPLITS, hash_split, normalise, official_split
 
@@ -142,7 +143,10 @@ def test_a_validation_split_is_taken_from_the_training_texts():
 
 
 def test_the_checksum_names_texts_labels_and_order():
-    sums = {checksum(*data) for data in [(["a", "b"], [0, 1]), (["b", "a"], [0, 1]), (["a", "b"], [1, 1])]}
+    sums = {
+        checksum_of_texts(*data)
+        for data in [(["a", "b"], [0, 1]), (["b", "a"], [0, 1]), (["a", "b"], [1, 1])]
+    }
     assert len(sums) == 3 and all(value.startswith("sha256:") for value in sums)
 
 
