@@ -143,10 +143,8 @@ def test_a_validation_split_is_taken_from_the_training_texts():
 
 
 def test_the_checksum_names_texts_labels_and_order():
-    sums = {
-        checksum_of_texts(*data)
-        for data in [(["a", "b"], [0, 1]), (["b", "a"], [0, 1]), (["a", "b"], [1, 1])]
-    }
+    sets = [(["a", "b"], [0, 1]), (["b", "a"], [0, 1]), (["a", "b"], [1, 1])]
+    sums = {checksum_of_texts(*data) for data in sets}
     assert len(sums) == 3 and all(value.startswith("sha256:") for value in sums)
 
 
