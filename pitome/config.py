@@ -244,8 +244,8 @@ def model_label(model: ModelConfig) -> str:
     """The model's name, and every setting that differs from its file: another model, another run."""
     if find_choice("model", model.name) is None:
         return model.name
-    file, own = _leaves(load_model(model.name)), _leaves(model)
-    changed = [f"{key}={own.get(key)}" for key in sorted(file | own) if own.get(key) != file.get(key)]
+    file, now = _leaves(load_model(model.name)), _leaves(model)
+    changed = [f"{key}={now.get(key)}" for key in sorted(file | now) if now.get(key) != file.get(key)]
     return f"{model.name} ({', '.join(changed)})" if changed else model.name
 
 
@@ -288,8 +288,8 @@ def find_choice(group: str, name: str) -> Path | None:
 def choices(group: str) -> list[str]:
     """The names in a group of conf/, the user's own among them."""
     folders = [folder for folder in (CONF, own_folder()) if folder is not None]
-    found = (path for folder in folders for path in (folder / group).glob("*.yaml"))
-    return sorted({path.stem for path in found if path.is_file()})
+    paths = (path for folder in folders for path in (folder / group).glob("*.yaml"))
+    return sorted({path.stem for path in paths if path.is_file()})
 
 
 def task_of(group: str, name: str) -> str:

@@ -74,7 +74,7 @@ def text(default: Any = MISSING, *, pattern: str, hint: str) -> Any:
 
 def like(kind: type, name: str) -> Any:
     """A field with the default and the rule of the field `name` of another dataclass."""
-    (declared,) = (one for one in dataclasses.fields(kind) if one.name == name)
+    (declared,) = (option for option in dataclasses.fields(kind) if option.name == name)
     return field(default=declared.default, metadata=declared.metadata)
 
 
@@ -93,31 +93,31 @@ def decode(kind: type[T], values: object, path: str = "", *, typed: bool = False
     if not isinstance(values, Mapping):
         raise UsageError(_message(path or "it", values, "is not a mapping of keys to values"))
     prefix = f"{path}." if path else ""
-    known = {one.name: one for one in dataclasses.fields(kind) if one.init}  # type: ignore[arg-type]
+    known = {option.name: option for option in dataclasses.fields(kind) if option.init}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise UsageError(f"unknown key {prefix}{key}; {nearest(str(key), known)}")
-    hints, found = types_of(kind), {}
+    hints, read = types_of(kind), {}
     for name, declared in known.items():
         if name in values:
             value = _read(hints[name], values[name], prefix + name, declared.metadata.get("rule"), typed)
-            found[name] = float(value) if typed and hints[name] is float else value
+            read[name] = float(value) if typed and hints[name] is float else value
         elif declared.default is MISSING and declared.default_factory is MISSING:
             raise UsageError(f"{prefix}{name} is missing")
-    return kind(**found)
+    return kind(**read)
 
 
 def check(instance: Any, path: str = "") -> None:
     """Check the values that a dataclass was made with. Raises UsageError, one line that names the field."""
     hints, prefix = types_of(type(instance)), f"{path}." if path else ""
-    for one in dataclasses.fields(instance):
-        rule = one.metadata.get("rule")
-        _read(hints[one.name], getattr(instance, one.name), prefix + one.name, rule, False)
+    for option in dataclasses.fields(instance):
+        rule = option.metadata.get("rule")
+        _read(hints[option.name], getattr(instance, option.name), prefix + option.name, rule, False)
 
 
 def fits(kind: type, name: str, value: object) -> object:
     """`value` as one of the field `name` of the dataclass `kind`, as a person types it. Raises UsageError."""
-    rule = next(one.metadata.get("rule") for one in dataclasses.fields(kind) if one.name == name)
+    rule = next(option.metadata.get("rule") for option in dataclasses.fields(kind) if option.name == name)
     return _read(types_of(kind)[name], value, name, rule, True)
 
 
@@ -154,8 +154,8 @@ def _read(hint: Any, value: Any, path: str, rule: Rule | None, typed: bool) -> A
 def _read_inside(hint: Any, value: Any, path: str, rule: Rule | None, typed: bool) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (list, tuple, Sequence):
-        found = [_read(arguments[0], item, f"{path}[{i}]", rule, typed) for i, item in enumerate(value)]
-        return tuple(found) if origin is tuple else value if origin is Sequence else found
+        items = [_read(arguments[0], item, f"{path}[{i}]", rule, typed) for i, item in enumerate(value)]
+        return tuple(items) if origin is tuple else value if origin is Sequence else items
     if origin is dict:
         return {key: _read(arguments[1], item, f"{path}.{key}", rule, typed) for key, item in value.items()}
     if _is_dataclass(hint):

@@ -68,12 +68,12 @@ def shrink(task: Task, share: float) -> MethodInfo:
     The identity of such a run depends on the size alone, so that runs of equal cost share it.
     Raises UnsupportedModelError, UsageError.
     """
-    found = fit(task.model, share)
-    task.resize(found.height, found.width)
+    fitting = fit(task.model, share)
+    task.resize(fitting.height, fitting.width)
     return MethodInfo(
         name=RESIZE,
-        options={"size": [found.height, found.width]},
-        asked={"shares": [found.share, found.larger]},
+        options={"size": [fitting.height, fitting.width]},
+        asked={"shares": [fitting.share, fitting.larger]},
     )
 
 
@@ -91,10 +91,10 @@ def fit(model: nn.Module, share: float) -> Fit:
     larger = 1.0
     for rows, columns in grids(rows, columns):  # noqa: B020 - from the model's own grid downwards
         twin.set_input_size(img_size=(rows * patch_height, columns * patch_width))
-        own = closed_form(architecture_of(twin)).macs / whole
-        if own <= share:
-            return Fit(rows * patch_height, columns * patch_width, own, larger)
-        larger = own
+        cost = closed_form(architecture_of(twin)).macs / whole
+        if cost <= share:
+            return Fit(rows * patch_height, columns * patch_width, cost, larger)
+        larger = cost
     raise UsageError(f"control=resize: an image of one patch costs more than {share:.4f} of the model's own")
 
 

@@ -75,8 +75,8 @@ def main(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> Path:
     """Everything that text and files decide is checked before torch is imported."""
-    own, overrides = _split(argv)
-    arguments = _read(own)
+    given, overrides = _split(argv)
+    arguments = _read(given)
     try:
         from pitome.runs.compose import check_command_line, register_schema
         from pitome.runs.paths import quote_paths
@@ -86,7 +86,7 @@ def _run(argv: list[str]) -> Path:
         ) from None
 
     register_schema()
-    methods = _check(check_command_line(quote_paths(overrides, multirun=True), multirun=True), own)
+    methods = _check(check_command_line(quote_paths(overrides, multirun=True), multirun=True), given)
     images = _open(arguments)
     path = arguments.out or _default_path(methods[0][0], arguments.images)
 
@@ -110,7 +110,7 @@ def _command(argv: Sequence[str]) -> str:
 
 def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The picture's own keys, and those of run.py."""
-    own, overrides = {}, []
+    given, overrides = {}, []
     for word in argv:
         if word in ("-m", "--multirun"):
             continue  # several values are always welcome here
@@ -119,42 +119,42 @@ def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if not equals or root not in (*OWN, *AMOUNTS, *SHARED):
             raise UsageError(f"{word} cannot be used here; {nearest(root, [*OWN, *AMOUNTS, *SHARED])}")
         if key in OWN:
-            own[key] = value
+            given[key] = value
         else:
             overrides.append(word)
     if not any(word.partition("=")[0] == "merge" for word in overrides):
         overrides.append(METHODS)
-    return own, overrides
+    return given, overrides
 
 
-def _read(own: dict[str, str]) -> Arguments:
+def _read(given: dict[str, str]) -> Arguments:
     from pitome.sources.images import MAX_PIXELS
 
-    images = own.get("image")
+    images = given.get("image")
     # A name with a comma is one file if there is such a file.
     parts = None if images is None else [images] if Path(images).is_file() else images.split(",")
     if parts is not None and "" in parts:
         raise UsageError("image= is empty; give an image file or the index of a test sample")
-    after = own.get("after")
+    after = given.get("after")
     numbers = None if after is None else after.strip("[]").split(",")
-    pixels = own.get("max_pixels", str(MAX_PIXELS))
-    out = Path(own["out"]).expanduser() if "out" in own else None
+    pixels = given.get("max_pixels", str(MAX_PIXELS))
+    out = Path(given["out"]).expanduser() if "out" in given else None
     if numbers is not None and not all(number.strip().isdecimal() for number in numbers):
         raise UsageError(f"after={after} is no list of whole numbers; give e.g. after=1,6,12")
     depths = None if numbers is None else sorted({int(number) for number in numbers})
     if not pixels.isdecimal() or int(pixels) < 1:
         raise UsageError(f"max_pixels={pixels} is not a whole number >= 1")
     if out is not None and (out.suffix.lower() != ".png" or out.is_dir()):
-        raise UsageError(f"out={own['out']} is no PNG file; give a name that ends in .png")
+        raise UsageError(f"out={given['out']} is no PNG file; give a name that ends in .png")
     return Arguments(parts, out, depths, int(pixels))
 
 
-def _check(points: list[tuple[Config, Reduction]], own: dict[str, str]) -> list[tuple[Config, Reduction]]:
+def _check(points: list[tuple[Config, Reduction]], given: dict[str, str]) -> list[tuple[Config, Reduction]]:
     """One model, one set of samples; methods and amounts may differ."""
     first = points[0][0]
-    if "image" in own and first.task.name != "classification":
+    if "image" in given and first.task.name != "classification":
         raise UsageError("image= is for task=classification; leave it out for the first test samples")
-    if "after" in own and first.task.name == "text":
+    if "after" in given and first.task.name == "text":
         raise UsageError("after= is for images; a text is shown as it leaves the last layer, leave after out")
     for config, _ in points[1:]:
         same = replace(config, **{key: getattr(first, key) for key in AMOUNTS})

@@ -76,7 +76,7 @@ def limit_bytes() -> float:
 
 def _evict(place: Path, newest: Path) -> None:
     """Remove the entries used least recently until the others fit; what was just made stays."""
-    found = []
+    files = []
     for path in place.iterdir():
         with contextlib.suppress(OSError):  # removed by another process meanwhile
             used = path.stat().st_mtime
@@ -84,9 +84,9 @@ def _evict(place: Path, newest: Path) -> None:
                 if time.time() - used > _STALE_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
             else:
-                found.append((path == newest, used, path, sum(f.stat().st_size for f in path.iterdir())))
-    total, limit = sum(size for *_, size in found), limit_bytes()
-    for is_newest, _, path, size in sorted(found, key=lambda one: one[:2]):
+                files.append((path == newest, used, path, sum(f.stat().st_size for f in path.iterdir())))
+    total, limit = sum(size for *_, size in files), limit_bytes()
+    for is_newest, _, path, size in sorted(files, key=lambda file: file[:2]):
         if total <= limit or is_newest:
             return
         # Renamed first: nobody opens an entry of which half is gone.

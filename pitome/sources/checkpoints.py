@@ -97,28 +97,28 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
 
     Raises CheckpointError, naming the first mismatch, both shapes and the number of others.
     """
-    own = model.state_dict()
-    check_fit(own, checkpoint)
+    wanted = model.state_dict()
+    check_fit(wanted, checkpoint)
     model.load_state_dict(checkpoint.state)
 
 
-def check_fit(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+def check_fit(wanted: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
     """Raise CheckpointError, as `load_into` does, where a checkpoint lacks one of the tensors `own`, has
     one more, or one of another shape or kind."""
     given, path = checkpoint.state, checkpoint.path
-    lacking = [name for name in own if name not in given]
-    extra = [name for name in given if name not in own]
-    other = [name for name in own if name in given and given[name].shape != own[name].shape]
+    lacking = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted]
+    other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
     kinds = [
         name
-        for name in own
-        if name in given and own[name].is_floating_point() and not given[name].is_floating_point()
+        for name in wanted
+        if name in given and wanted[name].is_floating_point() and not given[name].is_floating_point()
     ]
     if not (lacking or extra or other or kinds):
         return
     if hint := shard_hint(path):
         raise CheckpointError(f"{path} is not the whole model: {hint}")
-    if not any(name in given for name in own):
+    if not any(name in given for name in wanted):
         raise CheckpointError(
             f"{path} does not fit this model: its tensors have other names, e.g. {extra[0]}, the model's "
             f"{lacking[0]}; choose the model it was made for, or convert the names"
@@ -129,16 +129,18 @@ def check_fit(own: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
         if lacking:
             what = f"it has no classifier ({name} is not in the file)"
         else:
-            what = f"its classifier has {len(given[name])} outputs and the model's {len(own[name])} ({name})"
+            what = (
+                f"its classifier has {len(given[name])} outputs and the model's {len(wanted[name])} ({name})"
+            )
         raise CheckpointError(
             f"{path} does not fit this model: {what}; choose weights and a model for the same classes, or a "
             "model without a classifier"
         )
     wrong = [
-        f"{name} is {list(given[name].shape)} in the file and {list(own[name].shape)} in the model"
+        f"{name} is {list(given[name].shape)} in the file and {list(wanted[name].shape)} in the model"
         for name in other
     ]
-    wrong += [f"{name} {list(own[name].shape)} is not in the file" for name in lacking]
+    wrong += [f"{name} {list(wanted[name].shape)} is not in the file" for name in lacking]
     wrong += [f"{name} {list(given[name].shape)} is not in the model" for name in extra]
     wrong += [f"{name} is {given[name].dtype} in the file, quantised or no weight" for name in kinds]
     others = f" ({len(wrong) - 1} more do not fit)" if len(wrong) > 1 else ""
@@ -230,20 +232,20 @@ def _fit(
         - {name.removeprefix(place) for name in used}
     )
     lost = [f"{word}." for word in sorted(gone)] + ([prefix] if prefix else [])
-    said = [f"names lose {' and '.join(map(repr, lost))}"] if lost else []
-    said += [choice] if choice else []
+    notes = [f"names lose {' and '.join(map(repr, lost))}"] if lost else []
+    notes += [choice] if choice else []
     if left:
         shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        said.append(f"{len(left)} tensor{'s are' if len(left) > 1 else ' is'} not used ({shown})")
+        notes.append(f"{len(left)} tensor{'s are' if len(left) > 1 else ' is'} not used ({shown})")
     state = {name: value for name, value in state.items() if name not in unused}
-    return state, f"{path.name}: {'; '.join(said)}" if said else None
+    return state, f"{path.name}: {'; '.join(notes)}" if notes else None
 
 
 def _without_wrappers(names: list[str], shapes: Mapping[str, tuple[int, ...]]) -> tuple[list[str], set[str]]:
     """Names without the parts that torch.compile, DistributedDataParallel and FSDP put into them, and which
     parts these are."""
-    own = {part for name in shapes for part in name.split(".")}
-    gone = ({part for name in names for part in name.split(".")} & _WRAPPERS) - own
+    known = {part for name in shapes for part in name.split(".")}
+    gone = ({part for name in names for part in name.split(".")} & _WRAPPERS) - known
     short = [".".join(part for part in name.split(".") if part not in gone) for name in names]
     return (short, gone) if len(set(short)) == len(short) else (names, set())
 

@@ -111,10 +111,10 @@ def _identity(folder: Path) -> tuple[int, int]:
 def fingerprint(files: Iterable[tuple[str, Path]]) -> str:
     """What stands for files, each given with its name: `sha256:` of names and contents or, of more than
     256 MB, `names:`, a sha256 of names and sizes. One that cannot be read counts as empty."""
-    found = [(name, path, path.stat().st_size if path.is_file() else None) for name, path in files]
-    read = sum(size or 0 for _, _, size in found) <= _READ
+    sizes = [(name, path, path.stat().st_size if path.is_file() else None) for name, path in files]
+    read = sum(size or 0 for _, _, size in sizes) <= _READ
     digest = hashlib.sha256()
-    for name, path, size in found:
+    for name, path, size in sizes:
         digest.update(f"{name} {size or 0}\n".encode("utf-8", "surrogateescape"))
         if read and size is not None:
             with contextlib.suppress(OSError), path.open("rb") as file:

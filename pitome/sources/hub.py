@@ -83,9 +83,9 @@ def fetch_folder(
     otherwise: what the user can do instead, for the message. Raises `error`, one line, when the
     hub is out of reach (after 5 seconds at most), refuses access or lacks the files.
     """
-    found = cached_folder(repo, pattern, kind=kind, revision=revision)
-    if found is not None:
-        return found
+    folder = cached_folder(repo, pattern, kind=kind, revision=revision)
+    if folder is not None:
+        return folder
     what = f"{pattern} of {repo} (revision {revision})"
     with _explained(what, error, otherwise):
         from huggingface_hub import snapshot_download

@@ -156,16 +156,16 @@ def _needed(names: Iterable[str], key: Callable[[str], Key]) -> dict[Key, int]:
     for name in names:
         alike[key(name)].add(_exact(name))
     needed = {parts: 1 if len(exact) == 1 else len(parts) + 1 for parts, exact in alike.items()}
-    for one, other in pairwise(sorted(needed)):  # the most similar names are neighbours
-        shared = _shared(one, other)
-        needed[one], needed[other] = max(needed[one], shared + 1), max(needed[other], shared + 1)
+    for first, other in pairwise(sorted(needed)):  # the most similar names are neighbours
+        shared = _shared(first, other)
+        needed[first], needed[other] = max(needed[first], shared + 1), max(needed[other], shared + 1)
     return needed
 
 
-def _shared(one: Key, other: Key) -> int:
+def _shared(name: Key, other: Key) -> int:
     """How many parts two paths share, from their ends."""
     count = 0
-    for a, b in zip(one, other, strict=False):
+    for a, b in zip(name, other, strict=False):
         if a != b:
             break
         count += 1

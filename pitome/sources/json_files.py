@@ -70,8 +70,8 @@ def texts_of(path: Path, entry: int | str, what: str, value: Any) -> list[str]:
     if not isinstance(value, list):
         raise damaged(path, f"the {what} of entry {entry} are {value!r}, not a list")
     return [
-        text_of(path, entry, what, field_of(path, entry, one, "answer") if isinstance(one, dict) else one)
-        for one in value
+        text_of(path, entry, what, field_of(path, entry, text, "answer") if isinstance(text, dict) else text)
+        for text in value
     ]
 
 

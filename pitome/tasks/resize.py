@@ -25,11 +25,11 @@ def fit_tower(
     """
     from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
-    own, out = model.state_dict(), dict(state)
+    wanted, out = model.state_dict(), dict(state)
     for key, value in state.items():
-        if key not in own or value.shape == own[key].shape or value.ndim != own[key].ndim:
+        if key not in wanted or value.shape == wanted[key].shape or value.ndim != wanted[key].ndim:
             continue
-        shape = own[key].shape
+        shape = wanted[key].shape
         if patches is not None and key.endswith(patches):
             out[key] = resample_patch_embed(value, list(shape[-2:]))
         elif key.endswith(positions) and math.isqrt(n := max(value.shape[-2] - prefix, 0)) ** 2 == n:

@@ -34,7 +34,7 @@ class TextSample:
 class Subject:
     """model: what `pitome.patch` takes; samples: images or texts; weights, sha256: of the model (None if
     random); run: the part that reads images, where it is not the whole model; classes: what they are
-    called; said: lines below the picture."""
+    called; lines: lines below the picture."""
 
     model: nn.Module
     samples: Samples | list[TextSample]
@@ -42,7 +42,7 @@ class Subject:
     sha256: str | None
     run: Callable[[Tensor], Any] | None = None
     classes: Sequence[str] = ()
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
 
 def tower(
@@ -53,14 +53,14 @@ def tower(
     preprocess: Preprocess,
     weights: Weights,
     sha256: str | None,
-    said: Sequence[str] = (),
+    lines: Sequence[str] = (),
 ) -> Subject:
     """The image tower of a model of images and texts, without predictions. images: [I, C, H, W] uint8 as
     `pitome.tasks.images.prepare` makes them."""
     count = len(images)
     inputs = normalise(np.array(images), preprocess)
     samples = Samples(inputs, list(names), [None] * count, [None] * count, preprocess)
-    return Subject(model, samples, weights, sha256, run=run, said=list(said))
+    return Subject(model, samples, weights, sha256, run=run, lines=list(lines))
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,14 @@ def from_data(data: Any, indices: Sequence[int]) -> Samples:
 def one_per_class(data: Any) -> Samples:
     """The first test image of every class, in the order of the classes; of as many as are there."""
     dataset = data.test_dataloader().dataset
-    found: dict[int, Samples] = {}
+    first: dict[int, Samples] = {}
     for index in range(len(dataset)):
         sample = _sample(data, dataset, index)
         assert sample.labels[0] is not None
-        found.setdefault(sample.labels[0], sample)
-        if len(found) == data.info.classes:
+        first.setdefault(sample.labels[0], sample)
+        if len(first) == data.info.classes:
             break
-    return join([found[label] for label in sorted(found)])
+    return join([first[label] for label in sorted(first)])
 
 
 def _sample(data: Any, dataset: Any, index: int) -> Samples:

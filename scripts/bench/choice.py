@@ -108,18 +108,18 @@ class Choice:
 
     def notes(self) -> list[str]:
         """One line for everything that was asked for and is not measured so."""
-        found = [f"{part} is left out: {why}" for part in self.parts if (why := self.left_out(part))]
+        lines = [f"{part} is left out: {why}" for part in self.parts if (why := self.left_out(part))]
         done = [part for part in self.parts if not self.left_out(part)]
         unpaired = [part for part in done if part in WITHOUT_PAIRS]
         if self.pairs is not None and unpaired:
-            found.append(f"--pairs is not for {', '.join(unpaired)}: nothing is taken in pairs there")
+            lines.append(f"--pairs is not for {', '.join(unpaired)}: nothing is taken in pairs there")
         if "reference" in done and (others := set(self.merging(())) - set(IN_CHECKOUT)):
-            found.append(
+            lines.append(
                 f"reference is without {', '.join(sorted(others))}: the authors' repository lacks it"
             )
         if "speed" in done and not (self.plain or self.quick or self.device != "cpu"):
-            found.append("speed is without onnxruntime: it runs in float32 alone")
-        return found
+            lines.append("speed is without onnxruntime: it runs in float32 alone")
+        return lines
 
 
 def _check_folder(folder: Path) -> None:

@@ -73,8 +73,8 @@ def differences(model: nn.Module, inputs: Tensor) -> dict[str, float]:
         want = model(inputs)
         exported = torch.export.export(model, (inputs,)).module()(inputs)
         again = onnx_runner(model, inputs)()
-    found = {"torch_export": exported, "onnxruntime": again}
-    return {name: (got - want).abs().max().item() for name, got in found.items()}
+    calls = {"torch_export": exported, "onnxruntime": again}
+    return {name: (got - want).abs().max().item() for name, got in calls.items()}
 
 
 def compare(

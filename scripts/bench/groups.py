@@ -44,45 +44,45 @@ class Group:
 def images(batch: int = 16, ratio: float | None = None) -> list[Group]:
     """The table of the targets, from cheap to dear; at `ratio` alone where one is given."""
     groups = []
-    one = RATIO if ratio is None else ratio
+    kept = RATIO if ratio is None else ratio
     for model in (SMALL, BASE):
-        groups += [Group(model, batch=batch, ratio=one, clock=clock) for clock in ("cpu", "wall")]
+        groups += [Group(model, batch=batch, ratio=kept, clock=clock) for clock in ("cpu", "wall")]
     others = (0.95, 0.9) if ratio is None else ()
     groups += [Group(SMALL, batch=batch, ratio=other, methods=("pitome",)) for other in others]
     text = 0.8 if ratio is None else ratio
     groups += [Group(BERT, size, 4, text, ("pitome", "tome"), "first3") for size in (128, 512)]
-    groups += [Group(SMALL, batch=1, ratio=one, methods=("pitome",), mode="onnx")]
-    groups += [Group(SMALL, batch=batch, ratio=one, mode="compile", clock="wall")]
-    groups += [Group(CLIP, 336, 1, one, methods=("pitome",))]
-    groups += [Group(LARGE, batch=batch, ratio=one, clock=clock) for clock in ("cpu", "wall")]
-    groups += [Group(model, batch=batch, ratio=one, mode="compile", clock="wall") for model in (BASE, LARGE)]
+    groups += [Group(SMALL, batch=1, ratio=kept, methods=("pitome",), mode="onnx")]
+    groups += [Group(SMALL, batch=batch, ratio=kept, mode="compile", clock="wall")]
+    groups += [Group(CLIP, 336, 1, kept, methods=("pitome",))]
+    groups += [Group(LARGE, batch=batch, ratio=kept, clock=clock) for clock in ("cpu", "wall")]
+    groups += [Group(model, batch=batch, ratio=kept, mode="compile", clock="wall") for model in (BASE, LARGE)]
     return groups
 
 
 def gpu(batch: int, ratio: float | None = None) -> list[Group]:
     """The table of the targets on a GPU, where CPU time says nothing."""
     models = (BASE, LARGE, HUGE)
-    one = RATIO if ratio is None else ratio
+    kept = RATIO if ratio is None else ratio
     whole = [
-        Group(model, batch=batch, ratio=one, mode=mode, clock="wall")
+        Group(model, batch=batch, ratio=kept, mode=mode, clock="wall")
         for model in models
         for mode in ("eager", "compile")
     ]
-    alone = [Group(model, batch=1, ratio=one, mode="compile", clock="wall") for model in models]
+    alone = [Group(model, batch=1, ratio=kept, mode="compile", clock="wall") for model in models]
     return whole + alone
 
 
 def scaling(ratio: float | None = None) -> list[Group]:
     """From 197 to 4,097 tokens, and from one image to 32; fewer pairs, since it is the slope that counts."""
-    one = RATIO if ratio is None else ratio
+    kept = RATIO if ratio is None else ratio
     at = [(size, 1) for size in (224, 384, 512, 768, 1024)] + [(224, batch) for batch in (1, 4, 32)]
-    return [Group(SMALL, size, batch, one, methods=("pitome",), pairs=6) for size, batch in at]
+    return [Group(SMALL, size, batch, kept, methods=("pitome",), pairs=6) for size, batch in at]
 
 
 def quick(batch: int = 2, ratio: float | None = None) -> list[Group]:
     """A small model and the fewest pairs that have an interval: to see that everything works."""
-    one = RATIO if ratio is None else ratio
+    kept = RATIO if ratio is None else ratio
     return [
-        Group(QUICK_MODEL, 160, batch, one, clock=clock, methods=("pitome", "tome"), pairs=LEAST_PAIRS)
+        Group(QUICK_MODEL, 160, batch, kept, clock=clock, methods=("pitome", "tome"), pairs=LEAST_PAIRS)
         for clock in ("cpu", "wall")
     ]

@@ -25,7 +25,7 @@ def wanted(
     every = dict.fromkeys((UNMERGED, *methods))
     short: list[Wanted] = [(model, own_size(model), batch, method) for model in models for method in every]
     long: list[Wanted] = [(SMALL, 1024, 1, "pitome")]
-    return [*short, *(one for one in long if one[0] in models and one[3] in methods)]
+    return [*short, *(entry for entry in long if entry[0] in models and entry[3] in methods)]
 
 
 def break_down(

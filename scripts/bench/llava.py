@@ -105,8 +105,8 @@ def time_llava(
     """Time every stage with and without merging, in turn, one thread, CPU time (wall time on an
     accelerator). Returns whether the record has all of it."""
     keys = {method: method if ratio == RATIO else f"{method}, ratio {ratio}" for method in methods}
-    found = {method: record.find(PART, key) for method, key in keys.items()}
-    methods = tuple(m for m, cell in found.items() if cell is None or cell.get("pairs", LEAST_PAIRS) < pairs)
+    cells = {method: record.find(PART, key) for method, key in keys.items()}
+    methods = tuple(m for m, cell in cells.items() if cell is None or cell.get("pairs", LEAST_PAIRS) < pairs)
     if not methods:
         return True
     if time.monotonic() > deadline:
@@ -148,8 +148,8 @@ def _row(rounds: list[dict[str, dict[str, float]]], method: str, rows: dict[str,
     """Speed-up and milliseconds of every stage, for one method."""
     row: dict[str, Any] = {"image_tokens": rows[method], "image_tokens_unmerged": rows[UNMERGED]}
     for stage in STAGES:
-        merged, plain = (np.array([one[name][stage] for one in rounds]) for name in (method, UNMERGED))
-        found = estimate(plain / merged)
+        merged, plain = (np.array([timing[name][stage] for timing in rounds]) for name in (method, UNMERGED))
+        speedup = estimate(plain / merged)
         row[f"{stage}_ms"] = 1e3 * float(np.median(merged))
-        row[f"{stage}_speedup"], row[f"{stage}_low"], row[f"{stage}_high"] = vars(found).values()
+        row[f"{stage}_speedup"], row[f"{stage}_low"], row[f"{stage}_high"] = vars(speedup).values()
     return row

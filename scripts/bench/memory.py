@@ -29,15 +29,15 @@ def forward_memory(call: Callable[[], object], device: torch.device) -> int:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells of every start, and of a GPU that is not there
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
-        found.export_chrome_trace(str(path))
+        profiled.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
-    steps = [(one["ts"], one["args"]["Bytes"]) for one in events if one.get("name") == "[memory]"]
+    steps = [(event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"]
     held = peak = 0
-    for _, step in sorted(steps, key=lambda one: one[0]):
+    for _, step in sorted(steps, key=lambda event: event[0]):
         held += step
         peak = max(peak, held)
     return peak

@@ -42,8 +42,8 @@ class Record:
         if not path.exists():
             return
         try:
-            found = json.loads(path.read_text())
-            before, self.parts, self.anew = found["conditions"], found["parts"], found.get("anew", {})
+            stored = json.loads(path.read_text())
+            before, self.parts, self.anew = stored["conditions"], stored["parts"], stored.get("anew", {})
             # Formerly a file said once, for all its cells, what each now says itself.
             for _, _, cell in cells(self.parts):
                 cell.setdefault("measured", {name: before.get(name) for name in OF_CELL})
@@ -113,13 +113,13 @@ def short(measured: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def same_code(one: str | None, other: str | None) -> bool:
+def same_code(first: str | None, second: str | None) -> bool:
     """Whether `CODE` is the same at two revisions of this project; False where git cannot tell."""
-    if one == other:
+    if first == second:
         return True
-    if not all(name and re.fullmatch(r"[0-9a-f]{7,64}", name) for name in (one, other)):
+    if not all(name and re.fullmatch(r"[0-9a-f]{7,64}", name) for name in (first, second)):
         return False
-    command = ["git", "-C", str(ROOT), "diff", "--quiet", str(one), str(other), "--", *CODE]
+    command = ["git", "-C", str(ROOT), "diff", "--quiet", str(first), str(second), "--", *CODE]
     try:
         return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
     except (OSError, subprocess.SubprocessError):

@@ -81,8 +81,8 @@ def reference(
         if time.monotonic() > deadline:
             return False
         where = {"device": device, "dtype": dtype}
-        found = _compare(checkout, timm, method, args, batch, ratio, pairs, where)
-        record.keep(PART, key, {"model": name, "method": method, "ratio": ratio} | found)
+        compared = _compare(checkout, timm, method, args, batch, ratio, pairs, where)
+        record.keep(PART, key, {"model": name, "method": method, "ratio": ratio} | compared)
     return True
 
 
@@ -123,9 +123,9 @@ def _compare(
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         with contextlib.ExitStack() as stack:
             ask = {}
-            for side, own in sides.items():
+            for side, kwargs in sides.items():
                 path = Path(folder) / f"{side}.json"
-                path.write_text(json.dumps({**common, **own, "output": str(outputs[side])}))
+                path.write_text(json.dumps({**common, **kwargs, "output": str(outputs[side])}))
                 ask[side] = stack.enter_context(_worker(path))
             for side in sides:
                 ask[side]()  # as warm as the other

@@ -79,7 +79,9 @@ def _saved(speedup: Interval, predicted: float) -> Interval | None:
     """The share of the predicted saving, with its interval; None where FLOPs predict none."""
     if predicted <= 1:
         return None
-    low, high = (None if one is None else saved_share(one, predicted) for one in (speedup.low, speedup.high))
+    low, high = (
+        None if bound is None else saved_share(bound, predicted) for bound in (speedup.low, speedup.high)
+    )
     return Interval(saved_share(speedup.value, predicted), low, high)
 
 
@@ -112,26 +114,26 @@ class Target:
     verdict: str
 
 
-def at_least(name: str, bound: float, found: Interval | None, show: Any) -> Target:
+def at_least(name: str, bound: float, measured: Interval | None, show: Any) -> Target:
     """A target from below, judged by the whole interval where there is one."""
     wanted = f">= {show(bound)}"
-    if found is None:
+    if measured is None:
         return Target(name, wanted, "", OPEN)
-    low = found.value if found.low is None else found.low
-    high = found.value if found.high is None else found.high
+    low = measured.value if measured.low is None else measured.low
+    high = measured.value if measured.high is None else measured.high
     verdict = MET if low >= bound else MISSED if high < bound else UNCLEAR
-    return Target(name, wanted, interval(found, show), verdict)
+    return Target(name, wanted, interval(measured, show), verdict)
 
 
-def at_most(name: str, bound: float, found: float | None, show: Any) -> Target:
+def at_most(name: str, bound: float, measured: float | None, show: Any) -> Target:
     """A target from above, of one number."""
-    if found is None:
+    if measured is None:
         return Target(name, f"<= {show(bound)}", "", OPEN)
-    return Target(name, f"<= {show(bound)}", show(found), MET if found <= bound else MISSED)
+    return Target(name, f"<= {show(bound)}", show(measured), MET if measured <= bound else MISSED)
 
 
-def interval(found: Interval, show: Callable[[float], str]) -> str:
+def interval(measured: Interval, show: Callable[[float], str]) -> str:
     """`value [low, high]`."""
-    if found.low is None or found.high is None:
-        return show(found.value)
-    return f"{show(found.value)} [{show(found.low)}, {show(found.high)}]"
+    if measured.low is None or measured.high is None:
+        return show(measured.value)
+    return f"{show(measured.value)} [{show(measured.low)}, {show(measured.high)}]"

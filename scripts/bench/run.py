@@ -65,10 +65,11 @@ def _check_models(choice: Choice) -> None:
         return
     for model in choice.models or ():
         own_size(model)
-    found = dict.fromkeys(
-        (one.model, one.size, one.methods, one.ratio, one.layers) for one in _groups("speed", choice)
+    wanted = dict.fromkeys(
+        (group.model, group.size, group.methods, group.ratio, group.layers)
+        for group in _groups("speed", choice)
     )
-    for model, size, methods, ratio, named in found:
+    for model, size, methods, ratio, named in wanted:
         check_model(model, size, methods, ratio, named)
 
 
@@ -154,24 +155,24 @@ def _layers(choice: Choice, methods: tuple[str, ...]) -> list[layers.Wanted]:
 
 def _groups(part: str, choice: Choice) -> list[Group]:
     if choice.quick:
-        found = groups.quick(choice.batch, choice.ratio)
+        chosen = groups.quick(choice.batch, choice.ratio)
     elif part == "scaling":
-        found = groups.scaling(choice.ratio)
+        chosen = groups.scaling(choice.ratio)
     else:
         table_of = groups.images if choice.device == "cpu" else groups.gpu
-        found = table_of(choice.batch, choice.ratio)
-        listed = {one.model for one in found}
+        chosen = table_of(choice.batch, choice.ratio)
+        listed = {group.model for group in chosen}
         for model in [name for name in choice.models or () if name not in listed]:
-            one = Group(model, own_size(model), choice.batch, choice.ratio or RATIO)
-            found += [one, replace(one, clock="wall")]
+            group = Group(model, own_size(model), choice.batch, choice.ratio or RATIO)
+            chosen += [group, replace(group, clock="wall")]
     if not choice.plain:
-        found = [one for one in found if one.mode != "onnx"]
+        chosen = [group for group in chosen if group.mode != "onnx"]
     if choice.device != "cpu":
-        found = [replace(one, clock="wall") for one in found]
+        chosen = [replace(group, clock="wall") for group in chosen]
     if choice.pairs is not None:
-        found = [replace(one, pairs=choice.pairs) for one in found]
-    named = [replace(one, methods=choice.merging(one.methods)) for one in found]
-    kept = {one.key: one for one in named if choice.models is None or one.model in choice.models}
+        chosen = [replace(group, pairs=choice.pairs) for group in chosen]
+    named = [replace(group, methods=choice.merging(group.methods)) for group in chosen]
+    kept = {group.key: group for group in named if choice.models is None or group.model in choice.models}
     return list(kept.values())
 
 

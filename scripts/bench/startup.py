@@ -62,7 +62,7 @@ def _fixed(repeats: int) -> dict[str, Any]:
             words = ["weights=random", "limit=2", "logger=none", f"results={folder}", "measure=none"]
             runs.append(cpu_seconds([sys.executable, "run.py", *words]))
     runs, imports = runs[1:], imports[1:]  # the first of each compiles its modules
-    ratios = [run / one for run, one in zip(runs, imports, strict=True)]
+    ratios = [run / alone for run, alone in zip(runs, imports, strict=True)]
     return {
         "kind": "fixed",
         "seconds": statistics.median(runs),

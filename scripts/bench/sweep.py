@@ -36,8 +36,8 @@ def sweep(record: Record, deadline: float, limit: int = 2000) -> bool:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:  # without the data there is nothing to measure
         silent = f"it ended with {done.returncode} and said nothing"
-        said = done.stderr.strip().splitlines() or [silent]
-        print(f"sweep not measured: {said[-1]}", file=sys.stderr)
+        lines = done.stderr.strip().splitlines() or [silent]
+        print(f"sweep not measured: {lines[-1]}", file=sys.stderr)
         return False
     record.keep(PART, name, json.loads(done.stdout.strip().splitlines()[-1]))
     return True

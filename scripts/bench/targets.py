@@ -47,7 +47,9 @@ def judge(parts: Mapping[str, Mapping[str, Any]], timed: Sequence[Result]) -> li
 
 def judge_gpu(parts: Mapping[str, Mapping[str, Any]], timed: Sequence[Result]) -> list[Target]:
     """The targets on a GPU, for the batches that were measured."""
-    batches = sorted({one.group["batch"] for one in timed if one.group["model"] in _SAVED_GPU} - {1}) or [64]
+    batches = sorted(
+        {timing.group["batch"] for timing in timed if timing.group["model"] in _SAVED_GPU} - {1}
+    ) or [64]
     rows = [
         _saved(timed, bound, method, {"model": model, "mode": mode, "clock": "wall", "batch": batch})
         for batch in batches
@@ -58,25 +60,25 @@ def judge_gpu(parts: Mapping[str, Mapping[str, Any]], timed: Sequence[Result]) -
     for model in _SAVED_GPU:
         for method in METHODS:
             at = {"model": model, "mode": "compile", "clock": "wall", "batch": 1}
-            one = _find(timed, method, at)
+            timing = _find(timed, method, at)
             name = f"times as fast as unmerged at batch 1, {model}, {method}, compile"
-            rows.append(at_least(name, 1.0, one.speedup if one else None, _times))
+            rows.append(at_least(name, 1.0, timing.speedup if timing else None, _times))
     rows += [_plan_share(parts.get("layers", {}), method) for method in METHODS]
     rows += [_long_plan(parts.get("layers", {})), _memory(timed)]
     return rows + [_reference(parts.get("reference", {}), name, _REFERENCE_GPU) for name in METHODS]
 
 
 def _saved(timed: Sequence[Result], bound: float, method: str, at: dict[str, Any]) -> Target:
-    one = _find(timed, method, at)
+    timing = _find(timed, method, at)
     name = f"saved, {at['model']}, {method}, batch {at['batch']}, {at['mode']}, {at['clock']}"
-    return at_least(name, bound, one.saved if one else None, _percent)
+    return at_least(name, bound, timing.saved if timing else None, _percent)
 
 
 def _find(timed: Sequence[Result], method: str, at: dict[str, Any]) -> Result | None:
     """The complete result of `method` under the conditions `at`, at the ratio and size of the targets."""
     wanted = at | {"ratio": RATIO, "size": 224}
-    found = (r for r in timed if r.method == method and wanted.items() <= r.group.items() and r.complete)
-    return next(found, None)
+    fitting = (r for r in timed if r.method == method and wanted.items() <= r.group.items() and r.complete)
+    return next(fitting, None)
 
 
 def _plan_share(cells: Mapping[str, Any], method: str) -> Target:
@@ -112,18 +114,18 @@ def _share(cell: Mapping[str, Any], *parts: str) -> float:
 
 
 def _memory(timed: Sequence[Result]) -> Target:
-    held = [one.memory[0] - one.memory[1] for one in timed if one.memory is not None]
+    held = [timing.memory[0] - timing.memory[1] for timing in timed if timing.memory is not None]
     worst = max(held) if held else None
     name = "peak memory above unmerged, worst of all variants, MB"
     return at_most(name, 0, worst, lambda value: f"{value / 1e6:.0f}")
 
 
 def _reference(cells: Mapping[str, Any], method: str, bound: float) -> Target:
-    found = [cell for cell in _at_ratio(cells) if cell["method"] == method]
+    cells_of_method = [cell for cell in _at_ratio(cells) if cell["method"] == method]
     name = f"times as fast as the authors' implementation, {method}"
-    if not found:
+    if not cells_of_method:
         return at_least(name, bound, None, _times)
-    cell = found[0]
+    cell = cells_of_method[0]
     row = at_least(name, bound, Interval(cell["speedup"], cell["low"], cell["high"]), _times)
     if cell["difference"] <= cell["tolerance"]:
         return row

@@ -38,14 +38,14 @@ def mixture(printed: Sequence[str], speedups: Sequence[Mapping[int, float]]) -> 
     def weights(count: int) -> np.ndarray | None:
         """Of the `count` shortest lengths; None where they give no mixture."""
         rows = shares[:, :count] / width[:, None]
-        found = linprog(
+        solution = linprog(
             lengths[:count],  # the shortest on average, so that it is the same one everywhere
             A_ub=np.concatenate([rows, -rows]),
             b_ub=np.concatenate([high / width, -low / width]),
             A_eq=np.ones((1, count)),
             b_eq=[1],
         )
-        return found.x if found.status == 0 else None
+        return solution.x if solution.status == 0 else None
 
     counts = range(1, len(lengths) + 1)
     shortest = bisect.bisect_left(counts, True, key=lambda count: weights(count) is not None)

@@ -108,10 +108,10 @@ def smallest(group: list[TimmModel]) -> TimmModel:
     return min(group, key=lambda recipe: recipe.args.get("embed_dim", 0))
 
 
-def by_structure(found: list[TimmModel]) -> dict[str, list[TimmModel]]:
+def by_structure(models: list[TimmModel]) -> dict[str, list[TimmModel]]:
     """Models in groups of one structure, in the order in which the structures come."""
     groups: dict[str, list[TimmModel]] = {}
-    for recipe in found:
+    for recipe in models:
         groups.setdefault(recipe.structure, []).append(recipe)
     return groups
 

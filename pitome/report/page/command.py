@@ -30,9 +30,9 @@ def command_of(record: Record) -> str:
         words["control"] = RESIZE
     groups = (*_GROUPS, "trainer") if record.mode == "train" else _GROUPS
     for group in groups:
-        own = _part(config, group)
+        part = _part(config, group)
         name = words.get(group, words.get("data"))
-        for key, value in _changed(own, conf_file(group, str(name))).items():
+        for key, value in _changed(part, conf_file(group, str(name))).items():
             if record.method.name != RESIZE or group != "merge":
                 words[f"{group}.{key}"] = value
     root = _part(config, "data").get("root")
@@ -44,11 +44,11 @@ def command_of(record: Record) -> str:
     return " ".join(["python run.py", *(f"{key}={_quoted(value)}" for key, value in words.items())])
 
 
-def _changed(own: Mapping[str, Any], file: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _changed(values: Mapping[str, Any], file: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted name -> value of what a file of conf/ says otherwise. Keys that only one side has are those of
     another version, or defaults, unless they hold options."""
     out: dict[str, Any] = {}
-    for key, value in own.items():
+    for key, value in values.items():
         if key not in file or key == "defaults":
             continue
         if isinstance(value, Mapping) and isinstance(file[key], Mapping):

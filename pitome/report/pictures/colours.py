@@ -45,15 +45,15 @@ def colour(groups: np.ndarray, size: np.ndarray, before: np.ndarray | None = Non
     for group, count in sorted(
         zip(merged.tolist(), counts.tolist(), strict=True), key=lambda g: (-g[1], g[0])
     ):
-        own = groups == group
+        inside = groups == group
         refused = {taken[other] for other in around[group] if other in taken}
-        wanted = _most(before[own]) if before is not None else NONE
+        wanted = _most(before[inside]) if before is not None else NONE
         if wanted == NONE or wanted in refused:
             free = [i for i in range(len(PALETTE)) if i not in refused] or list(range(len(PALETTE)))
             wanted = min(free, key=lambda i: (area[i], i))
         taken[group] = wanted
         area[wanted] += count
-        chosen[own] = wanted
+        chosen[inside] = wanted
     return chosen
 
 
@@ -72,8 +72,8 @@ def _neighbours(groups: np.ndarray) -> dict[int, set[int]]:
         (groups[:-1, :-1], groups[1:, 1:]),
         (groups[:-1, 1:], groups[1:, :-1]),
     )
-    for one, other in pairs:
-        for a, b in zip(one.ravel().tolist(), other.ravel().tolist(), strict=True):
+    for first, second in pairs:
+        for a, b in zip(first.ravel().tolist(), second.ravel().tolist(), strict=True):
             if a != b:
                 around[a].add(b)
                 around[b].add(a)

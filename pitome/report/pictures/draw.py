@@ -155,7 +155,7 @@ def _caption(config: Config, subject: Subject) -> list[str]:
         return [
             f"{model}, seed {config.seed}.",
             f"Test samples of {config.data.name}, by index.",
-            *subject.said,
+            *subject.lines,
         ]
     size = samples.preprocess.size
     model = f"{model}, input {size}x{size}, seed {config.seed}."
@@ -166,7 +166,7 @@ def _caption(config: Config, subject: Subject) -> list[str]:
     ]
     if len(samples.names) == 1:
         image = f"Image: {config.data.name} {tested[0]}." if tested else f"Image: {samples.names[0]}."
-        return [model, image, *subject.said]
+        return [model, image, *subject.lines]
     # With several images, each column is headed by its own name.
     lines = [model, f"Test samples of {config.data.name}, by index."] if tested else [model]
-    return [*lines, *subject.said]
+    return [*lines, *subject.lines]

@@ -42,7 +42,7 @@ def own_set(name: str, classes: Sequence[str], split: str | None = None) -> Imag
     tested = ("val", "validation") if split == "validation" else ("test",)
     return ImageSet(
         name=name,
-        labels={one: label for label, one in enumerate(classes)},
+        labels={title: label for label, title in enumerate(classes)},
         splits={"test": tested, "train": ("train",)},
         pattern="*{}-*.parquet",
         named=f"a class of data={name}",
@@ -66,11 +66,11 @@ class Folder:
     ) -> None:
         self.mode, self.rules, known, names = mode, rules, kind.labels, kind.splits[split]
         self.known = known
-        found = next((root / name for name in names if (root / name).is_dir()), None)
+        folder = next((root / name for name in names if (root / name).is_dir()), None)
         wanted = f"{'|'.join(names)}/{kind.example}"
-        if found is None and split == "train":
+        if folder is None and split == "train":
             raise DataError(f"{root} holds no training images; expected {wanted} in data.root")
-        self.base = found or root
+        self.base = folder or root
         inside = [entry.name for entry in entries(self.base)]
         classes = [name for name in inside if (self.base / name).is_dir()]
         strange = [name for name in classes if name not in known]
@@ -125,10 +125,10 @@ def parquet_files(root: Path) -> list[Path]:
 def files_of_split(kind: ImageSet, root: Path, split: str) -> list[Path]:
     """Parquet files whose names begin with the split's (train; val, validation or test); for testing, all
     of them if none bears the name of a split. Raises DataError if there are none."""
-    found, names = parquet_files(root), kind.splits[split]
-    of_split = [path for path in found if path.name.startswith(names)]
-    others = any(path.name.startswith(("train", "test", "val")) for path in found)
-    paths = of_split or ([] if others or split == "train" else found)
+    files, names = parquet_files(root), kind.splits[split]
+    of_split = [path for path in files if path.name.startswith(names)]
+    others = any(path.name.startswith(("train", "test", "val")) for path in files)
+    paths = of_split or ([] if others or split == "train" else files)
     if not paths:
         raise DataError(f"{root} holds no parquet files of the split {split}; expected {names[0]}*.parquet")
     return paths

@@ -45,10 +45,10 @@ def rank(votes: Tensor, labels: Tensor) -> Tensor:
     Of classes with equal votes the smaller number comes first. A class that got no vote is no
     answer and comes last of all, so that it never counts among the first five by its number.
     """
-    own = votes.gather(1, labels[:, None])
+    votes_of_label = votes.gather(1, labels[:, None])
     smaller = torch.arange(votes.shape[1]) < labels[:, None]
-    place = ((votes > own) | ((votes == own) & smaller)).sum(dim=1)
-    return place.masked_fill(own[:, 0] == 0, votes.shape[1])
+    place = ((votes > votes_of_label) | ((votes == votes_of_label) & smaller)).sum(dim=1)
+    return place.masked_fill(votes_of_label[:, 0] == 0, votes.shape[1])
 
 
 class Bank:
@@ -90,10 +90,10 @@ class Bank:
         for start in range(0, self.count, _ROWS):
             rows = slice(start, min(start + _ROWS, self.count))
             products = queries @ self._features[rows].to(queries.dtype).T
-            found = choose(products, min(k, products.shape[1]))
+            nearest = choose(products, min(k, products.shape[1]))
             # The best so far stand in front, so that ties stay with the earlier image.
-            similarity = torch.cat([similarity, products.gather(1, found)], dim=1)
-            labels = torch.cat([labels, self._labels[rows][found]], dim=1)
+            similarity = torch.cat([similarity, products.gather(1, nearest)], dim=1)
+            labels = torch.cat([labels, self._labels[rows][nearest]], dim=1)
             best = choose(similarity, min(k, similarity.shape[1]))
             similarity, labels = similarity.gather(1, best), labels.gather(1, best)
         return similarity, labels

@@ -30,17 +30,17 @@ def build_vision_model(
     position embeddings are resampled, as timm does. Raises CheckpointError when weights are
     missing, damaged, unsafe or of other shapes.
     """
-    found = fetch_weights(find_weights(config.name, config.checkpoint, weights))
+    origin = fetch_weights(find_weights(config.name, config.checkpoint, weights))
     args = dict(config.args)
     model = build_timm(config.arch, args).eval()
     digest = None
-    if found.path is not None:
-        checkpoint = load_checkpoint(found.path, model, key)
+    if origin.path is not None:
+        checkpoint = load_checkpoint(origin.path, model, key)
         if "img_size" in args and config.arch != OWN:
             checkpoint = replace(checkpoint, state=_fit(checkpoint.state, model))
         load_into(model, checkpoint)
         digest = checkpoint.sha256
-    return Built(model, preprocess_of(model, config.preprocess), found, digest)
+    return Built(model, preprocess_of(model, config.preprocess), origin, digest)
 
 
 def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:

@@ -84,14 +84,14 @@ class ImageTextMatching(nn.Module):
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask [T, context] on the model's device; longer captions are cut."""
         device = next(self.model.parameters()).device
-        found = self.tokenizer(
+        encoded = self.tokenizer(
             list(captions),
             padding="max_length",
             truncation=True,
             max_length=self.context,
             return_tensors="pt",
         )
-        return found["input_ids"].to(device), found["attention_mask"].to(device)
+        return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
 
     def count_truncated(self, captions: Sequence[str]) -> int:
         """How many of the captions are longer than the text encoder reads."""
@@ -135,14 +135,14 @@ class Blip(ImageTextMatching):
         return int(self.model.vision_proj.weight.numel())
 
     def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        found = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return functional.normalize(self.model.text_proj(found[:, 0]), dim=-1)
+        states = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return functional.normalize(self.model.text_proj(states[:, 0]), dim=-1)
 
     def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         # Its authors begin a caption that looks at an image with [ENC], the last word of the vocabulary.
         ids[:, 0] = self.model.config.text_config.vocab_size - 1
-        found = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states)
-        logits: Tensor = self.model.itm_head(found.last_hidden_state[:, 0])[:, 1]
+        output = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states)
+        logits: Tensor = self.model.itm_head(output.last_hidden_state[:, 0])[:, 1]
         return logits
 
 
@@ -153,36 +153,38 @@ class Blip2(ImageTextMatching):
 
     def encode_states(self, states: Tensor) -> Tensor:
         query = self.model.query_tokens.expand(len(states), -1, -1)
-        found = self.model.qformer(query_embeds=query, encoder_hidden_states=states).last_hidden_state
-        return functional.normalize(self.model.vision_projection(found), dim=-1)
+        queries = self.model.qformer(query_embeds=query, encoder_hidden_states=states).last_hidden_state
+        return functional.normalize(self.model.vision_projection(queries), dim=-1)
 
     def feature_macs(self, tokens: int) -> int:
         # Q queries of width C attend to each other in every layer, and to the N states in some.
-        own, (_, queries, width) = self.model.config.qformer_config, self.model.query_tokens.shape
-        each = 4 * queries * width**2 + 2 * queries**2 * width + 2 * queries * width * own.intermediate_size
+        config, (_, queries, width) = self.model.config.qformer_config, self.model.query_tokens.shape
+        each = (
+            4 * queries * width**2 + 2 * queries**2 * width + 2 * queries * width * config.intermediate_size
+        )
         crossing = 2 * queries * width**2 + 2 * queries * tokens * width
-        crossing += 2 * tokens * width * own.encoder_hidden_size  # keys and values
-        crossings = -(-own.num_hidden_layers // own.cross_attention_frequency)
+        crossing += 2 * tokens * width * config.encoder_hidden_size  # keys and values
+        crossings = -(-config.num_hidden_layers // config.cross_attention_frequency)
         projection = queries * self.model.vision_projection.weight.numel()
-        return int(own.num_hidden_layers * each + crossings * crossing + projection)
+        return int(config.num_hidden_layers * each + crossings * crossing + projection)
 
     def encode_tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         words = self.model.embeddings(input_ids=ids)
-        found = self.model.qformer(query_embeds=words, query_length=0, attention_mask=mask)
-        return functional.normalize(self.model.text_projection(found.last_hidden_state[:, 0]), dim=-1)
+        output = self.model.qformer(query_embeds=words, query_length=0, attention_mask=mask)
+        return functional.normalize(self.model.text_projection(output.last_hidden_state[:, 0]), dim=-1)
 
     def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         query = self.model.query_tokens.expand(len(states), -1, -1)
         n = query.shape[1]
         if mask is not None:
             mask = torch.cat([mask.new_ones(len(mask), n), mask], dim=1)
-        found = self.model.qformer(
+        output = self.model.qformer(
             query_embeds=self.model.embeddings(input_ids=ids, query_embeds=query),
             query_length=n,
             attention_mask=mask,
             encoder_hidden_states=states,
         ).last_hidden_state
-        logits: Tensor = self.model.itm_head(found[:, :n]).mean(dim=1)[:, 1]
+        logits: Tensor = self.model.itm_head(output[:, :n]).mean(dim=1)[:, 1]
         return logits
 
 
@@ -210,22 +212,22 @@ def build_blip(
     package that models of texts use. Raises CheckpointError when weights or words are missing,
     damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be built.
     """
-    found, digest = find_weights(config.name, config.checkpoint, weights), None
-    if found.source == "hub":
-        found = _fetch(found)
+    origin, digest = find_weights(config.name, config.checkpoint, weights), None
+    if origin.source == "hub":
+        origin = _fetch(origin)
     model = build_model(config)
-    if found.path is not None:
-        checkpoint = load_checkpoint(found.path, model, key)
+    if origin.path is not None:
+        checkpoint = load_checkpoint(origin.path, model, key)
         load_into(model, checkpoint)
         digest = checkpoint.sha256
-    if found.source == "hub":
+    if origin.source == "hub":
         repo, revision = _WORDS
         folder = fetch_folder(repo, "*.json", revision=revision, error=CheckpointError, otherwise=_ELSE)
     else:
         folder = fetch_minilm()
     kind = Blip if config.arch == "blip" else Blip2
     whole = kind(model, load_tokenizer(folder)).eval()
-    return Built(whole, preprocess_of(whole, config.preprocess), found, digest)
+    return Built(whole, preprocess_of(whole, config.preprocess), origin, digest)
 
 
 def build_model(config: ModelConfig) -> nn.Module:

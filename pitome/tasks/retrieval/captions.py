@@ -55,8 +55,8 @@ def byte_pairs(context: int) -> Tokenizer:
     """The tokenizer of CLIP (Radford et al., 2021), from open_clip."""
     from open_clip.tokenizer import SimpleTokenizer
 
-    own = SimpleTokenizer(context_length=context)
-    return Tokenizer(own.encode, own.sot_token_id, own.eot_token_id, context)
+    tokenizer = SimpleTokenizer(context_length=context)
+    return Tokenizer(tokenizer.encode, tokenizer.sot_token_id, tokenizer.eot_token_id, context)
 
 
 def pieces(path: Path, context: int, vocabulary: int) -> Tokenizer:

@@ -93,13 +93,13 @@ def build_clip(config: ModelConfig, weights: str = "pretrained", key: str | None
     tokenizer are missing, damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be
     built.
     """
-    found = fetch_weights(find_weights(config.name, config.checkpoint, weights), _FILE)
-    model, digest = build_model(config, weights=found).eval(), None
-    if found.path is not None:
-        checkpoint = load_checkpoint(found.path, model.model, key)
+    origin = fetch_weights(find_weights(config.name, config.checkpoint, weights), _FILE)
+    model, digest = build_model(config, weights=origin).eval(), None
+    if origin.path is not None:
+        checkpoint = load_checkpoint(origin.path, model.model, key)
         load_into(model.model, checkpoint)
         digest = checkpoint.sha256
-    return Built(model, preprocess_of(model, config.preprocess), found, digest)
+    return Built(model, preprocess_of(model, config.preprocess), origin, digest)
 
 
 def build_model(
@@ -161,13 +161,13 @@ def _named(arch: str) -> dict[str, Any]:
 
     if arch not in open_clip.list_models():
         raise UsageError(f"model.arch={arch} is not known; {nearest(arch, [OWN, *open_clip.list_models()])}")
-    found = dict(open_clip.get_model_config(arch) or {})
-    text = found["text_cfg"]
-    own = not set(found) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+    args = dict(open_clip.get_model_config(arch) or {})
+    text = args["text_cfg"]
+    plain = not set(args) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
     siglip = text.get("hf_tokenizer_name") and text.get("vocab_size") == _ENGLISH
-    if "hf_model_name" in text or not (own or siglip):
+    if "hf_model_name" in text or not (plain or siglip):
         raise UsageError(
             f"model.arch={arch} is no CLIP with open_clip's own text tower, nor a SigLIP that reads English; "
             "choose one, e.g. ViT-B-32 or ViT-B-16-SigLIP"
         )
-    return found
+    return args

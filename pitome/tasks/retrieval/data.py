@@ -82,7 +82,7 @@ class FileBatches(Dataset[PairBatch]):
 
     def __init__(self, pairs: Pairs, preprocess: Preprocess, batch_size: int, seed: int) -> None:
         self.pairs, self.preprocess, self.batch_size, self.seed = pairs, preprocess, batch_size, seed
-        self.usable = np.flatnonzero([bool(own) for own in pairs.captions])
+        self.usable = np.flatnonzero([bool(captions) for captions in pairs.captions])
         if len(self.usable) < 2:
             raise DataError("training needs two images with captions at least; give more data")
 
@@ -166,8 +166,10 @@ class RetrievalData(StepData):
         chosen = permuted_selection(self.name, total, limit)
         info = DataInfo.of(self.name, pairs.revision, split, pairs.source, len(chosen), total)
         captions = {int(i): [text for text in pairs.captions[i] if text.strip()][:CAPTIONS] for i in chosen}
-        info.skipped.update({i: f"{pairs.names[i]}: no caption" for i, own in captions.items() if not own})
-        wanted = [i for i, own in captions.items() if own]
+        info.skipped.update(
+            {i: f"{pairs.names[i]}: no caption" for i, texts in captions.items() if not texts}
+        )
+        wanted = [i for i, texts in captions.items() if texts]
         images, lost = prepared_images(
             pairs.read,
             wanted,

@@ -116,8 +116,8 @@ class RetrievalTraining(Trainable):
         captions = [text for text, use in zip(split.captions, known.tolist(), strict=True) if use]
         with self.trainer.precision_plugin.val_step_context():
             texts = encode_texts(self.model, captions)
-        found = rank_features(images, texts, split.owner[known])
-        self.log("val_ri1", float((found.to_image < 1).double().mean()), prog_bar=True)
+        ranks = rank_features(images, texts, split.owner[known])
+        self.log("val_ri1", float((ranks.to_image < 1).double().mean()), prog_bar=True)
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:

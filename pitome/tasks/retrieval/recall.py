@@ -100,9 +100,9 @@ def rank(by_image: Scores, by_text: Scores, owner: Tensor, n_images: int) -> Ret
         scores = _checked(by_image(rows))
         captions = ((owner >= rows.start) & (owner < rows.stop)).nonzero()[:, 0]
         image = owner[captions] - rows.start
-        own = scores[image, captions]
-        best = own.new_full((len(scores),), -torch.inf).scatter_reduce(0, image, own, "amax")
-        right = torch.zeros_like(to_text[rows]).index_add_(0, image, (own >= best[image]).long())
+        own_scores = scores[image, captions]
+        best = own_scores.new_full((len(scores),), -torch.inf).scatter_reduce(0, image, own_scores, "amax")
+        right = torch.zeros_like(to_text[rows]).index_add_(0, image, (own_scores >= best[image]).long())
         to_text[rows] = (scores >= best[:, None]).sum(dim=1) - right
     for rows in chunks(n_texts, n_images):
         scores = _checked(by_text(rows))

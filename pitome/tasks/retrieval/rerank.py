@@ -84,8 +84,8 @@ def _shortlist(
     k = min(k, candidates)
     best, index = torch.empty(rows, k), torch.empty(rows, k, dtype=torch.long)
     for part in chunks(rows, candidates):
-        found, order = scores(part).sort(dim=1, descending=True, stable=True)
-        best[part], index[part] = found[:, :k], order[:, :k]
+        ordered, order = scores(part).sort(dim=1, descending=True, stable=True)
+        best[part], index[part] = ordered[:, :k], order[:, :k]
     return best, index
 
 

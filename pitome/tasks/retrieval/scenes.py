@@ -37,7 +37,7 @@ _VERSION = 1  # raised when the same seed gives other scenes
 def scenes_pairs(split: str, *, source: str, root: str | None, repository: str, revision: str) -> Pairs:
     """The `test` or `validation` scenes, of Fashion-MNIST from wherever `pitome.sources.fashion_mnist`
     finds it; cached. Raises DataError."""
-    found, images, labels = _items(split, source, root, repository, revision)
+    origin, images, labels = _items(split, source, root, repository, revision)
     key = {"items": checksum_of_arrays(images, labels), "split": split, "version": _VERSION}
 
     def fill(folder: Path) -> None:
@@ -48,7 +48,7 @@ def scenes_pairs(split: str, *, source: str, root: str | None, repository: str, 
 
     scenes, captions, revision = _read(cached("scenes", key, fill))
     return Pairs(
-        source=found,
+        source=origin,
         revision=revision,
         names=[f"scene {index}" for index in range(len(captions))],
         captions=captions,
@@ -61,7 +61,11 @@ def _read(folder: Path) -> tuple[Scenes, list[list[str]], str]:
     """The scenes in a folder of the cache, the captions of each, and a checksum of both."""
     scenes = Scenes(np.load(folder / "kinds.npy"), np.load(folder / "images.npy"))
     captions = [scenes.captions(index) for index in range(len(scenes.kinds))]
-    return scenes, captions, checksum([scenes.images.tobytes(), *(text for own in captions for text in own)])
+    return (
+        scenes,
+        captions,
+        checksum([scenes.images.tobytes(), *(text for texts in captions for text in texts)]),
+    )
 
 
 class TrainingScenes:
@@ -89,7 +93,7 @@ class TrainingScenes:
         first = layouts(-(-self.batch_size // 2), random, distinct=False)
         kinds = np.concatenate([first, neighbours(first, random)])[: self.batch_size]
         images = place(self.images, kinds, self.by_label, random)
-        captions = [own[random.randint(len(own))] for own in map(describe, kinds)]
+        captions = [texts[random.randint(len(texts))] for texts in map(describe, kinds)]
         _, same = np.unique(kinds, axis=0, return_inverse=True)
         return images, captions, same.reshape(-1)
 
@@ -99,11 +103,11 @@ def _items(
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """Where Fashion-MNIST was found, images and labels that a split of scenes is made of."""
     part = "test" if split == "test" else "train"
-    found = locate(source, root, part, repository, revision)
-    images, labels = read_split(found, part)
+    where = locate(source, root, part, repository, revision)
+    images, labels = read_split(where, part)
     if split != "test":
         part_of = slice(-VALIDATION, None) if split == "validation" else slice(None, -VALIDATION)
         images, labels = images[part_of], labels[part_of]
     if missing := [kind for label, (kind, _) in enumerate(KINDS) if label not in labels]:
-        raise DataError(f"{found.folder} holds no {missing[0]} to make {split} scenes of; use source=package")
-    return found.source, images, labels
+        raise DataError(f"{where.folder} holds no {missing[0]} to make {split} scenes of; use source=package")
+    return where.source, images, labels

@@ -164,9 +164,9 @@ def find_files(root: Path, data: TextSet) -> list[tuple[Path, str | None]]:
 
 
 def _folders(root: Path, depth: int) -> list[Path]:
-    found = [Path(entry.path) for entry in entries(root) if entry.is_dir()]
+    folders = [Path(entry.path) for entry in entries(root) if entry.is_dir()]
     return [
-        path for folder in found for path in (folder, *(_folders(folder, depth - 1) if depth > 1 else ()))
+        path for folder in folders for path in (folder, *(_folders(folder, depth - 1) if depth > 1 else ()))
     ]
 
 
@@ -179,7 +179,7 @@ def _class_of(name: str, classes: Sequence[str]) -> int | None:
         return known.index(name.casefold())
     if len(name) < 3 or name.casefold() in _NAMES:
         return None
-    starts = [label for label, one in enumerate(known) if one.startswith(name.casefold())]
+    starts = [label for label, known_name in enumerate(known) if known_name.startswith(name.casefold())]
     return starts[0] if len(starts) == 1 else None
 
 

@@ -37,7 +37,7 @@ def tokens_per_layer(
     total = sum(lengths.values())
     sums = [0] * len(next(iter(forms.values())).tokens)
     for n, times in lengths.items():
-        sums = [so_far + times * own for so_far, own in zip(sums, forms[n].tokens, strict=True)]
+        sums = [so_far + times * tokens for so_far, tokens in zip(sums, forms[n].tokens, strict=True)]
     return [round(value / total, 2) for value in sums]
 
 
@@ -61,8 +61,8 @@ def measure_cost(
     plain = {n: _count(twin, n) for n in chosen} if handle is not None else merged
     forms = {n: _form(architectures[n], patched) for n in lengths}
     described = {n: architectures.get(n) or _at(architectures, n) for n in {*lengths, length}}
-    macs = _mean_counted(lengths, merged, {n: _form(one, patched).macs for n, one in described.items()})
-    unmerged = _mean_counted(lengths, plain, {n: _form(one, None).macs for n, one in described.items()})
+    macs = _mean_counted(lengths, merged, {n: _form(form, patched).macs for n, form in described.items()})
+    unmerged = _mean_counted(lengths, plain, {n: _form(form, None).macs for n, form in described.items()})
     fixed = _at(architectures, length)
     return Cost(
         macs=macs,

@@ -51,22 +51,22 @@ def build_text_model(
     CheckpointError when weights or tokenizer are missing, damaged, unsafe, or do not belong together.
     """
     entry = config.checkpoints.get(data)
-    found = find_text_weights(config.name, data, entry.source if entry else None, weights)
-    if found.source == "hub" and entry is not None:
-        built = _from_hub(config, found, classes, cased=entry.cased)
-    elif found.path is not None and (lora := read_lora(found.path)) is not None:
+    origin = find_text_weights(config.name, data, entry.source if entry else None, weights)
+    if origin.source == "hub" and entry is not None:
+        built = _from_hub(config, origin, classes, cased=entry.cased)
+    elif origin.path is not None and (lora := read_lora(origin.path)) is not None:
         base, tokenizer = load_base(config, classes)
-        model, digest = merge_adapter(base, lora, found.path)
-        built = BuiltText(model, tokenizer, found, digest)
+        model, digest = merge_adapter(base, lora, origin.path)
+        built = BuiltText(model, tokenizer, origin, digest)
     else:
         model, sha256 = from_args(config, classes), None
-        if found.path is not None:
-            checkpoint = load_checkpoint(found.path, model, key)
+        if origin.path is not None:
+            checkpoint = load_checkpoint(origin.path, model, key)
             load_into(model, checkpoint)
             sha256 = checkpoint.sha256
-        beside = found.path.parent if found.source == "file" and found.path is not None else None
+        beside = origin.path.parent if origin.source == "file" and origin.path is not None else None
         words = beside if beside and any((beside / file).is_file() for file in _WORDS) else fetch_minilm()
-        built = BuiltText(model, load_tokenizer(words), found, sha256)
+        built = BuiltText(model, load_tokenizer(words), origin, sha256)
     check_vocabulary(built.model, built.tokenizer, config.name)
     built.model.requires_grad_(False).eval()
     return built
@@ -76,8 +76,8 @@ def from_args(config: ModelConfig, classes: int) -> nn.Module:
     """The architecture with random weights, from the configuration alone."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    own = AutoConfig.for_model(config.arch, **config.args, num_labels=classes)
-    model: nn.Module = AutoModelForSequenceClassification.from_config(own)
+    settings = AutoConfig.for_model(config.arch, **config.args, num_labels=classes)
+    model: nn.Module = AutoModelForSequenceClassification.from_config(settings)
     return model
 
 
@@ -125,8 +125,8 @@ def _from_hub(config: ModelConfig, weights: Weights, classes: int, *, cased: boo
             f"the tokenizer of {weights.name} {kind[not cased]}, model.checkpoints says that it "
             f"{kind[cased]}; correct `cased` there"
         )
-    found = Weights("hub", weights.name, folder / file, folder.name)
-    return BuiltText(model, tokenizer, found, sha256_of(folder / file))
+    origin = Weights("hub", weights.name, folder / file, folder.name)
+    return BuiltText(model, tokenizer, origin, sha256_of(folder / file))
 
 
 def _fetch_hub(repo: str, revision: str) -> tuple[Path, str]:
@@ -152,20 +152,20 @@ def _load_folder(folder: Path, config: ModelConfig, classes: int) -> tuple[nn.Mo
     from transformers.utils import logging
 
     try:
-        own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         wanted = AutoConfig.for_model(config.arch, **config.args)
         sizes = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
         for key in sizes:
-            if getattr(own, key) != getattr(wanted, key):
+            if getattr(settings, key) != getattr(wanted, key):
                 raise CheckpointError(
-                    f"{folder.name}: {key} is {getattr(own, key)}, model={config.name} has "
+                    f"{folder.name}: {key} is {getattr(settings, key)}, model={config.name} has "
                     f"{getattr(wanted, key)}; choose a checkpoint of that architecture"
                 )
-        own.num_labels = classes
+        settings.num_labels = classes
         logging.set_verbosity_error()  # its remarks on a new classifier; what is missing is returned
         logging.disable_progress_bar()
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=own, local_files_only=True, trust_remote_code=False, output_loading_info=True
+            folder, config=settings, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except CheckpointError:
         raise

@@ -45,7 +45,7 @@ class Text(Task):
         weights = config.weights or "pretrained"
         built = build_text_model(config.model, name, self.classes, weights, config.weights_key)
         self.model, self.weights, self.sha256 = built.model, built.weights, built.sha256
-        own: Any = built.model.config
+        settings: Any = built.model.config
         self.data = TextData(
             config.data,
             built.tokenizer,
@@ -53,7 +53,7 @@ class Text(Task):
             split=text_split(config),
             source=config.source,
             limit=config.limit,
-            max_length=own.max_position_embeddings,
+            max_length=settings.max_position_embeddings,
         )
         self.lengths = Counter(self.data.lengths)
         self.input_size = mean = mean_length(self.data.lengths)

@@ -118,9 +118,9 @@ def mme_points(questions: Sequence[Question], scores: Sequence[float]) -> dict[s
     for question, score in zip(questions, scores, strict=True):
         images[question.extra["category"]][question.image].append(score)
     points = {}
-    for category, own in images.items():
-        answered = [score for group in own.values() for score in group]
-        both = [float(all(score == 1 for score in group)) for group in own.values()]
+    for category, groups in images.items():
+        answered = [score for group in groups.values() for score in group]
+        both = [float(all(score == 1 for score in group)) for group in groups.values()]
         points[category] = 100 * sum(answered) / len(answered) + 100 * sum(both) / len(both)
     return points
 

@@ -109,13 +109,13 @@ class _Prefill(nn.Module):
         n = embeds.shape[1]
         # transformers looks into the numbers of a mask it makes itself.
         mask = embeds.new_empty(1, 1, n, n)
-        found = self.decoder(
+        output = self.decoder(
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=torch.empty(1, n, device=embeds.device),
             use_cache=False,
         )
-        logits: Tensor = self.head(found.last_hidden_state[:, -1:])
+        logits: Tensor = self.head(output.last_hidden_state[:, -1:])
         return logits
 
 
@@ -135,12 +135,12 @@ class _Decode(nn.Module):
         kept, cache = embeds.new_empty(1, heads, self.cached, width), DynamicCache(config=config)
         for layer in range(config.num_hidden_layers):
             cache.update(kept, kept, layer)
-        found = self.decoder(
+        output = self.decoder(
             inputs_embeds=embeds,
             past_key_values=cache,
             attention_mask=embeds.new_empty(1, 1, 1, self.cached + 1),
             position_ids=torch.empty(1, 1, device=embeds.device),
             use_cache=True,
         )
-        logits: Tensor = self.head(found.last_hidden_state)
+        logits: Tensor = self.head(output.last_hidden_state)
         return logits

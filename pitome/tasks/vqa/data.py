@@ -43,7 +43,7 @@ class VqaData:
     def __init__(
         self,
         benchmark: Benchmark,
-        found: Questions,
+        whole: Questions,
         info: DataInfo,
         rows: Sequence[int],
         *,
@@ -51,8 +51,8 @@ class VqaData:
     ) -> None:
         """rows: of `found`, in order; ocr: the questions come with OCR tokens."""
         self.benchmark, self.info = benchmark, info
-        self.questions: Sequence[Question] = [found.questions[row] for row in rows]
-        self._found, self._ocr = found, ocr
+        self.questions: Sequence[Question] = [whole.questions[row] for row in rows]
+        self._whole, self._ocr = whole, ocr
         self._reasons: dict[str, str] = {}
         self._rows = {question.id: row for question, row in zip(self.questions, rows, strict=True)}
         for question in self.questions:
@@ -67,14 +67,14 @@ class VqaData:
     @property
     def settings(self) -> dict[str, Any]:
         """What prompts and scores depend on, for the identity of a run."""
-        own = {"benchmark": f"{self.benchmark.name} {self.benchmark.version}"}
-        return own | ({"ocr": True} if self._ocr else {})
+        settings = {"benchmark": f"{self.benchmark.name} {self.benchmark.version}"}
+        return settings | ({"ocr": True} if self._ocr else {})
 
     def image(self, question: Question) -> Image.Image | None:
         """The image of a question in mode RGB; None if it cannot be asked, which `info` then names."""
         if not question.defect:
             try:
-                return self._found.read(question)
+                return self._whole.read(question)
             except Unreadable as problem:
                 self.skip(question, str(problem))
         return None
@@ -103,9 +103,9 @@ def build_vqa(
     part = check_options(name, split or config.split, ocr)
     benchmark, rules = benchmark_of(name), ImageRules.of(config.max_pixels, config.exif)
     if name == "easy_vqa":
-        found = easy_vqa_questions(part, source=source, root=config.root, rules=rules)
+        whole = easy_vqa_questions(part, source=source, root=config.root, rules=rules)
     else:
-        found = file_questions(
+        whole = file_questions(
             name,
             part,
             ocr=ocr,
@@ -115,9 +115,9 @@ def build_vqa(
             revision=config.revision,
             rules=rules,
         )
-    rows = select(name, found.questions, limit, together=benchmark.pairs)
-    info = VqaInfo.of(name, found.revision, part, found.source, len(rows), len(found.questions))
-    return VqaData(benchmark, found, info, rows, ocr=ocr)
+    rows = select(name, whole.questions, limit, together=benchmark.pairs)
+    info = VqaInfo.of(name, whole.revision, part, whole.source, len(rows), len(whole.questions))
+    return VqaData(benchmark, whole, info, rows, ocr=ocr)
 
 
 def select(name: str, questions: Sequence[Question], limit: int | None, *, together: bool) -> list[int]:

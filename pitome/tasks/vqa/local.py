@@ -68,10 +68,10 @@ def _vqav2(files: Files) -> list[Question]:
     answers: dict[str, list[str]] = {}
     scored = files.split == "val"
     if scored:
-        own = files.find(f"v2_mscoco_{kind}_annotations.json")
-        for number, entry in enumerate(_list(own, "annotations")):
-            id = id_of(own, number, field_of(own, number, entry, "question_id"))
-            answers[id] = texts_of(own, number, "answers", field_of(own, number, entry, "answers"))
+        file = files.find(f"v2_mscoco_{kind}_annotations.json")
+        for number, entry in enumerate(_list(file, "annotations")):
+            id = id_of(file, number, field_of(file, number, entry, "question_id"))
+            answers[id] = texts_of(file, number, "answers", field_of(file, number, entry, "answers"))
     questions = []
     for number, entry in enumerate(_list(path, "questions")):
         id = id_of(path, number, field_of(path, number, entry, "question_id"))
@@ -146,11 +146,11 @@ def _textvqa(files: Files) -> list[Question]:
     path = files.find("TextVQA_0.5.1_val.json")
     tokens: dict[str, tuple[str, ...]] = {}
     if files.ocr:
-        own = files.find("TextVQA_Rosetta_OCR_v0.2_val.json")
-        for number, entry in enumerate(_list(own, "data")):
-            image = id_of(own, number, field_of(own, number, entry, "image_id"))
-            found = texts_of(own, number, "OCR tokens", field_of(own, number, entry, "ocr_tokens"))
-            tokens[image] = tuple(found)
+        file = files.find("TextVQA_Rosetta_OCR_v0.2_val.json")
+        for number, entry in enumerate(_list(file, "data")):
+            image = id_of(file, number, field_of(file, number, entry, "image_id"))
+            texts = texts_of(file, number, "OCR tokens", field_of(file, number, entry, "ocr_tokens"))
+            tokens[image] = tuple(texts)
     questions = []
     for number, entry in enumerate(_list(path, "data")):
         id = id_of(path, number, field_of(path, number, entry, "question_id"))
@@ -205,20 +205,20 @@ _READERS: dict[str, Callable[[Files], list[Question]]] = {
 
 def _list(path: Path, key: str | None = None) -> list[Any]:
     """The entries of a file: a list, or the list `key` of an object."""
-    found = read_json(path)
+    entries = read_json(path)
     if key is not None:
-        found = found.get(key) if isinstance(found, dict) else None
-    if not isinstance(found, list):
+        entries = entries.get(key) if isinstance(entries, dict) else None
+    if not isinstance(entries, list):
         raise damaged(path, "expected a list" if key is None else f'expected an object with the list "{key}"')
-    return found
+    return entries
 
 
 def _entries(path: Path) -> list[tuple[str, Any]]:
     """The entries of a file that is one object."""
-    found = read_json(path)
-    if not isinstance(found, dict):
+    entries = read_json(path)
+    if not isinstance(entries, dict):
         raise damaged(path, "expected an object of questions by their ids")
-    return list(found.items())
+    return list(entries.items())
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:

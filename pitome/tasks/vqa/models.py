@@ -135,7 +135,7 @@ class Llava(nn.Module):
         """The words of `prompts` that the tokenizer has no id for, sorted."""
         words = sorted({word for prompt in prompts for word in prompt.replace(IMAGE, " ").split()})
         ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
-        return [w for w, own in zip(words, ids, strict=True) if self.tokenizer.unk_token_id in own]
+        return [w for w, pieces in zip(words, ids, strict=True) if self.tokenizer.unk_token_id in pieces]
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Images [I, C, H, W] -> for each, [N, D] as the language model reads it."""
@@ -161,14 +161,14 @@ class Llava(nn.Module):
         its images or leaves no room for the answer, and where the tower hands on another number of
         tokens than the schedule says.
         """
-        ids = [self.encode(prompt, len(own)) for prompt, own in zip(prompts, shown, strict=True)]
-        longest = max(len(own) for own in ids)
+        ids = [self.encode(prompt, len(entry)) for prompt, entry in zip(prompts, shown, strict=True)]
+        longest = max(len(entry) for entry in ids)
         if longest + max_new_tokens > self.context:
             raise UsageError(
                 f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the context of "
                 f"{self.context} tokens"
             )
-        order = [image for own in shown for image in own]
+        order = [image for entry in shown for image in entry]
         device = self.model.get_input_embeddings().weight.device
         given: dict[str, Any] = {}
         if order and takes_features(self.model):
@@ -180,10 +180,10 @@ class Llava(nn.Module):
         if keep_positions and order:
             if "pixel_values" in given:
                 self.features(images)
-            found = self._places(len(images))
-            positions = self._positions(ids, [found[image] for image in order])
+            places = self._places(len(images))
+            positions = self._positions(ids, [places[image] for image in order])
             given["position_ids"] = pad_left(positions, 0).to(device)
-        mask = pad_left([[1] * len(own) for own in ids], 0).to(device)
+        mask = pad_left([[1] * len(entry) for entry in ids], 0).to(device)
         filled = pad_left(ids, self._pad).to(device)
         out = self.model.generate(
             input_ids=filled,
@@ -198,7 +198,7 @@ class Llava(nn.Module):
         )
         made = [self._cut(row) for row in out[:, filled.shape[1] :].tolist()]
         texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
-        counts = [len(own) for own in ids]
+        counts = [len(entry) for entry in ids]
         return [Answer(text.strip(), len(new), n) for text, new, n in zip(texts, made, counts, strict=True)]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -239,9 +239,9 @@ class Llava(nn.Module):
                     positions.append(next_position)
                     at, next_position = at + 1, next_position + 1
                     continue
-                own = next(images).tolist()
-                positions += [next_position + place for place in own]
-                at, next_position = at + len(own), next_position + whole
+                places_of_image = next(images).tolist()
+                positions += [next_position + place for place in places_of_image]
+                at, next_position = at + len(places_of_image), next_position + whole
             out.append(positions)
         return out
 
@@ -260,10 +260,10 @@ def ready(rows: list[Tensor]) -> dict[str, Any]:
 
 def check_rows(expected: int, rows: Sequence[Tensor]) -> None:
     """Raise UsageError where an image has another number of rows than its placeholders."""
-    found = {len(own) for own in rows} - {expected}
-    if found:
+    others = {len(row) for row in rows} - {expected}
+    if others:
         raise UsageError(
-            f"the image tower hands on {found.pop()} tokens where the schedule says {expected}; "
+            f"the image tower hands on {others.pop()} tokens where the schedule says {expected}; "
             "patch the model with pitome.patch and change nothing else in its tower"
         )
 
@@ -292,28 +292,28 @@ def build_llava(
     other shapes or settings, UsageError for an `arch` that cannot be built.
     """
     check_arch(config.arch)
-    found, digest = find_model(config.name, config.checkpoint, weights), None
+    origin, digest = find_model(config.name, config.checkpoint, weights), None
     folder = None
-    if found.source == "hub":
-        folder = _fetch(found)
-        found = Weights("hub", found.name, folder, folder.name)
-    elif found.path is not None and found.path.is_dir():
-        folder = found.path
+    if origin.source == "hub":
+        folder = _fetch(origin)
+        origin = Weights("hub", origin.name, folder, folder.name)
+    elif origin.path is not None and origin.path.is_dir():
+        folder = origin.path
     if folder is not None:
         model, tokenizer = _from_folder(config, folder, dtype, device_map)
         digest = _digest(folder)
     else:
         if device_map is not None:
             raise UsageError("device_map=auto is for models of the hub or of a folder with weights=PATH")
-        own = build_model(config, dtype=dtype)
-        model, tokenizer = own.model, own.tokenizer
-        if found.path is not None:
-            checkpoint = load_checkpoint(found.path, model, key)
+        random = build_model(config, dtype=dtype)
+        model, tokenizer = random.model, random.tokenizer
+        if origin.path is not None:
+            checkpoint = load_checkpoint(origin.path, model, key)
             load_into(model, checkpoint)
             digest = checkpoint.sha256
     whole = Llava(model, tokenizer, config.args["prompt"])
     whole.requires_grad_(False).eval()
-    return Built(whole, preprocess_of(whole, config.preprocess), found, digest)
+    return Built(whole, preprocess_of(whole, config.preprocess), origin, digest)
 
 
 def build_model(
@@ -330,14 +330,14 @@ def build_model(
     check_arch(config.arch)
     words = config.args.get("words")
     tokenizer: Any = byte_tokenizer() if words is None else word_tokenizer(words)
-    own = _settings(config, patch_size)
-    own.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    if len(tokenizer) > own.text_config.vocab_size:
+    settings = _settings(config, patch_size)
+    settings.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    if len(tokenizer) > settings.text_config.vocab_size:
         raise UsageError(
-            f"model={config.name}: text_config.vocab_size={own.text_config.vocab_size} is too small for "
+            f"model={config.name}: text_config.vocab_size={settings.text_config.vocab_size} is too small for "
             f"its words; give {len(tokenizer)}"
         )
-    model = AutoModelForImageTextToText.from_config(own, dtype=dtype).train()
+    model = AutoModelForImageTextToText.from_config(settings, dtype=dtype).train()
     return Llava(model, tokenizer, config.args["prompt"])
 
 
@@ -385,13 +385,13 @@ def _from_folder(
 
 def _check_settings(config: ModelConfig, folder: Path, found: Any) -> None:
     """Raise CheckpointError where the folder's settings are not those of conf/model."""
-    own, theirs = _settings(config).to_dict(), found.to_dict()
+    expected, theirs = _settings(config).to_dict(), found.to_dict()
     for part in ("vision_config", "text_config", None):
         names = (
             config.args.get(part, {}) if part else ("vision_feature_layer", "vision_feature_select_strategy")
         )
         for name in names:
-            mine, other = (side[part].get(name) if part else side.get(name) for side in (own, theirs))
+            mine, other = (side[part].get(name) if part else side.get(name) for side in (expected, theirs))
             if mine != other:
                 where = f"{part}.{name}" if part else name
                 raise CheckpointError(

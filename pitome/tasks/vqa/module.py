@@ -104,11 +104,11 @@ class VqaTest(lightning.LightningModule):
             if reason is None:
                 answer = next(answers)
                 score = self.data.benchmark.score(question, answer.text)
-                said = (answer.text, score, answer.tokens, answer.prompt_tokens, "")
+                columns = (answer.text, score, answer.tokens, answer.prompt_tokens, "")
             else:
                 self.data.skip(question, reason)
-                said = ("", 0.0, 0, 0, reason)
-            rows.append(Answered(question.id, question.text, list(question.answers), *said))
+                columns = ("", 0.0, 0, 0, reason)
+            rows.append(Answered(question.id, question.text, list(question.answers), *columns))
         self.log_file.append(rows)
         self.rows += rows
 

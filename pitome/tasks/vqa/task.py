@@ -80,8 +80,8 @@ class VisualQuestions(ImageTask):
     @property
     def settings(self) -> dict[str, Any]:
         """Also the batch size: padding in front of a prompt rounds differently."""
-        own = {"batch_size": int(self.config.batch_size), **self.data.settings}
-        return own | ({"positions": KEEP} if self.keep_positions else {})
+        settings = {"batch_size": int(self.config.batch_size), **self.data.settings}
+        return settings | ({"positions": KEEP} if self.keep_positions else {})
 
     @property
     def info(self) -> DataInfo:
@@ -153,7 +153,7 @@ class VisualQuestions(ImageTask):
                 shown[question.image] = prepare(image, self.preprocess), f"{question.id}: {question.text}"
         if not shown:
             return None
-        names = [said.partition(":")[0] for _, said in shown.values()]
+        names = [line.partition(":")[0] for _, line in shown.values()]
         return tower(
             self.model,
             self.tower,
@@ -162,7 +162,7 @@ class VisualQuestions(ImageTask):
             self.preprocess,
             self.weights,
             self.sha256,
-            [said for _, said in shown.values()],
+            [line for _, line in shown.values()],
         )
 
     def throughput(self, patched: Patched | None) -> Throughput | None:

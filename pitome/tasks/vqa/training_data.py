@@ -48,14 +48,14 @@ def pack(
     Every turn sees the prefix and itself, at the positions right after the prefix: as if it stood there
     alone, so that the prefix, which holds the image, is computed once for all of them.
     """
-    width = max(len(ask) + len(answer) for own in turns for ask, answer in own)
+    width = max(len(ask) + len(answer) for turns_of_image in turns for ask, answer in turns_of_image)
     count, start = len(turns[0]), len(prefix)
     length = start + count * width
     ids = torch.full((len(turns), length), _PAD)
     targets = torch.full_like(ids, IGNORED)
     ids[:, :start] = torch.tensor(prefix)
-    for row, own in enumerate(turns):
-        for number, (ask, answer) in enumerate(own):
+    for row, turns_of_image in enumerate(turns):
+        for number, (ask, answer) in enumerate(turns_of_image):
             at = start + number * width
             ids[row, at : at + len(ask) + len(answer)] = torch.tensor(ask + answer)
             targets[row, at + len(ask) : at + len(ask) + len(answer)] = torch.tensor(answer)
@@ -94,10 +94,10 @@ class PackedBatches(Dataset[Packed]):
         self.batch_size, self.questions, self.flip, self.seed = batch_size, questions, flip, seed
         self.groups: list[list[Question]] = []
         self.pixels: list[np.ndarray] = []
-        own: dict[str, list[Question]] = {}
+        by_image: dict[str, list[Question]] = {}
         for question in data.questions:
-            own.setdefault(question.image, []).append(question)
-        for group in own.values():
+            by_image.setdefault(question.image, []).append(question)
+        for group in by_image.values():
             image = data.image(group[0])
             if image is not None:  # training goes on without those that cannot be read
                 self.groups.append(group)
@@ -121,8 +121,8 @@ class PackedBatches(Dataset[Packed]):
             few = len(group) < self.questions
             chosen = random.choice(len(group), self.questions, replace=few)
             turns.append([self.turn(group[at]) for at in chosen])
-            said = [question for question in group if question.answers[0] not in _UNSEEN]
-            words.append(sorted({self.turn(question)[1][0] for question in said}))
+            naming = [question for question in group if question.answers[0] not in _UNSEEN]
+            words.append(sorted({self.turn(question)[1][0] for question in naming}))
         return pack(normalise(np.stack(images), self.preprocess), self.prefix, turns, words)
 
 
