@@ -249,7 +249,7 @@ def model_label(model: ModelConfig) -> str:
     return f"{model.name} ({', '.join(changed)})" if changed else model.name
 
 
-def own_model(model: ModelConfig) -> dict[str, Any]:
+def custom_model(model: ModelConfig) -> dict[str, Any]:
     """What identifies a model of the user's own besides its name, as its file may change; empty for the
     project's."""
     if (CONF / "model" / f"{model.name}.yaml").is_file():
@@ -271,7 +271,7 @@ def _flat(name: str, part: Any) -> dict[str, Any]:
     return out
 
 
-def own_folder() -> Path | None:
+def custom_folder() -> Path | None:
     """conf/ in the current directory, where a user's own files of models and data stand; None where there
     is none, or it is the project's."""
     folder = Path.cwd() / "conf"
@@ -280,14 +280,14 @@ def own_folder() -> Path | None:
 
 def find_choice(group: str, name: str) -> Path | None:
     """The file of a choice: the project's, else the user's own, else None."""
-    folders = [folder for folder in (CONF, own_folder()) if folder is not None]
+    folders = [folder for folder in (CONF, custom_folder()) if folder is not None]
     paths = [folder / group / f"{name}.yaml" for folder in folders]
     return next((path for path in paths if path.is_file()), None)
 
 
 def choices(group: str) -> list[str]:
     """The names in a group of conf/, the user's own among them."""
-    folders = [folder for folder in (CONF, own_folder()) if folder is not None]
+    folders = [folder for folder in (CONF, custom_folder()) if folder is not None]
     paths = (path for folder in folders for path in (folder / group).glob("*.yaml"))
     return sorted({path.stem for path in paths if path.is_file()})
 

@@ -166,10 +166,10 @@ def _sigterm_raises() -> Iterator[None]:
 
 def _help() -> int:
     from pitome.cli.help import help_text
-    from pitome.config import CONF, own_folder
+    from pitome.config import CONF, custom_folder
 
     with contextlib.suppress(BrokenPipeError):  # `| head` has read enough
-        print(help_text(CONF, own_folder()), flush=True)
+        print(help_text(CONF, custom_folder()), flush=True)
         return 0
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is Python to try at its end
     return 0

@@ -19,14 +19,14 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pitome.config import CONF, GROUPS, PARTS, Config, choices, defaults, own_folder
+from pitome.config import CONF, GROUPS, PARTS, Config, choices, custom_folder, defaults
 from pitome.errors import CheckpointError, UsageError, nearest, one_line
 from pitome.fields import decode
 from pitome.merge import plugins
 from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.store import Store
-from pitome.runs import own_files
+from pitome.runs import custom_files
 from pitome.runs.points import Composer
 from pitome.runs.validate import check_folder, find_any, import_modules, validate
 from pitome.sources.weights import check_hub
@@ -36,7 +36,7 @@ class OwnFolder(SearchPathPlugin):
     """Lets a group's choice be a file in conf/ of the current directory, where the project has none."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        if (folder := own_folder()) is not None:
+        if (folder := custom_folder()) is not None:
             search_path.append("own", f"file://{folder}")
 
 
@@ -83,10 +83,10 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
         parsed = OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as problem:
         raise UsageError(one_line(problem)) from None
-    offer_own_methods(parsed)
+    offer_custom_methods(parsed)
     _check_trainer(parsed)
     named = {group: _chosen(parsed, group) for group in PARTS}
-    own_files.check_own_files(named | {"trainer": named["trainer"] | named["data"]})
+    custom_files.check_custom_files(named | {"trainer": named["trainer"] | named["data"]})
     points = [[str(o.input_line) for o in parsed if not o.is_hydra_override()]]
     if multirun:
         points = _points(parsed)
@@ -103,7 +103,7 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
             except ValueError as problem:  # Hydra's own, of a choice that is no name
                 raise UsageError(one_line(problem)) from None
             checked.append((config, validate(config)))
-    own_files.tell_unread(config for config, _ in checked)
+    custom_files.report_unread(config for config, _ in checked)
     return checked
 
 
@@ -139,7 +139,7 @@ def _check_weights(configs: list[Config]) -> None:
         raise first
 
 
-def offer_own_methods(parsed: list[Override]) -> None:
+def offer_custom_methods(parsed: list[Override]) -> None:
     """Import what `imports=[...]` names, and let merge= choose the methods registered by it, or
     offered by the entry points of other distributions. Without either, no method is loaded.
 

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from pitome.adapters.patch import Patched
-from pitome.config import Config, MergeConfig, model_label, own_model, portable
+from pitome.config import Config, MergeConfig, custom_model, model_label, portable
 from pitome.errors import Interrupted, MissingDeviceError, PitomeError, UsageError, one_line
 from pitome.fields import decode
 from pitome.measure.memory import peak_memory
@@ -294,7 +294,7 @@ class Job:
             precision=config.precision,
             seed=config.seed,
             measure=config.measure,
-            settings=self.settings | images | own_model(config.model) | part,
+            settings=self.settings | images | custom_model(config.model) | part,
         )
 
     def _record(self, status: str) -> Record:

@@ -30,7 +30,7 @@ from pitome.sources.images import (
     suffixes,
 )
 from pitome.sources.parquet import ParquetImages
-from pitome.tasks.classification.files import Folder, own_set
+from pitome.tasks.classification.files import Folder, custom_set
 from tests.sources.image_kinds import KINDS, RAMP, grey, oriented, save
 
 
@@ -50,7 +50,7 @@ def test_every_kind_of_image_is_the_same_wherever_it_is_read(kind: str, tmp_path
     rows = pyarrow.Table.from_pylist([{"image": {"bytes": make(), "path": kind}}])
     pyarrow.parquet.write_table(rows, tmp_path / "rows.parquet")
     everywhere = {
-        "classification": Folder(own_set("x", ["cat"]), tmp_path, "test")[0][0],
+        "classification": Folder(custom_set("x", ["cat"]), tmp_path, "test")[0][0],
         "retrieval, questions": ImageFiles(tmp_path, {f"cat/{kind}"}).read(f"cat/{kind}"),
         "zip files": ImageFiles(tmp_path, {f"packed/{kind}"}).read(f"packed/{kind}"),
         "parquet files": ParquetImages([tmp_path / "rows.parquet"]).read(0, kind),

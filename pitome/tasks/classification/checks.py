@@ -44,9 +44,9 @@ class ClassificationChecks(Checks):
     def check_files(self, data: DataConfig, *, train: bool) -> None:
         if not data.classes or data.root is None:
             return
-        from pitome.tasks.classification.files import check_files, own_set
+        from pitome.tasks.classification.files import check_files, custom_set
 
-        check_files(own_set(data.name, data.classes, data.split), check_root(data.root), train=train)
+        check_files(custom_set(data.name, data.classes, data.split), check_root(data.root), train=train)
 
 
 CHECKS = ClassificationChecks()

@@ -36,7 +36,7 @@ class ImageSet:
     example: str
 
 
-def own_set(name: str, classes: Sequence[str], split: str | None = None) -> ImageSet:
+def custom_set(name: str, classes: Sequence[str], split: str | None = None) -> ImageSet:
     """A user's own set, whose class folders bear the names of its classes, given in the order of the
     labels. split: what is tested on, test (None) or validation."""
     tested = ("val", "validation") if split == "validation" else ("test",)

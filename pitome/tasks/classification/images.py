@@ -23,7 +23,7 @@ from pitome.sources.cache import limit_bytes
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
 from pitome.tasks.classification.data import ClassData
-from pitome.tasks.classification.files import Folder, ImageSet, Parquet, own_set, parquet_files
+from pitome.tasks.classification.files import Folder, ImageSet, Parquet, custom_set, parquet_files
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
 from pitome.tasks.images import (
     as_tested,
@@ -140,7 +140,7 @@ class ImageData(ClassData):
         """kind: how the files are named; None: as of a user's own set."""
         workers = default_workers() if workers is None else workers
         super().__init__(config, preprocess, batch_size, workers=workers, **how)
-        self.kind = kind or own_set(config.name, config.classes, config.split)
+        self.kind = kind or custom_set(config.name, config.classes, config.split)
 
     def _open(self, split: str) -> tuple[Folder | Parquet, str, str]:
         """The files of a split, where they were taken from, and their revision."""

@@ -99,10 +99,10 @@ def _hub(data: TextSet, repository: str, revision: str) -> Rows:
             repository, pattern, kind="dataset", revision=revision, error=DataError, otherwise=otherwise
         )
         for file in sorted(folder.rglob(pattern)):
-            own_texts, own_labels = read_file(file, data)
-            texts += own_texts
-            labels += own_labels
-            splits += [ours] * len(own_texts)
+            file_texts, file_labels = read_file(file, data)
+            texts += file_texts
+            labels += file_labels
+            splits += [ours] * len(file_texts)
     return Rows("hub", texts, labels, splits)
 
 

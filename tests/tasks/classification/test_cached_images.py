@@ -13,7 +13,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
-from pitome.tasks.classification.files import Folder, own_set
+from pitome.tasks.classification.files import Folder, custom_set
 from pitome.tasks.classification.images import ImageData, TestImages
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import as_tested
@@ -21,7 +21,7 @@ from pitome.tasks.subject import from_data
 from tests.configs import data_in
 
 PREPROCESS = Preprocess(16, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 0.9)
-KIND = own_set("x", ["cat", "dog"])
+KIND = custom_set("x", ["cat", "dog"])
 
 
 @pytest.fixture(autouse=True)

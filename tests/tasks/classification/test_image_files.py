@@ -12,11 +12,11 @@ from PIL import Image
 
 from pitome.errors import DataError, Unreadable
 from pitome.runs.validate import check_folder
-from pitome.tasks.classification.files import Folder, Parquet, check_files, own_set
+from pitome.tasks.classification.files import Folder, Parquet, check_files, custom_set
 from tests.configs import data_of
 
 CLASSES = ("rose", "tulip")
-KIND = own_set("flowers", CLASSES)
+KIND = custom_set("flowers", CLASSES)
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def root(tmp_path: Path) -> Path:
 def test_what_changes_a_result_changes_the_revision(root: Path) -> None:
     """Also where names and sizes stay: another picture, or the classes in another order."""
     before = Folder(KIND, root, "test").revision()
-    assert before == Folder(own_set("other name", CLASSES), root, "test").revision()
-    swapped = Folder(own_set("flowers", CLASSES[::-1]), root, "test")
+    assert before == Folder(custom_set("other name", CLASSES), root, "test").revision()
+    swapped = Folder(custom_set("flowers", CLASSES[::-1]), root, "test")
     assert swapped.labels == [1, 1, 0, 0] and swapped.revision() != before
     path = root / "test" / "rose" / "0.png"
     content = path.read_bytes()
@@ -141,7 +141,7 @@ def test_parquet_labels_are_numbers_or_names(
         pyarrow.parquet.write_table(table, tmp_path / name / "test-0.parquet")
         files = Parquet(KIND, tmp_path / name, "test")
         assert files.labels == [1, 0, -1, -1] and [files[i][1] for i in range(2)] == [1, 0]
-        more = Parquet(own_set("flowers", [*CLASSES, "daisy"]), tmp_path / name, "test")
+        more = Parquet(custom_set("flowers", [*CLASSES, "daisy"]), tmp_path / name, "test")
         assert more.labels == [1, 0, 2, -1] and more.revision() != files.revision()
         with pytest.raises(DataError, match="no parquet files of the split train"):
             check_files(KIND, tmp_path / name, train=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pitome.config import CONF, PARTS, ModelConfig, choices, model_label, own_model
+from pitome.config import CONF, PARTS, ModelConfig, choices, custom_model, model_label
 from pitome.errors import UsageError
-from pitome.runs.own_files import check_file, check_own_files
+from pitome.runs.custom_files import check_custom_files, check_file
 
 DATA = """# Flowers: photographs (folder)
 name: flowers
@@ -46,7 +46,7 @@ def test_a_mistake_is_one_line(number: int, own: Path) -> None:
     text, told = list(MISTAKES.items())[number]
     (own / "data" / "flowers.yaml").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UsageError) as raised:
-        check_own_files({"data": ["flowers"]})
+        check_custom_files({"data": ["flowers"]})
     line = str(raised.value)
     assert told in line and "\n" not in line and line.startswith("conf/data/flowers.yaml")
 
@@ -54,7 +54,7 @@ def test_a_mistake_is_one_line(number: int, own: Path) -> None:
 def test_what_is_right_and_what_is_not_the_users_passes(own: Path) -> None:
     (own / "data" / "imagenet.yaml").write_text("of the user, and not read")
     (own / "data" / "folder.yaml").mkdir()
-    check_own_files({"data": ["flowers", "imagenet", "folder", "none such"], "trainer": ["flowers"]})
+    check_custom_files({"data": ["flowers", "imagenet", "folder", "none such"], "trainer": ["flowers"]})
     assert "flowers" in choices("data") and "folder" not in choices("data")
 
 
@@ -70,8 +70,8 @@ def test_a_model_of_ones_own_goes_by_what_its_file_says(own: Path) -> None:
     path.write_text("# Mine\nname: mine\ntask: classification\narch: vit_tiny_patch16_224\n")
     model = ModelConfig(name="mine", task="classification", arch="vit_tiny_patch16_224")
     assert model_label(model) == "mine"
-    first = own_model(model)
-    assert own_model(replace(model, checkpoint="hub:a/b")) == first
+    first = custom_model(model)
+    assert custom_model(replace(model, checkpoint="hub:a/b")) == first
     changed = replace(model, args={"depth": 2})
-    assert own_model(changed) != first and set(first) == {"model file"}
-    assert own_model(ModelConfig(name="deit_s", task="classification", arch="anything")) == {}
+    assert custom_model(changed) != first and set(first) == {"model file"}
+    assert custom_model(ModelConfig(name="deit_s", task="classification", arch="anything")) == {}

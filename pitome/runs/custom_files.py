@@ -8,19 +8,19 @@ from typing import Any
 
 import yaml
 
-from pitome.config import Config, choices, find_choice, own_folder
+from pitome.config import Config, choices, custom_folder, find_choice
 from pitome.errors import UsageError, nearest
 from pitome.fields import decode, types_of
 from pitome.sources.hub import say
 from pitome.sources.yaml_files import read_yaml
 
 
-def check_own_files(chosen: Mapping[str, Iterable[str]]) -> None:
+def check_custom_files(chosen: Mapping[str, Iterable[str]]) -> None:
     """Check the user's own files among the choices, group -> names. Raises UsageError."""
     for group, names in chosen.items():
         for name in names:
             path = find_choice(group, name)
-            if path is not None and path.parent.parent == own_folder():
+            if path is not None and path.parent.parent == custom_folder():
                 check_file(group, path)
 
 
@@ -46,13 +46,13 @@ def check_file(group: str, path: Path) -> None:
         )
 
 
-def tell_unread(configs: Iterable[Config]) -> None:
+def report_unread(configs: Iterable[Config]) -> None:
     """A user's own file may bear the name of one of the project's, which is the one that is read."""
-    folder = own_folder()
+    folder = custom_folder()
     names = {(group, getattr(config, group).name) for config in configs for group in ("model", "data")}
     for group, name in sorted(names):
-        own = folder and folder / group / f"{name}.yaml"
-        if own and own.is_file() and own != find_choice(group, name):
+        custom = folder and folder / group / f"{name}.yaml"
+        if custom and custom.is_file() and custom != find_choice(group, name):
             say(f"conf/{group}/{name}.yaml is not read: {group}={name} is the project's")
 
 
