@@ -125,7 +125,7 @@ def check_places(configs: list[Config]) -> None:
 
 
 def _check_weights(configs: list[Config]) -> None:
-    """Where weights of some points can be had, the others fail on their own, and the table says why."""
+    """Fails only where no point has weights; otherwise each point without them reports its own error."""
     first: CheckpointError | None = None
     for weights in dict.fromkeys(find_any(config) for config in configs):
         if weights is None:
