@@ -167,7 +167,7 @@ def _read_inside(hint: Any, value: Any, path: str, rule: Rule | None, typed: boo
 
 def _accepts(hint: Any, value: object) -> bool:
     """Whether `value` is of the kind `hint`, whatever a list or a mapping holds: an int is a float, a bool
-    is no number, nan and inf fit nothing."""
+    is not a number, nan and inf fit nothing."""
     origin = typing.get_origin(hint)
     if origin is Literal:
         return type(value) in (str, int) and value in typing.get_args(hint)

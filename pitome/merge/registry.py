@@ -145,7 +145,7 @@ def register(
     """Make a plan function known as `merge=<name>`.
 
     A function that is defined a second time (a notebook cell that is run again) replaces the first.
-    Raises UsageError for a name that is taken or is no identifier, for options that are no dataclass
+    Raises UsageError for a name that is taken or is not an identifier, for options that are no dataclass
     with defaults and types of `SUPPORTED`, and where a bare name (without `_repo`) does not
     guarantee keeps_protected_first and identity_at_1.
     """
@@ -200,7 +200,7 @@ def _same(one: PlanFunction, other: PlanFunction) -> bool:
 def _check_options(method: str, options: type[MethodOptions]) -> None:
     """Refuse options that a command line could not say. Raises UsageError."""
     if not (isinstance(options, type) and issubclass(options, MethodOptions)):
-        raise UsageError(f"merge={method}: options={options!r} is no class that extends MethodOptions")
+        raise UsageError(f"merge={method}: options={options!r} is not a class that extends MethodOptions")
     if "__dataclass_fields__" not in vars(options):
         raise UsageError(f"merge={method}: put @dataclass(frozen=True) above {options.__name__}")
     try:

@@ -136,7 +136,7 @@ def _check_values(point: Point) -> None:
 def _check_metric(metric: str, point: Point) -> None:
     task, tasks = point.get("task"), METRICS[metric].tasks
     if task is not None and tasks and task not in tasks:
-        raise ValueError(f"{metric} is no metric of task={task}, but of {', '.join(tasks)}")
+        raise ValueError(f"{metric} is not a metric of task={task}, but of {', '.join(tasks)}")
 
 
 def _shown(point: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ class Experiment:
         return f"has no point that can be run; python scripts/report.py {self.name} says why"
 
     def command_of(self, point: Point) -> str:
-        """The command that gives a point: its own run, or the whole experiment where it is no sweep."""
+        """The command that gives a point: its own run, or the whole experiment where it is not a sweep."""
         return command(point) if self.sweeps else f"python run.py experiment={self.item.name}"
 
 

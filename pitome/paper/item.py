@@ -18,7 +18,7 @@ from pitome.fields import decode, number
 from pitome.paper.metrics import METRICS
 
 RUNS, THEOREM, PICTURES = "runs", "theorem", "pictures"
-CASE, QUOTED, METRIC = "case", "quoted", "metric"  # keys of rows and columns that are no overrides
+CASE, QUOTED, METRIC = "case", "quoted", "metric"  # keys of rows and columns that are not overrides
 _THEOREM_KEYS = ("task", "data", "merge", "ratio", "noise")
 
 
@@ -97,7 +97,7 @@ class Block:
         if self.by in (QUOTED, CASE):
             for row in self.rows:
                 if not isinstance(row, str):
-                    raise ValueError(f"{where}: the row {row} is no text; put it in quotes")
+                    raise ValueError(f"{where}: the row {row} is not text; put it in quotes")
         if self.by in self.along:
             raise ValueError(f"{where}: both rows and columns differ in {self.by}")
         for key in self.along:
@@ -191,7 +191,7 @@ class PaperItem:
             raise ValueError(f"kind: {PICTURES} and `picture` go together")
         for name, rule in self.metrics.items():
             if name not in METRICS:
-                raise ValueError(f"metrics: {name} is no metric; {nearest(str(name), METRICS)}")
+                raise ValueError(f"metrics: {name} is not a metric; {nearest(str(name), METRICS)}")
             rule.check(f"metrics.{name}")
         for where, keys in self._overrides():
             for key in keys:
@@ -210,7 +210,7 @@ class PaperItem:
                 raise ValueError(f"{where}: {row!r} is not among cases")
         for metric in block.metrics:
             if metric not in METRICS:
-                raise ValueError(f"{where}: {metric} is no metric; known: {', '.join(METRICS)}")
+                raise ValueError(f"{where}: {metric} is not a metric; known: {', '.join(METRICS)}")
             if metric not in self.metrics:
                 raise ValueError(f"{where}: metrics.{metric} is missing; say how it is judged")
 
@@ -250,7 +250,7 @@ def _grid_keys(grid: Mapping[str, Any], where: str) -> list[str]:
 def _check_key(kind: str, key: str, where: str) -> None:
     known = _THEOREM_KEYS if kind == THEOREM else [field.name for field in dataclasses.fields(Config)]
     if key not in known and (kind == THEOREM or not _is_nested(key)):
-        raise ValueError(f"{where}: {key} is no key of a run; {nearest(key, known)}")
+        raise ValueError(f"{where}: {key} is not a key of a run; {nearest(key, known)}")
 
 
 def _is_nested(key: str) -> bool:

@@ -9,7 +9,7 @@ from pitome.paper import files
 from pitome.paper.points import OPTIONS, REPO, Point
 from pitome.records.identity import UNMERGED
 
-R, FLOPS = "r", "FLOPs"  # what `LabelledPoint.ratio` begins with where it is no ratio
+R, FLOPS = "r", "FLOPs"  # what `LabelledPoint.ratio` begins with where it is not a ratio
 AUTHORS, AS_PUBLISHED = "authors' code", "as published"  # parts of `LabelledPoint.variant`
 
 

@@ -203,7 +203,7 @@ def _against(row: JudgedValue, target: float, tolerance: float) -> JudgedValue:
 def _judge_offline(
     experiment: Experiment, records: Sequence[Record], published: Sequence[Record]
 ) -> list[JudgedValue]:
-    """The points of an offline model. A record that is itself the published one is no repetition of it."""
+    """The points of an offline model. A record that is itself the published one is not a repetition of it."""
     copies = [record for record in records if record in published]
     repeated = [record for record in records if record not in copies]
     tolerances = experiment.item.offline.metrics if experiment.item.offline else {}

@@ -36,7 +36,7 @@ class SweepStatus:
 def sweep_status(name: str, records: Sequence[Record], processes: int = 1) -> SweepStatus:
     """How far an experiment is with these records. processes: how many share what is left.
 
-    Raises UsageError for an unknown experiment, and one that is no sweep.
+    Raises UsageError for an unknown experiment, and one that is not a sweep.
     """
     experiment = choose(name)
     if not experiment.sweeps:

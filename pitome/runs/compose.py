@@ -150,7 +150,7 @@ def offer_custom_methods(parsed: list[Override]) -> None:
         raise UsageError("imports has several values; give all modules in one list, imports=[a,b]")
     for names in (o.value() for o in modules):
         if not isinstance(names, list):
-            raise UsageError(f"imports={names} is no list; write imports=[{names}]")
+            raise UsageError(f"imports={names} is not a list; write imports=[{names}]")
         import_modules([str(name) for name in names])
     chosen = _chosen(parsed, "merge") & plugins.offered().keys()
     if not modules and not chosen:

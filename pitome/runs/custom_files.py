@@ -25,7 +25,7 @@ def check_custom_files(chosen: Mapping[str, Iterable[str]]) -> None:
 
 
 def check_file(group: str, path: Path) -> None:
-    """Raise UsageError, one line, for what is no YAML, for unknown, missing and wrong keys."""
+    """Raise UsageError, one line, for what is not YAML, for unknown, missing and wrong keys."""
     where = f"conf/{group}/{path.name}"
     try:
         content = read_yaml(path)
@@ -34,7 +34,7 @@ def check_file(group: str, path: Path) -> None:
         content = {str(key): value for key, value in content.items() if key != "defaults"}
         decode(types_of(Config)[group], content)
     except UnicodeDecodeError:
-        raise UsageError(f"{where} is no text in UTF-8; save it as such") from None
+        raise UsageError(f"{where} is not text in UTF-8; save it as such") from None
     except (ValueError, yaml.YAMLError, OSError) as problem:
         reason = " ".join(str(problem).replace('in "<unicode string>", ', "").split())
         raise UsageError(f"{where} cannot be used: {reason}") from None

@@ -71,7 +71,7 @@ def _points(text: str) -> list[tuple[str, int, Point]]:
     name, number = _split(text)
     experiment = choose(name)
     if not experiment.sweeps:
-        raise UsageError(f"experiment={name} is no sweep; give it alone: python run.py experiment={name}")
+        raise UsageError(f"experiment={name} is not a sweep; give it alone: python run.py experiment={name}")
     points = experiment.points
     if not points:
         raise UsageError(f"experiment={name} {experiment.why_no_points}")
@@ -138,7 +138,7 @@ def _split(text: str) -> tuple[str, int | None]:
 
 
 def without_sweep(experiment: Experiment, argv: Sequence[str]) -> int | None:
-    """Carry out an experiment that is no sweep: pictures, or the theorem. Returns the exit code; None for
+    """Carry out an experiment that is not a sweep: pictures, or the theorem. Returns the exit code; None for
     a sweep."""
     if experiment.sweeps:
         return None

@@ -140,12 +140,12 @@ def _read(given: dict[str, str]) -> Arguments:
     pixels = given.get("max_pixels", str(MAX_PIXELS))
     out = Path(given["out"]).expanduser() if "out" in given else None
     if numbers is not None and not all(number.strip().isdecimal() for number in numbers):
-        raise UsageError(f"after={after} is no list of whole numbers; give e.g. after=1,6,12")
+        raise UsageError(f"after={after} is not a list of whole numbers; give e.g. after=1,6,12")
     depths = None if numbers is None else sorted({int(number) for number in numbers})
     if not pixels.isdecimal() or int(pixels) < 1:
         raise UsageError(f"max_pixels={pixels} is not a whole number >= 1")
     if out is not None and (out.suffix.lower() != ".png" or out.is_dir()):
-        raise UsageError(f"out={given['out']} is no PNG file; give a name that ends in .png")
+        raise UsageError(f"out={given['out']} is not a PNG file; give a name that ends in .png")
     return Arguments(parts, out, depths, int(pixels))
 
 

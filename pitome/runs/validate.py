@@ -125,7 +125,7 @@ def _check_preprocess(given: PreprocessConfig | None) -> None:
     for key in ("mean", "std") if given is not None else ():
         values, channels = getattr(given, key), given.channels or Preprocess.channels  # type: ignore[union-attr]
         if len(values) != channels:
-            raise UsageError(f"model.preprocess.{key}={values} is no list of {channels} numbers")
+            raise UsageError(f"model.preprocess.{key}={values} is not a list of {channels} numbers")
 
 
 def _check_control(config: Config, checks: Checks) -> None:

@@ -63,7 +63,7 @@ def digest(key: Mapping[str, Any]) -> str:
 
 
 def limit_bytes() -> float:
-    """How much the entries may take together. Raises UsageError for a PITOME_CACHE_GB that is no size."""
+    """How much the entries may take together. Raises UsageError for a PITOME_CACHE_GB that is not a size."""
     given = os.environ.get("PITOME_CACHE_GB") or str(DEFAULT_GB)
     try:
         size = float(given)

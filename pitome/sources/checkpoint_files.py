@@ -80,7 +80,7 @@ def shards_of(path: Path) -> list[Path]:
         names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
         shards = [path.parent / Path(name).name for name in names]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{path} is no index of weights (an object with weight_map)") from None
+        raise CheckpointError(f"{path} is not an index of weights (an object with weight_map)") from None
     lacking = [shard.name for shard in shards if not shard.is_file()]
     if lacking or not shards:
         raise CheckpointError(

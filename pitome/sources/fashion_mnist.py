@@ -84,7 +84,7 @@ def read_split(place: Place, split: str, rules: ImageRules = DEFAULT) -> tuple[n
     ):
         raise DataError(
             f"{place.folder}: {len(images)} images of {images.shape[1:]} and {len(labels)} labels "
-            f"are no split of Fashion-MNIST; {_ELSE}"
+            f"are not a split of Fashion-MNIST; {_ELSE}"
         )
     return images, labels
 

@@ -31,7 +31,7 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
     header = 4 + 4 * dims
     if raw[:4] != bytes((0, 0, _BYTES, dims)):
         raise DataError(
-            f"{path} is no IDX file of bytes in {dims} dimension{'s' * (dims > 1)}: "
+            f"{path} is not an IDX file of bytes in {dims} dimension{'s' * (dims > 1)}: "
             f"it begins with {raw[:4].hex() or 'nothing'}; fetch it again"
         )
     if len(raw) < header:

@@ -114,7 +114,7 @@ def decode(content: bytes, name: str, rules: ImageRules = DEFAULT) -> Picture:
     """An encoded image as RGB: of several frames the first, transparency over white, more than 8 bits
     scaled to 8.
 
-    Raises Unreadable, with a reason that begins with `name`, for what is no image, is damaged, has more
+    Raises Unreadable, with a reason that begins with `name`, for what is not an image, is damaged, has more
     pixels than the rules allow, or is more than 100 times as long as it is wide.
     """
     before = Image.MAX_IMAGE_PIXELS

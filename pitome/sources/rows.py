@@ -61,7 +61,7 @@ def _json_rows(path: Path, text: str) -> list[Row]:
         numbers = [f"entry {n}" for n in range(1, len(whole) + 1)]
     for number, row in zip(numbers, whole, strict=True):
         if not isinstance(row, dict):
-            raise damaged(path, f"{number} is no object; expected a list of objects or one object a line")
+            raise damaged(path, f"{number} is not an object; expected a list of objects or one object a line")
     return whole
 
 

@@ -20,9 +20,9 @@ class DataInfo:
     source: hub, local or package (what was taken, not what was asked for); revision: a commit or
     checksum of the data; classes: number of labels; n_selected: samples asked for; limit,
     selection: how many and how they were chosen; skipped: (sample id, reason) of those that could
-    not be read, filled while the samples are read; left_out: (name, reason) of files that are no samples;
+    not be read, filled while the samples are read; left_out: (name, reason) of files that are not samples;
     n_truncated: texts longer than the model reads,
-    None for data that is no text.
+    None for data that is not text.
     """
 
     name: str

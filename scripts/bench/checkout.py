@@ -22,6 +22,6 @@ def check_checkout(checkout: Path, methods: Sequence[str] = tuple(METHODS)) -> N
         file = checkout.joinpath(*METHODS[method].split(".")).with_suffix(".py")
         if not file.is_file():
             raise UsageError(
-                f"{checkout} is no checkout of the PiToMe repository: it has no "
+                f"{checkout} is not a checkout of the PiToMe repository: it has no "
                 f"{file.relative_to(checkout)}; clone hchautran/PiToMe and give its folder"
             )

@@ -53,5 +53,5 @@ def main(words: list[str]) -> int:
         print("\nstopped; what was measured is kept, the same command continues from there", file=sys.stderr)
         return 130
     if not complete:
-        print("not everything is measured yet; the same command goes on from here")
+        print("not everything is measured yet; the same command continues from there")
     return 0

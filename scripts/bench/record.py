@@ -29,7 +29,7 @@ class Record:
     that are to replace those of other code.
 
     Code is other where `CODE` differs between two revisions, or where git cannot tell. Raises DataError
-    for a file that is no record, or that was measured under other conditions.
+    for a file that is not a record, or that was measured under other conditions.
     """
 
     def __init__(self, path: Path, conditions: Mapping[str, Any]) -> None:
@@ -48,11 +48,11 @@ class Record:
             for _, _, cell in cells(self.parts):
                 cell.setdefault("measured", {name: before.get(name) for name in OF_CELL})
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise DataError(f"{path} is no record of the bench ({problem}); remove it") from None
+            raise DataError(f"{path} is not a record of the bench ({problem}); remove it") from None
         for name, value in self.conditions.items():
             if (was := before.get(name)) != value:
                 raise DataError(
-                    f"{path} was measured with {name}={was}, not {value}; move it away to measure anew"
+                    f"{path} was measured with {name}={was}, not {value}; move it away to measure again"
                 )
 
     def part(self, name: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Record:
         if old is not None and (part, key) not in self._told:
             self._told.add((part, key))
             print(
-                f"{part}: {key} was measured by other code ({short(old['measured'])}); it is measured anew, "
+                f"{part}: {key} was measured by other code ({short(old['measured'])}); it is measured again, "
                 "and stays until that is done",
                 file=sys.stderr,
             )

@@ -69,7 +69,7 @@ def reference(
     wall time), and compare the outputs. Returns whether every method was done before `deadline`
     (time.monotonic).
 
-    Raises UsageError for a folder that is no checkout, CheckoutError where their code fails.
+    Raises UsageError for a folder that is not a checkout, CheckoutError where their code fails.
     """
     check_checkout(checkout, methods)
     timm = _timm_folder(checkout)

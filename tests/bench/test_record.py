@@ -40,7 +40,7 @@ def test_other_conditions_are_refused_but_load_and_revision_may_change(tmp_path)
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"conditions": {}}'])
 def test_a_damaged_file_is_one_line(content, tmp_path):
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(DataError, match="is no record of the bench") as caught:
+    with pytest.raises(DataError, match="is not a record of the bench") as caught:
         Record(tmp_path / "a.json", HERE)
     assert "\n" not in str(caught.value)
 

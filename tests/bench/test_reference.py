@@ -86,5 +86,5 @@ def test_a_checkout_that_fails_in_the_end_is_one_line(checkout, tmp_path):
 
 
 def test_a_folder_that_is_no_checkout(tmp_path):
-    with pytest.raises(UsageError, match=r"is no checkout .*it has no algo/pitome/patch/deit\.py"):
+    with pytest.raises(UsageError, match=r"is not a checkout .*it has no algo/pitome/patch/deit\.py"):
         check_checkout(tmp_path)

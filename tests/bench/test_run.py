@@ -71,7 +71,7 @@ def test_no_time_measures_nothing_and_says_so(tmp_path, capsys):
         (["--minutes", "-1"], "minutes=-1.0 is not above 0"),
         (["--methods", "pitom"], "did you mean pitome"),
         (["--models", "vit_nobody"], "unknown model 'vit_nobody'"),
-        (["--reference", "/no/such/folder"], "is no checkout of the PiToMe repository"),
+        (["--reference", "/no/such/folder"], "is not a checkout of the PiToMe repository"),
         (["--device", "cuda:99"], "does not exist here"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the command line costs: which commands are timed, and that a failing one is no measurement."""
+"""What the command line costs: which commands are timed, and that a failing one is not a measurement."""
 
 from __future__ import annotations
 

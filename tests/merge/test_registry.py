@@ -219,8 +219,8 @@ class _Stranger:
         (_WrongDefault, "steps=0.5 is not a whole number"),
         (_Unreadable, "the types in _Unreadable cannot be read .NameError"),
         (_Undecorated, r"put @dataclass\(frozen=True\) above _Undecorated"),
-        (_Stranger, "is no class that extends MethodOptions"),
-        ({"steps": 1}, "is no class that extends MethodOptions"),
+        (_Stranger, "is not a class that extends MethodOptions"),
+        ({"steps": 1}, "is not a class that extends MethodOptions"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

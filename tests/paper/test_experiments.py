@@ -125,9 +125,12 @@ def test_values_as_they_are_printed_and_logged(case: str) -> None:
 
 MISTAKES = {
     "an unknown field": (("title:", "titel:"), "unknown key titel; did you mean title"),
-    "a value that is no number": (("77.7", "77.7 %"), "values[1].printed.tome_repo='77.7 %' is not a number"),
+    "a value that is not a number": (
+        ("77.7", "77.7 %"),
+        "values[1].printed.tome_repo='77.7 %' is not a number",
+    ),
     "a column too few": (("[79.8, 4.6]", "[79.8]"), "has 1 numbers for 2 columns"),
-    "an unknown metric": (("metric: [top1, gmacs]", "metric: [top, gmacs]"), "top is no metric"),
+    "an unknown metric": (("metric: [top1, gmacs]", "metric: [top, gmacs]"), "top is not a metric"),
     "an unknown method": (("tome_repo: 77.7", "tomee_repo: 77.7"), "unknown merge=tomee_repo; did you mean"),
     "an unknown model": (("model: deit_s", "model: deit_ss"), "unknown model=deit_ss"),
     "a key twice": (("title: An item", "title: An item\ntitle: Another"), "the key title stands twice"),
@@ -148,32 +151,35 @@ MISTAKES = {
         ("tolerance: 0.3", "tolerance: .inf"),
         "metrics.top1.tolerance=inf is not a number above 0",
     ),
-    "a share that is no number": (
+    "a share that is not a number": (
         ("relative: 0.02", "relative: .nan"),
         "metrics.gmacs.relative=nan is not a number above 0",
     ),
     "an unknown metric that is judged": (
         ("gmacs: {better", "gmac: {better"),
-        "metrics: gmac is no metric; did you mean gmacs",
+        "metrics: gmac is not a metric; did you mean gmacs",
     ),
     "a need below nothing": (("gpu_hours: 1", "gpu_hours: -1"), "needs.gpu_hours=-1 is not a number >= 0"),
     "a misspelt column key": (
         ("at: {ratio: 0.925}\n    metric: top1", "along: {raito: [0.9]}\n    metric: top1"),
-        "values[1].along: raito is no key of a run; did you mean ratio",
+        "values[1].along: raito is not a key of a run; did you mean ratio",
     ),
     "a misspelt override": (
         ("at: {ratio:", "at: {raito:"),
-        "values[1].at: raito is no key of a run; did you",
+        "values[1].at: raito is not a key of a run; did you",
     ),
     "a misspelt nested override": (
         ("at: {ratio:", "at: {model.chekpoint: x, ratio:"),
-        "values[1].at: model.chekpoint is no key of a run",
+        "values[1].at: model.chekpoint is not a key of a run",
     ),
     "a misspelt key of the base": (
         ("base: {task", "base: {mdoel: x, task"),
-        "base: mdoel is no key of a run",
+        "base: mdoel is not a key of a run",
     ),
-    "a misspelt row key": (("- at: {ratio", "- by: methd\n    at: {ratio"), "values[1].by: methd is no key"),
+    "a misspelt row key": (
+        ("- at: {ratio", "- by: methd\n    at: {ratio"),
+        "values[1].by: methd is not a key",
+    ),
     "rows and columns of one key": (
         ("at: {ratio: 0.925}\n", "along: {merge: [tome, pitome]}\n"),
         "values[1]: both rows and columns differ in merge",
@@ -199,7 +205,7 @@ MISTAKES = {
         ("{ratio: 0.925}\n", "{ratio: 0.925, r: 8}\n"),
         "ratio and r exclude each other",
     ),
-    "an r that is no number": (("{ratio: 0.925}\n", "{r: 0.5}\n"), "r=0.5 is not a whole number >= 0"),
+    "an r that is not a number": (("{ratio: 0.925}\n", "{r: 0.5}\n"), "r=0.5 is not a whole number >= 0"),
     "FLOPs above 1": (("{ratio: 0.925}\n", "{flops: 1.5}\n"), "flops=1.5 is outside (0, 1]"),
     "a limit that is a word": (
         ("{ratio: 0", "{limit: all, ratio: 0"),
@@ -244,7 +250,7 @@ MISTAKES = {
         ("    logged_source: a log\n", ""),
         "is logged without a logged_source",
     ),
-    "a bound that is no number": (
+    "a bound that is not a number": (
         ("    metric: top1\n", "    metric: top1\n    above: .nan\n"),
         "above=nan is not a number",
     ),
@@ -268,7 +274,7 @@ MISTAKES = {
     ),
     "a row that is a number": (
         ("{Other: 79.3}", "{2024: 79.3}"),
-        "values[2]: the row 2024 is no text; put it",
+        "values[2]: the row 2024 is not text; put it",
     ),
     "a column that is a list": (("[top1, gmacs]", "[[top1], gmacs]"), "has ['top1'], expected the name of a"),
     "an unknown method beside": (
@@ -286,7 +292,7 @@ MISTAKES = {
     ),
     "an offline metric of another task": (
         ("metrics: {top1: 0.1}", "metrics: {rsum: 0.1}"),
-        "rsum is no metric of task=classification",
+        "rsum is not a metric of task=classification",
     ),
     "no offline metric": (("  metrics: {top1: 0.1}", "  metrics: {}"), "offline.metrics is empty"),
     "no limit to an offline tolerance": (
@@ -346,7 +352,7 @@ def test_a_metric_of_another_task_is_one_line(
     base = f"{{task: {task}, data: {data}, model: {model}}}"
     item = ITEM.replace("top1", metric).replace("{task: classification, data: imagenet, model: deit_s}", base)
     write(item.partition("offline:")[0])
-    with pytest.raises(PitomeError, match=f"{metric} is no metric of task={task}, but of "):
+    with pytest.raises(PitomeError, match=f"{metric} is not a metric of task={task}, but of "):
         choose("table99")
 
 

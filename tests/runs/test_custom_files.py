@@ -28,7 +28,7 @@ MISTAKES = {
     "": "it holds nothing, expected lines of `key: value`",
     "- rose\n": "it holds a list",
     "rose": "it holds one value",
-    "\udcff": "is no text in UTF-8",
+    "\udcff": "is not text in UTF-8",
 }
 
 

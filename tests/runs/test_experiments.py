@@ -98,7 +98,7 @@ def test_one_point_by_its_number_needs_no_sweep(write: Callable[..., Path]) -> N
 
 
 def test_a_model_or_data_of_points_choose_those_points() -> None:
-    """And others do not get their amounts: MAE's FLOPs are no question about DeiT."""
+    """And others do not get their amounts: MAE's FLOPs say nothing about DeiT."""
     words = ["experiment=table5", "model=deit_s", "merge=pitome,pitome_repo"]
     expanded = experiments.expand(words, multirun=True)
     assert len(expanded) == 2 and "model=deit_s" not in expanded

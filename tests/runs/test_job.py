@@ -364,7 +364,7 @@ def test_wandb_offline_run_can_be_read_back(
     assert config["merge"]["name"] == "tome" and config["ratio"] == 0.9
     assert summary["cost/macs"] > 0 and summary["n_samples"] == 40
     (kept,) = (tmp_path / "results" / "runs").glob("*.json")
-    assert set(runs) == {(kept.stem, "")}  # named as the record, in no group: it is no sweep
+    assert set(runs) == {(kept.stem, "")}  # named as the record, in no group: it is not a sweep
 
 
 def leveldb_records(content: bytes) -> Iterator[bytes]:

@@ -56,7 +56,7 @@ READ: dict[str, tuple[str, str, list[list[str]]]] = {
     "no line end at the end": ("a.tsv", "s\ty\na\t1", [["a", "1"]]),
     "other line ends in a text": ("a.tsv", "s\ty\na\u2028b\x0bc\t1\n", [["a\u2028b\x0bc", "1"]]),
     "byte order mark": ("a.csv", "\ufeffs,y\na,1\n", [["a", "1"]]),
-    "words that are no missing values": (
+    "words that are not missing values": (
         "a.csv",
         "s,y\nNA,1\n007,0\nnull,1\n",
         [["NA", "1"], ["007", "0"], ["null", "1"]],
@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "nothing": ("a.csv", b"", "it is empty"),
     "a cut list": ("a.json", b'[{"s": "a"}, {"s":', "not valid JSON"),
     "a cut line": ("a.jsonl", b'{"s": "a"}\n{"s":\n', "line 2: not valid JSON"),
-    "no objects": ("a.json", b"[1, 2]", "entry 1 is no object"),
+    "no objects": ("a.json", b"[1, 2]", "entry 1 is not an object"),
     "UTF-16": (
         "a.csv",
         "s,y\nä,1\n".encode("utf-16"),

@@ -69,7 +69,7 @@ def follow(
 
     amount: ratio, r, flops, ... as for `pitome.patch`; run: the part of the model that reads images, where
     it is not the whole (then there are no predictions). The model is left as it was. Raises what
-    `pitome.patch` raises; UnsupportedModelError if its patches are no square grid; UsageError for
+    `pitome.patch` raises; UnsupportedModelError if its patches are not a square grid; UsageError for
     a method that does not group tokens.
     """
     text = inputs.ndim == 2
@@ -99,7 +99,7 @@ def _grid(patches: int, text: bool) -> tuple[int, int]:
     if text:
         return 1, patches
     if side * side != patches:
-        raise UnsupportedModelError(f"the {patches} patches of this model are no square grid to draw")
+        raise UnsupportedModelError(f"the {patches} patches of this model are not a square grid to draw")
     return side, side
 
 

@@ -58,7 +58,7 @@ class Folder:
     a folder of the split, `root` itself is what is tested on. Raises DataError for folders of other names,
     and when there are no images, in all or in one class folder.
 
-    files, labels: of the samples; left_out: name -> reason of the files that are no samples.
+    files, labels: of the samples; left_out: name -> reason of the files that are not samples.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class ImageNet(ImageData):
 
     def __init__(self, config: DataConfig, preprocess: Preprocess, batch_size: int, **how: Any) -> None:
         if how.get("source") == "package":
-            raise DataError(f"imagenet is in no package; log in to the hub (`hf auth login`), {ELSE}")
+            raise DataError(f"no package holds imagenet; log in to the hub (`hf auth login`), {ELSE}")
         if preprocess.channels != 3:
             raise DataError(
                 f"imagenet has colour images, the model expects {preprocess.channels} channel; choose another"

@@ -56,7 +56,7 @@ def build_timm(arch: str, args: dict[str, Any]) -> nn.Module:
         close = difflib.get_close_matches(arch, timm.list_models(pretrained=True) + timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise UsageError(
-            f"model.arch={arch} is no model of timm {timm.__version__}; {hint}see docs/models.md"
+            f"model.arch={arch} is not a model of timm {timm.__version__}; {hint}see docs/models.md"
         )
     try:
         return VisionTransformer(**args) if arch == OWN else timm.create_model(arch, **args)

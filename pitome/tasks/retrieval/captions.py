@@ -121,7 +121,7 @@ def word_list(words: Sequence[str], context: int, model: str) -> Tokenizer:
         if unknown:
             more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
             raise DataError(
-                f"model={model} reads captions of {len(ids)} words, and not {', '.join(unknown[:10])}{more}; "
+                f"model={model} knows {len(ids)} words, not {', '.join(unknown[:10])}{more}; "
                 "use data=scenes, or another model"
             )
         return [ids[piece] for piece in pieces]

@@ -167,7 +167,7 @@ def _named(arch: str) -> dict[str, Any]:
     siglip = text.get("hf_tokenizer_name") and text.get("vocab_size") == _ENGLISH
     if "hf_model_name" in text or not (plain or siglip):
         raise UsageError(
-            f"model.arch={arch} is no CLIP with open_clip's own text tower, nor a SigLIP that reads English; "
+            f"model.arch={arch} is neither a CLIP with open_clip's own text tower nor an English SigLIP; "
             "choose one, e.g. ViT-B-32 or ViT-B-16-SigLIP"
         )
     return args

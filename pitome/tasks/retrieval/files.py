@@ -53,7 +53,7 @@ def file_pairs(
         "needs no hub"
     )
     if source == "package":
-        raise DataError(f"{name} is in no package; use source=hub, or {otherwise}")
+        raise DataError(f"no package holds {name}; use source=hub, or {otherwise}")
     if given is None and not data.table:
         raise DataError(f"{name} is read from a folder: {otherwise}")
     if given is None and split != "test":
@@ -104,7 +104,7 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Captions:
         if (path := find_file(folder, name)) is not None:
             return reader(path)
     raise DataError(
-        f"{folder} holds none of {', '.join(readers)}, which say what the images of the {split} split show; "
+        f"{folder} has no captions of the {split} split: none of {', '.join(readers)} is there; "
         "put one of them there"
     )
 

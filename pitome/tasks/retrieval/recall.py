@@ -86,8 +86,8 @@ def rank(by_image: Scores, by_text: Scores, owner: Tensor, n_images: int) -> Ret
 
     A query finds its target at rank r if r wrong candidates score at least as high: ties count
     against the model, so one that scores everything alike finds nothing. An image has several
-    right captions; its best one counts, and its other captions are no wrong candidates.
-    Raises DataError for an image without a caption or a score that is no number.
+    right captions; its best one counts, and its other captions are not wrong candidates.
+    Raises DataError for an image without a caption or a score that is not a number.
     """
     n_texts = len(owner)
     missing = torch.bincount(owner, minlength=n_images) == 0

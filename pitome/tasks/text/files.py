@@ -49,7 +49,7 @@ def read_rows(
     revision: str,
     classes: Sequence[str] = (),
 ) -> Rows:
-    """Find and read the data set `name`, with `classes` where it is no set of the project, fetching it if
+    """Find and read the data set `name`, with `classes` where it is not a set of the project, fetching it if
     need be.
 
     kind: `official` needs files of splits; source: auto (data.root; for a hash split a cached
@@ -65,7 +65,7 @@ def read_rows(
         raise DataError(
             f"the package of {name} holds no official split; use data.split=hash, or source=hub"
             if data.archive is not None
-            else f"{name} is in no package; use source=hub, or {_ELSE}"
+            else f"no package holds {name}; use source=hub, or {_ELSE}"
         )
     if packaged and source != "hub" and (source == "package" or (cache_folder() / name).is_dir()):
         return Rows("package", *package_rows(f"go online, or {_ELSE}"), None)

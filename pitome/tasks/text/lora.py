@@ -64,7 +64,7 @@ def read_lora(path: Path) -> Lora | None:
         return Lora(int(values["rank"]), float(values["alpha"]), tuple(values["targets"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(
-            f"{path}: what it says of its adapters cannot be read; train it again"
+            f"{path}: its settings of the adapters cannot be read; train it again"
         ) from None
 
 

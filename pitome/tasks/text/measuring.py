@@ -85,7 +85,7 @@ def measure_cost(
 
 
 def measure_throughput(model: nn.Module, inputs: dict[str, Tensor], precision: str) -> Throughput:
-    """Merged against unmerged, timed alternately on one batch with its padding; padding is no token."""
+    """Merged against unmerged, timed alternately on one batch with its padding; padding is not a token."""
     timing = throughput(model, inputs, precision=precision)
     tokens = float(inputs["attention_mask"].sum()) / len(inputs["attention_mask"])
     return dataclasses.replace(

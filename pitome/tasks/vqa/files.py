@@ -40,7 +40,7 @@ def file_questions(
         "which needs no hub"
     )
     if source == "package":
-        raise DataError(f"{name} is in no package; use source=hub, or {otherwise}")
+        raise DataError(f"no package holds {name}; use source=hub, or {otherwise}")
     scored = split not in benchmark_of(name).hidden
     patterns = SETS[name].patterns(split)
     if given is not None and not any(given.glob(patterns[0])):

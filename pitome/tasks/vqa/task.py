@@ -198,7 +198,7 @@ class VisualQuestions(ImageTask):
         if unknown:
             some = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
             raise DataError(
-                f"model={self.config.model.name} reads a list of words, and not {some}; "
+                f"model={self.config.model.name} knows a fixed list of words, without {some}; "
                 "use data=easy_vqa, or another model"
             )
 

@@ -124,7 +124,7 @@ def train_vqa(config: Config, amount: Reduction, device: torch.device) -> tuple[
     texts = {text for data in splits.values() for q in data.questions for text in (prompt(q), q.answers[0])}
     if unknown := start.model.unknown(sorted(texts)):
         raise DataError(
-            f"model={config.model.name} does not read {', '.join(unknown[:10])}; add them to its words"
+            f"model={config.model.name} does not know {', '.join(unknown[:10])}; add them to its words"
         )
 
     def make(patch_size: int | None) -> nn.Module:

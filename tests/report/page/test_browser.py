@@ -51,7 +51,7 @@ def page(browser: sync_api.Browser, path: Path) -> Iterator[sync_api.Page]:
     """The page, opened once; whatever it says or asks for besides itself fails the tests."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page = context.new_page()
-    page.set_default_timeout(180_000)  # a machine under load is no error
+    page.set_default_timeout(180_000)  # a machine under load is not an error
     said: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"error: {error}"))

@@ -113,7 +113,7 @@ def test_damaged_files_are_one_line(idx_folder, grey):
 def test_files_that_do_not_belong_together(idx_folder, grey):
     (idx_folder / "t10k-images-idx3-ubyte").unlink()
     (idx_folder / "train-images-idx3-ubyte.gz").rename(idx_folder / "t10k-images-idx3-ubyte.gz")
-    with pytest.raises(DataError, match=r"5030 images .* and 40 labels are no split of Fashion-MNIST"):
+    with pytest.raises(DataError, match=r"5030 images .* and 40 labels are not a split of Fashion-MNIST"):
         _ = FashionMNIST(data_in(idx_folder), grey, batch_size=8).info
 
 

@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"arch": "ViT-B-33"}, "did you mean ViT-B-32"),
-        ({"arch": "ViT-B-16-SigLIP2", "args": {}}, "nor a SigLIP that reads English"),
+        ({"arch": "ViT-B-16-SigLIP2", "args": {}}, "nor an English SigLIP"),
         ({"arch": "roberta-ViT-B-32", "args": {}}, "no CLIP with open_clip's own text tower"),
         ({"arch": "coca_ViT-B-32", "args": {}}, "no CLIP with open_clip's own text tower"),
         ({"args": {**TINY["args"], "words": [*WORDS, "more"]}}, "vocab_size=7 is too small .* give 8"),

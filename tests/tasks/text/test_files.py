@@ -63,7 +63,7 @@ def test_labels_may_be_names_and_texts_long_or_in_any_script(tmp_path):
         ("a.jsonl", '{"text": "x", "label": "maybe"}\n', "label 'maybe' is none"),
         ("a.jsonl", '{"text": null, "label": 1}\n', "the text is None, not a string"),
         ("a.jsonl", '{"text": "x"\n', "cannot be read"),
-        ("a.jsonl", "[1]\n", "line 1 is no object"),
+        ("a.jsonl", "[1]\n", "line 1 is not an object"),
         ("a.csv", "text,label\nx\n", "line 2 has 1 fields and the header 2"),
         ("a.parquet", "no parquet", "cannot be read"),
     ],
@@ -201,7 +201,7 @@ def test_a_package_with_other_contents(sdist):
 
 def test_no_package_where_there_is_none():
     for name, kind, message in [
-        ("imdb", "hash", "imdb is in no package"),
+        ("imdb", "hash", "no package holds imdb"),
         ("rotten_tomatoes", "official", "holds no official split"),
     ]:
         with pytest.raises(DataError, match=message):

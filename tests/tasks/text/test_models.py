@@ -97,7 +97,7 @@ def test_an_adapter_of_another_model(tmp_path):
 def test_damaged_words_on_an_adapter(tmp_path):
     path = tmp_path / "adapter.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"lora": "{"})
-    with pytest.raises(CheckpointError, match="what it says of its adapters cannot be read"):
+    with pytest.raises(CheckpointError, match="its settings of the adapters cannot be read"):
         read_lora(path)
 
 

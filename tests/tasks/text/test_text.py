@@ -30,7 +30,7 @@ from tests.configs import model_of
 from tests.tasks.text.tiny_text import CONFIG, write_folder
 from tests.tasks.text.tiny_text import WORDS as VOCABULARY
 
-# The longest text is no key of the model's file.
+# The longest text is not a key of the model's file.
 SMALL = [
     f"{'+' if key == 'max_position_embeddings' else ''}model.args.{key}={value}"
     for key, value in CONFIG["args"].items()

@@ -401,7 +401,7 @@ def test_damaged_parquet_files_and_images(tmp_path):
 
 
 def test_where_a_set_cannot_be_had(tmp_path):
-    with pytest.raises(DataError, match="gqa is in no package"):
+    with pytest.raises(DataError, match="no package holds gqa"):
         build("gqa", None, source="package")
     with pytest.raises(DataError, match=r"data\.root=.*no such folder"):
         file_questions(

@@ -167,7 +167,7 @@ def test_kept_positions_are_another_run(ask: Run, tmp_path: Path) -> None:
         ("task.device_map=auto", "device_map=auto is for testing"),
         ("model.arch=llava_next", "puts the tokens of its tiles back on a grid"),
         ("model.args.prompt=USER", "must hold <image> and {question}"),
-        ("model.args.words=[user]", "reads a list of words, and not"),
+        ("model.args.words=[user]", "knows a fixed list of words, without"),
         ("model.args.text_config.num_hidden_layers=1", "does not fit this model"),
     ],
 )
