@@ -311,7 +311,7 @@ def test_a_hub_out_of_reach_is_one_line_with_ways_out(colour, monkeypatch):
 
 
 def test_what_does_not_fit(colour, grey):
-    with pytest.raises(DataError, match="in no package"):
+    with pytest.raises(DataError, match="no package holds imagenet"):
         build_image_data(data_of(CONFIG), colour, batch_size=3, source="package")
     with pytest.raises(DataError, match="colour images"):
         build_image_data(data_of(CONFIG), grey, batch_size=3)
