@@ -62,7 +62,7 @@ class Record:
     def find(self, part: str, key: str) -> dict[str, Any] | None:
         """The cell, finished or begun, if the code of now measured it. Says so where other code did."""
         for place in (self.parts, self.anew):
-            cell = place.get(part, {}).get(key)
+            cell: dict[str, Any] | None = place.get(part, {}).get(key)
             if cell is not None and self._same_code(cell):
                 return cell
         old = self.parts.get(part, {}).get(key)

@@ -44,7 +44,7 @@ class Result:
     @property
     def complete(self) -> bool:
         """Whether all rounds that were asked for are there."""
-        return self.rounds >= self.group["pairs"]
+        return self.rounds >= int(self.group["pairs"])
 
 
 def results(cells: Mapping[str, Any]) -> list[Result]:
