@@ -98,7 +98,7 @@ def test_every_number_of_a_training_has_a_range(kind: type, name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     {
-        "{epochs: 1, batch_size: 4, lr: 0}": r"^trainer.stages\[0\].lr=0.0 is not a number above 0",
+        "{epochs: 1, batch_size: 4, lr: 0}": r"^trainer.stages\[0\].lr=0 is not a number above 0",
         "{epochs: 0, batch_size: 4, lr: 1}": r"^trainer.stages\[0\].epochs=0 is not a whole number >= 1",
         "{epochs: 1, batch_size: 4, lr: 1, min_lr: 2}": r"min_lr=2 is above lr=1$",
         "{epochs: 1, batch_size: 4, lr: 1, warmup: 2}": r"warmup=2 is longer than epochs=1$",
