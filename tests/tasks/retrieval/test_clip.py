@@ -202,8 +202,8 @@ def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     [
         ({"arch": "ViT-B-33"}, "did you mean ViT-B-32"),
         ({"arch": "ViT-B-16-SigLIP2", "args": {}}, "nor an English SigLIP"),
-        ({"arch": "roberta-ViT-B-32", "args": {}}, "no CLIP with open_clip's own text tower"),
-        ({"arch": "coca_ViT-B-32", "args": {}}, "no CLIP with open_clip's own text tower"),
+        ({"arch": "roberta-ViT-B-32", "args": {}}, "neither a CLIP with open_clip's own text tower"),
+        ({"arch": "coca_ViT-B-32", "args": {}}, "neither a CLIP with open_clip's own text tower"),
         ({"args": {**TINY["args"], "words": [*WORDS, "more"]}}, "vocab_size=7 is too small .* give 8"),
     ],
 )
