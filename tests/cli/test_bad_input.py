@@ -59,7 +59,7 @@ CASES = {
     "model=vit_fmnist -m merge=none,tom": "did you mean tome",
     "model.preprocess.size=big": "model.preprocess.size=big is not a whole number",
     "+model.preprocess.crop=1": "did you mean crop_pct",
-    "model.preprocess.mean=[0.5,0.5]": "no list of 1 numbers",
+    "model.preprocess.mean=[0.5,0.5]": "is not a list of 1 numbers",
     "model.preprocess.std=[0]": "model.preprocess.std[0]=0 is outside (0, 1]",
     "model.preprocess.channels=2": "model.preprocess.channels=2 is not known; available: 1, 3",
     "+model.preprocess.crop_pct=0": "outside (0, 1]",

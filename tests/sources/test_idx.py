@@ -24,7 +24,7 @@ def test_plain_and_gzip(tmp_path, pack):
     ("raw", "says"),
     [
         (b"", "begins with nothing"),
-        (b"\0\0", "no IDX file of bytes in 3 dimensions"),
+        (b"\0\0", "not an IDX file of bytes in 3 dimensions"),
         (b"\0\0\x08\x03\0\0", "header is incomplete"),
         (idx(IMAGES)[:-1], r"truncated: 23 bytes of data, 24 announced"),
         (idx(IMAGES) + b"x", r"damaged: 25 bytes of data, 24 announced"),

@@ -135,6 +135,6 @@ def test_a_backbone_has_no_predictions() -> None:
 
 def test_patches_that_are_no_square_are_refused() -> None:
     model = vit((3, 5))
-    with pytest.raises(UnsupportedModelError, match="no square grid"):
+    with pytest.raises(UnsupportedModelError, match="not a square grid"):
         follow(model, images(model), "tome", {"r": 3})
     assert pitome.patched(model) is None
