@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -252,7 +253,7 @@ def model_label(model: ModelConfig) -> str:
 def custom_model(model: ModelConfig) -> dict[str, Any]:
     """What identifies a model of the user's own besides its name, as its file may change; empty for the
     project's."""
-    if (CONF / "model" / f"{model.name}.yaml").is_file():
+    if os.path.isfile(CONF / "model" / f"{model.name}.yaml"):
         return {}
     text = json.dumps(_leaves(model), sort_keys=True, default=str)
     return {"model file": hashlib.sha256(text.encode()).hexdigest()[:12]}
@@ -282,7 +283,7 @@ def find_choice(group: str, name: str) -> Path | None:
     """The file of a choice: the project's, else the user's own, else None."""
     folders = [folder for folder in (CONF, custom_folder()) if folder is not None]
     paths = [folder / group / f"{name}.yaml" for folder in folders]
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if os.path.isfile(path)), None)  # False for a name that is too long
 
 
 def choices(group: str) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Iterable
 
 
@@ -51,5 +53,14 @@ class Unreadable(Exception):
 
 
 def one_line(problem: object) -> str:
-    """The message of an error without line breaks; the name of its kind if it has none."""
-    return " ".join(str(problem).split()) or type(problem).__name__
+    """The message of an error without line breaks and other control characters, and with long words cut; the
+    name of its kind if it has none."""
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return re.sub(r"\S{400,}", lambda word: f"{word[0][:120]}...{word[0][-40:]}", text)
+
+
+def print_error(problem: object) -> int:
+    """Print an error of the user's as one line. Returns the exit code of all commands for it, 2."""
+    print(f"error: {one_line(problem)}", file=sys.stderr)
+    return 2

@@ -12,12 +12,13 @@ results=FOLDER: where the runs are, as for run.py; default: results/runs.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pitome.errors import DataError, PitomeError, UsageError, nearest
+from pitome.errors import DataError, PitomeError, UsageError, nearest, print_error
 from pitome.paper.experiments import experiment_names, is_experiment
 from pitome.records.store import Store
 from pitome.report import items, offline, plots, status, tables
@@ -36,7 +37,7 @@ def main(words: list[str], results: Path = RESULTS) -> int:
     words = [word for word in words if not word.startswith("results=")]
     local, published = Store(Path(given[-1]) if given else results / "runs"), Store(results / "published")
     try:
-        if given and not local.folder.is_dir():
+        if given and not os.path.isdir(local.folder):
             raise UsageError(f"results={given[-1]}: no such folder; give the one that run.py wrote to")
         if words[:1] == ["status"]:
             tables.show([status.to_table(words[1:] or status.sweeps(), local)])
@@ -54,8 +55,7 @@ def main(words: list[str], results: Path = RESULTS) -> int:
             else:
                 report(Store(word))
     except PitomeError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+        return print_error(problem)
     return 0
 
 
@@ -79,7 +79,7 @@ def names_experiment(word: str) -> bool:
 
 def check_word(word: str) -> None:
     """Raises UsageError for what is neither a report, an experiment nor a folder."""
-    if "/" in word or word in REPORTS or names_experiment(word) or Path(word).is_dir():
+    if "/" in word or word in REPORTS or names_experiment(word) or os.path.isdir(word):
         return
     known = [*experiment_names(skip_broken=True), *REPORTS]
     raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")

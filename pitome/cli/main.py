@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pitome.errors import Interrupted, PitomeError, UsageError, nearest
+from pitome.errors import Interrupted, PitomeError, UsageError, nearest, print_error
 
 _MULTIRUN = ("-m", "--multirun")
 _SHOWING = {"--cfg": 1, "-c": 1, "--info": 1, "-i": 1, "--package": 1, "-p": 1, "--resolve": 0}
@@ -38,19 +39,17 @@ def main(argv: list[str]) -> int:
     try:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
-
-        from pitome.runs.compose import explain
     except ModuleNotFoundError as problem:
-        return _print_error(
+        return print_error(
             f"{problem.name} is not installed; run `make setup`, then use .venv/bin/python run.py"
         )
     try:
         with _sigterm_raises():
             return _main(argv)
-    except PitomeError as problem:
-        return _print_error(str(problem))
+    except (PitomeError, OSError) as problem:  # a folder that is read-only, a disk that is full
+        return print_error(problem)
     except (HydraException, OmegaConfBaseException) as problem:
-        return _print_error(explain(problem))
+        return print_error(problem.__cause__ or problem)
     except (KeyboardInterrupt, Interrupted) as stop:
         print("\nstopped; finished runs are recorded, the same command continues from there", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143  # 128 + the signal, as shells have it
@@ -108,7 +107,7 @@ def _run(overrides: Sequence[str], multirun: bool, experiments: list[str]) -> in
     runs = [run for point in done for run in point.finished.runs]
     for run in runs:
         if run.exit_code:
-            _print_error(run.record.error or "failed")
+            print_error(run.record.error or "failed")
     if any(run.record.done for run in runs):
         from pitome.runs.summary import show
 
@@ -128,12 +127,17 @@ def _show(flags: Sequence[str], overrides: Sequence[str]) -> int:
     from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser
 
+    from pitome.cli.arguments import parse
     from pitome.config import CONF
 
     version.setbase("1.3")
-    parser = get_args_parser()
-    arguments = parser.parse_args([*flags, *overrides])
-    _run_hydra(arguments, parser, lambda config: None, str(CONF.resolve()), "config")
+    parser, message = get_args_parser(), io.StringIO()
+    arguments = parse(parser, [*flags, *overrides])
+    try:
+        with contextlib.redirect_stderr(message):
+            _run_hydra(arguments, parser, lambda config: None, str(CONF.resolve()), "config")
+    except (ValueError, SystemExit) as problem:  # several of the flags; a package that is not there
+        raise UsageError(message.getvalue() or str(problem)) from None
     return 0
 
 
@@ -173,8 +177,3 @@ def _help() -> int:
         return 0
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is Python to try at its end
     return 0
-
-
-def _print_error(text: str) -> int:
-    print(f"error: {text}", file=sys.stderr)
-    return 2

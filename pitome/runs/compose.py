@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,10 +24,13 @@ from pitome.merge import plugins
 from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.store import Store
-from pitome.runs import custom_files
+from pitome.runs import custom_files, words
 from pitome.runs.points import Composer
 from pitome.runs.validate import check_folder, find_any, import_modules, validate
 from pitome.sources.weights import check_hub
+
+
+_MANY = 500  # points, whose check takes seconds
 
 
 class OwnFolder(SearchPathPlugin):
@@ -79,19 +80,14 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
 
     Raises PitomeError, one line.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as problem:
-        raise UsageError(one_line(problem)) from None
+    parsed = words.parse(overrides, multirun)
     offer_custom_methods(parsed)
-    _check_trainer(parsed)
-    named = {group: _chosen(parsed, group) for group in PARTS}
+    words.check_choices(parsed)
+    named = {group: words.chosen(parsed, group) for group in PARTS}
     custom_files.check_custom_files(named | {"trainer": named["trainer"] | named["data"]})
-    points = [[str(o.input_line) for o in parsed if not o.is_hydra_override()]]
-    if multirun:
-        points = _points(parsed)
-    elif swept := [o.get_key_element() for o in parsed if o.is_sweep_override()]:
-        raise UsageError(f"{swept[0]} has several values; add -m to run all of them")
+    points = words.points(parsed, multirun)
+    if len(points) > _MANY:
+        print(f"checking {len(points):,} points", flush=True)
     checked = []
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         composed = Composer()
@@ -152,7 +148,7 @@ def offer_custom_methods(parsed: list[Override]) -> None:
         if not isinstance(names, list):
             raise UsageError(f"imports={names} is not a list; write imports=[{names}]")
         import_modules([str(name) for name in names])
-    chosen = _chosen(parsed, "merge") & plugins.offered().keys()
+    chosen = words.chosen(parsed, "merge") & plugins.offered().keys()
     if not modules and not chosen:
         return
     from pitome.merge import registry
@@ -162,45 +158,9 @@ def offer_custom_methods(parsed: list[Override]) -> None:
         ConfigStore.instance().store(group="merge", name=name, node={"name": name, "options": options})
 
 
-def _check_trainer(parsed: list[Override]) -> None:
-    """conf/config.yaml takes the trainer of the data set, if there is one; Hydra then passes over a
-    misspelt one too. Raises UsageError."""
-    known = [*offered("trainer"), "None"]
-    for name in sorted(_chosen(parsed, "trainer") - set(known)):
-        raise UsageError(f"unknown trainer={name}; {nearest(name, offered('trainer'))}")
-
-
-def _chosen(parsed: list[Override], group: str) -> set[str]:
-    """The names that a command line chooses in a group, those of a sweep included."""
-    values = [o.value() for o in parsed if o.get_key_element() == group]
-    return {
-        str(name) for value in values for name in (value.list if isinstance(value, ChoiceSweep) else [value])
-    }
-
-
-def offered(group: str) -> list[str]:
-    """What a group can be: the names in conf/, and methods from elsewhere."""
-    known = set(choices(group))
-    if group == "merge":
-        own = ConfigStore.instance().repo.get("merge", {})
-        known |= {name.removesuffix(".yaml") for name in own} | plugins.offered().keys()
-    return sorted(known)
-
-
-def _points(parsed: list[Override]) -> list[list[str]]:
-    """The points of a sweep, as Hydra's own sweeper splits them."""
-    sweeper = Plugins.instance().discover(Sweeper)
-    basic = next(cls for cls in sweeper if cls.__name__ == "BasicSweeper")
-    task = [o for o in parsed if not o.is_hydra_override()]
-    return [point for batch in basic.split_arguments(task, None) for point in batch]  # type: ignore[attr-defined]
-
-
 def explain(problem: Exception, overrides: list[str] | None = None) -> str:
     """Hydra's and OmegaConf's errors as one line, with the nearest names."""
     text = f"{problem} {problem.__cause__ or ''}"
-    if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
-        group, name = match.groups()
-        return f"unknown {group}={name}; {nearest(name, offered(group))}"
     if "Could not override" in text or "is not in struct" in text:
         key = re.search(r"full_key: (\S+)", text) or re.search(r"Could not override '([^']+)'", text)
         if key is not None:

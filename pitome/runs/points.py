@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +24,7 @@ class Composer:
     """Within `hydra.initialize_config_dir`: gives what `hydra.compose` gives."""
 
     def __init__(self) -> None:
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], bytes] = {}  # pickled, which is read faster than copied
 
     def __call__(self, words: Sequence[str]) -> DictConfig:
         """The configuration of one point. Raises what Hydra and OmegaConf raise."""
@@ -38,7 +38,7 @@ class Composer:
             given = {word.partition("=")[0] for word in choices}
             choices = [word for word in choices if word not in named]
             choices += [word for word in groups if word.partition("=")[0] not in given]
-        config = copy.deepcopy(self._base(tuple(sorted(choices))))
+        config = self._base(tuple(sorted(choices)))
         if tree:
             config.merge_with(tree)
         for override in values:
@@ -51,8 +51,9 @@ class Composer:
 
     def _base(self, choices: tuple[str, ...]) -> DictConfig:
         if choices not in self._composed:
-            self._composed[choices] = compose("config", overrides=list(choices))
-        return self._composed[choices]
+            self._composed[choices] = pickle.dumps(compose("config", overrides=list(choices)))
+        config: DictConfig = pickle.loads(self._composed[choices])
+        return config
 
 
 @functools.lru_cache(maxsize=4096)

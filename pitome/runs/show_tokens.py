@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pitome.errors import PitomeError, UsageError, nearest
+from pitome.errors import PitomeError, UsageError, nearest, print_error
 
 if TYPE_CHECKING:
     from pitome.config import Config
@@ -66,8 +65,7 @@ def main(argv: list[str]) -> int:
     try:
         print(_run(argv))
     except PitomeError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+        return print_error(problem)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -132,17 +130,17 @@ def _read(given: dict[str, str]) -> Arguments:
 
     images = given.get("image")
     # A name with a comma is one file if there is such a file.
-    parts = None if images is None else [images] if Path(images).is_file() else images.split(",")
+    parts = None if images is None else [images] if os.path.isfile(images) else images.split(",")
     if parts is not None and "" in parts:
         raise UsageError("image= is empty; give an image file or the index of a test sample")
     after = given.get("after")
     numbers = None if after is None else after.strip("[]").split(",")
     pixels = given.get("max_pixels", str(MAX_PIXELS))
     out = Path(given["out"]).expanduser() if "out" in given else None
-    if numbers is not None and not all(number.strip().isdecimal() for number in numbers):
+    if numbers is not None and not all(_is_whole(number.strip()) for number in numbers):
         raise UsageError(f"after={after} is not a list of whole numbers; give e.g. after=1,6,12")
     depths = None if numbers is None else sorted({int(number) for number in numbers})
-    if not pixels.isdecimal() or int(pixels) < 1:
+    if not _is_whole(pixels) or int(pixels) < 1:
         raise UsageError(f"max_pixels={pixels} is not a whole number >= 1")
     if out is not None and (out.suffix.lower() != ".png" or out.is_dir()):
         raise UsageError(f"out={given['out']} is not a PNG file; give a name that ends in .png")
@@ -169,8 +167,13 @@ def _open(arguments: Arguments) -> list[Picture | int] | None:
     if arguments.images is None:
         return None
     return [
-        int(word) if word.isdecimal() else read_image(word, arguments.max_pixels) for word in arguments.images
+        int(word) if _is_whole(word) else read_image(word, arguments.max_pixels) for word in arguments.images
     ]
+
+
+def _is_whole(word: str) -> bool:
+    """Whether it is a whole number >= 0, of a size that can be meant."""
+    return re.fullmatch(r"\d{1,18}", word) is not None
 
 
 def _default_path(config: Config, images: Sequence[str] | None) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
 from pitome.config import CONF, Config
+from pitome.errors import PitomeError, UsageError, one_line
 from pitome.runs.compose import to_config
 
 if TYPE_CHECKING:
@@ -35,7 +37,10 @@ def launch(overrides: Sequence[str], *, multirun: bool, group: str | None, since
     group: of the sweep's runs in W&B. since: when the command began.
     """
     work = functools.partial(_job, group=group, since=since)
-    with initialize_config_dir(str(CONF.resolve()), job_name="pitome", version_base="1.3"):
+    with (
+        _blames_words(overrides),
+        initialize_config_dir(str(CONF.resolve()), job_name="pitome", version_base="1.3"),
+    ):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         if multirun:
@@ -47,6 +52,25 @@ def launch(overrides: Sequence[str], *, multirun: bool, group: str | None, since
     if missing:
         print(f"waiting for {missing} runs that another process works on")
     return [_done(job, group, since) for job in returns]
+
+
+@contextlib.contextmanager
+def _blames_words(overrides: Sequence[str]) -> Iterator[None]:
+    """A run turns its errors into records, so what Hydra raises comes of the words that it takes for itself.
+
+    Raises UsageError that names them.
+    """
+    try:
+        yield
+    except PitomeError:
+        raise
+    except Exception as problem:
+        words = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
+        if not words:
+            raise
+        raise UsageError(
+            f"{' '.join(words)} cannot be used: {one_line(problem.__cause__ or problem)}"
+        ) from None
 
 
 def _job(raw: DictConfig, *, group: str | None, since: datetime) -> Finished | None:

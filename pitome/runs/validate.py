@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from pitome.config import (
@@ -79,7 +80,8 @@ def find_any(config: Config) -> Weights | None:
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import a user's own modules, from where Python looks or else the current directory.
+    """Import a user's own modules, from where Python looks or else the current directory; a slow one is named
+    after a second.
 
     Raises UsageError for one that does not exist, raises or exits.
     """
@@ -90,10 +92,15 @@ def import_modules(names: Sequence[str]) -> None:
             raise UsageError(
                 f"imports: {name} is a file; give the name of the module, e.g. imports=[my_method]"
             )
+        slow = threading.Timer(1, print, [f"importing {name} ..."], {"file": sys.stderr, "flush": True})
+        slow.daemon = True
+        slow.start()
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as problem:  # whatever a user's module does, it is one line
             raise UsageError(f"imports: {name} cannot be imported ({reason(problem)})") from None
+        finally:
+            slow.cancel()
 
 
 def _check_fit(config: Config) -> None:

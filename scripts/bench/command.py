@@ -10,7 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from pitome.errors import PitomeError
+from pitome.cli.arguments import parse
+from pitome.errors import PitomeError, print_error
 from scripts.bench.choice import PARTS, Choice
 
 RESULTS = Path(__file__).parents[2] / "results" / "bench"
@@ -39,16 +40,14 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="a tiny model: to see that it works")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args(words)
     try:
-        choice = Choice(**vars(options))
+        choice = Choice(**vars(parse(parser, words)))
         choice.check()  # before torch is imported
         from scripts.bench.run import bench
 
         complete = bench(choice)
     except PitomeError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+        return print_error(problem)
     except KeyboardInterrupt:
         print("\nstopped; what was measured is kept, the same command continues from there", file=sys.stderr)
         return 130

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import ROOT
+from tests.cli.worker import Worker
 
 CASES = {
     "ratio=0": "outside (0, 1]",
@@ -92,18 +94,21 @@ def run(words: list[str], fake: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
 
 
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    made = Worker(tmp_path_factory.mktemp("worker"))
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("words", CASES)
-def test_one_line_exit_2_without_torch(words: str, places: dict[str, Path]) -> None:
+def test_one_line_exit_2_without_torch(words: str, places: dict[str, Path], worker: Worker) -> None:
     arguments = [word.format(**places) for word in words.split()]
     if not any(word.startswith("weights=") for word in arguments):
         arguments.append("weights=random")
-    done = run(arguments, places["fake"])
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    assert CASES[words] in lines[0]
+    answer = worker("run", arguments)
+    assert (answer.fault, answer.code, answer.out) == (None, 2, ""), answer
+    assert CASES[words] in answer.err
 
 
 def test_weights_that_cannot_be_had_are_told_without_torch(
