@@ -29,7 +29,6 @@ from pitome.runs.points import Composer
 from pitome.runs.validate import check_folder, find_any, import_modules, validate
 from pitome.sources.weights import check_hub
 
-
 _MANY = 500  # points, whose check takes seconds
 
 

@@ -51,8 +51,8 @@ _JUNK = [
     "rato", "", "=", ".", "..", "a..b", ".ratio", "ratio.", "ratio.x", "model@x", "model@_global_", "a b",
     "merge@merge.options", "experiment", "schema", "defaults", "_self_", "_target_", "model/sub", "/model",
     "conf", "größe", "模型", "a-b", "a[0]", "a:b", "model.args[depth]", "trainer.stages.0.lr", "$x",
-    "${model}", "trainer.stages[0].lr", "~", "+", "++", "'ratio'", '"ratio"', "ratio\n", "r\tb", "r\udcff", _LONG,
-    "*", "?", "model.*",
+    "${model}", "trainer.stages[0].lr", "~", "+", "++", "'ratio'", '"ratio"', "ratio\n", "r\tb", "r\udcff",
+    _LONG, "*", "?", "model.*",
 ]  # fmt: skip
 _VALUES = [
     # words and numbers
