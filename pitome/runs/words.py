@@ -40,7 +40,7 @@ def parse(words: Sequence[str], multirun: bool) -> list[Override]:
     for word in words:
         if not word.isprintable() and word.encode(errors="replace") != word.encode(errors="ignore"):
             raise UsageError(
-                f"{word!a} is no text in UTF-8; rename the file, or give it another name by a link"
+                f"{word!a} is not text in UTF-8; rename the file, or give it another name by a link"
             )
         if digits := re.search(rf"\d{{{_MAX_DIGITS},}}", word):
             raise UsageError(f"a number of {len(digits[0])} digits in {word}; no number here is so large")
@@ -122,7 +122,7 @@ def _check(override: Override) -> None:
         for name in () if override.is_delete() else _names(override):
             if not (isinstance(name, str) or (name is None and key in _OPTIONAL)):
                 raise UsageError(
-                    f"{key}={shown(name)} is no name; python run.py --help lists what {key} can be"
+                    f"{key}={shown(name)} is not a name; python run.py --help lists what {key} can be"
                 )
 
 

@@ -19,10 +19,10 @@ LINES = int(os.environ.get("SOAK_LINES", "80"))
 """`make soak` asks for 10,000."""
 
 REFUSED = {
-    "model=true": "model=True is no name",
-    "model=[deit_s]": "is no name",
-    "merge={x:[1]}": "is no name",
-    "data=[null]": "is no name",
+    "model=true": "model=True is not a name",
+    "model=[deit_s]": "is not a name",
+    "merge={x:[1]}": "is not a name",
+    "data=[null]": "is not a name",
     "~task": "a run needs a task",
     "trainer=fashon_mnist": "did you mean fashion_mnist",
     "hydra=null": "hydra cannot be set",
@@ -40,7 +40,7 @@ REFUSED = {
     "n" * 3000 + "=1": "unknown key nnn",
     "weights=" + "n" * 3000: "error: ",
     "weights=~nobody/x": "error: ",
-    "results=a\udcffb": "is no text in UTF-8",
+    "results=a\udcffb": "is not text in UTF-8",
     "-m trainer.lora=range(1,10,0)": "has no end",
     "-m data.classes=range(0,inf)": "has no end",
     "-m seed=range(0,1e12)": "has 1,000,000,000,000 values; give 1 to 10,000",
@@ -58,7 +58,7 @@ REFUSED = {
     "report results=" + "n" * 3000: "no such folder",
     "show_tokens image=" + "9" * 5000: "error: ",
     "show_tokens image=" + "n" * 3000: "error: ",
-    "show_tokens after=" + "9" * 5000: "is no list of whole numbers",
+    "show_tokens after=" + "9" * 5000: "is not a list of whole numbers",
     "show_tokens ratio=interval(0,1)": "an interval has no single values",
     "bench --batch": "expected one argument; --help lists all options",
     "bench --batch=x": "invalid int value: 'x'",
