@@ -18,7 +18,6 @@ from pitome.errors import Interrupted, PitomeError, UsageError, nearest, print_e
 _MULTIRUN = ("-m", "--multirun")
 _SHOWING = {"--cfg": 1, "-c": 1, "--info": 1, "-i": 1, "--package": 1, "-p": 1, "--resolve": 0}
 """Hydra's flags that show the configuration instead of running it, and how many words follow each."""
-_SHOWS = ("--cfg", "-c", "--info", "-i")
 
 
 @dataclass(frozen=True)

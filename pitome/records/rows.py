@@ -20,18 +20,13 @@ Outcomes = Callable[[Record], Mapping[str, Any] | None]
 
 @dataclass(frozen=True)
 class ResultRow:
-    """Runs that differ by the seed only, at one setting; a failed run stands alone.
-
-    label: the method, with the options in which its runs differ; point: key shared by rows with the
-    same requested reduction (see `settings.point`), point_name: as text; setting: as text, with the
-    ratio that was applied.
-    """
+    """Runs that differ by the seed only, at one setting; a failed run stands alone."""
 
     runs: tuple[Record, ...]
-    label: str
-    point: str
-    point_name: str
-    setting: str
+    label: str  # the method, with the options in which its runs differ
+    point: str  # key shared by rows with the same requested reduction; see `settings.point`
+    point_name: str  # the same as text
+    setting: str  # as text, with the ratio that was applied
 
     @property
     def key(self) -> tuple[str, str]:

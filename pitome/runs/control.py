@@ -26,13 +26,12 @@ from pitome.tasks.measuring import architecture_of
 
 @dataclass(frozen=True)
 class Fit:
-    """The largest image within a budget: height, width in pixels; its cost as a share of the model's
-    own, and that of the next larger image, which is above the budget."""
+    """An image within a budget of cost, the largest that fits."""
 
-    height: int
-    width: int
-    share: float
-    larger: float
+    height: int  # pixels
+    width: int  # pixels
+    share: float  # its cost, of the cost at the model's own size
+    larger: float  # that of the next larger image, which is above the budget
 
 
 def budget(config: Config, record: Record) -> float | None:

@@ -49,17 +49,13 @@ from pitome.tasks.training import key_of, write_card
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run leaves for the end of the sweep.
-
-    repeated: False where the record was there already; exit_code: 0, 2 for a user's error, 1 for
-    any other; control: the run that was asked for beside it.
-    """
+    """What a run leaves for the end of the sweep."""
 
     record: Record
     store: Store
-    repeated: bool = True
-    exit_code: int = 0
-    control: Finished | None = None
+    repeated: bool = True  # False where the record was there already
+    exit_code: int = 0  # 2 for a user's error, 1 for any other
+    control: Finished | None = None  # the run that was asked for beside it
 
     @property
     def runs(self) -> list[Finished]:

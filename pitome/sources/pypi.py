@@ -17,12 +17,12 @@ from pitome.sources.unpack import bring, run
 
 @dataclass(frozen=True)
 class Archive:
-    """One file on PyPI: `name==version`, sdist or wheel, its sha256 (hex) and its size in MB."""
+    """One file on PyPI."""
 
     name: str
     version: str
-    sdist: bool
-    sha256: str
+    sdist: bool  # else a wheel
+    sha256: str  # hexadecimal
     megabytes: float
 
 

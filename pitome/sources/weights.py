@@ -18,16 +18,12 @@ _OTHERWISE = "give the file with weights=PATH, or use weights=random"
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights a run asks for.
+    """The weights a run asks for."""
 
-    source: random, shipped, hub or file; name: the file's name, or the hub's repository; path: the
-    file, None if there is none (yet); revision: of the hub's repository, a commit once fetched.
-    """
-
-    source: str
-    name: str
-    path: Path | None = None
-    revision: str | None = None
+    source: str  # random, shipped, hub or file
+    name: str  # of the file, or the hub's repository
+    path: Path | None = None  # of the file; None if there is none (yet)
+    revision: str | None = None  # of the hub's repository, a commit once fetched
 
     def record(self, sha256: str | None) -> dict[str, Any]:
         """The entries of a record; the path stays out of it."""

@@ -35,20 +35,18 @@ class Info(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """metrics: shares in [0, 1] unless their name says otherwise; outcomes: column -> one value per
-    sample, with an `id` column."""
+    """What a test gave."""
 
-    metrics: Mapping[str, float | None]
-    outcomes: Mapping[str, Sequence[Any]]
+    metrics: Mapping[str, float | None]  # shares in [0, 1] unless their name says otherwise
+    outcomes: Mapping[str, Sequence[Any]]  # column -> one value per sample, with an `id` column
 
 
 @dataclass(frozen=True)
 class Layers:
-    """tokens: entering each block, then the final count (means over the data where samples differ);
-    schedule: what each layer does, one entry per layer, as it enters the identity."""
+    """What every layer does."""
 
-    tokens: list[float]
-    schedule: list[Any] | None
+    tokens: list[float]  # entering each block, then the final count; means where samples differ
+    schedule: list[Any] | None  # one entry per layer, as it enters the identity
 
 
 class Task(ABC):

@@ -16,12 +16,12 @@ Model = TypeVar("Model", bound=nn.Module, covariant=True)
 
 @dataclass(frozen=True)
 class Built(Generic[Model]):
-    """A model in eval mode, the images it expects, and its weights with their sha256 (None if random)."""
+    """A model as a task builds it."""
 
-    model: Model
-    preprocess: Preprocess
+    model: Model  # in eval mode
+    preprocess: Preprocess  # the images it expects
     weights: Weights
-    sha256: str | None
+    sha256: str | None  # of the weights; None if random
 
 
 def preprocess_of(model: nn.Module, given: PreprocessConfig | None) -> Preprocess:

@@ -15,27 +15,20 @@ PERMUTED = "the first of a permutation seeded with the name"
 
 @dataclass
 class DataInfo:
-    """Where the samples of one split came from; stands in every record.
-
-    source: hub, local or package (what was taken, not what was asked for); revision: a commit or
-    checksum of the data; classes: number of labels; n_selected: samples asked for; limit,
-    selection: how many and how they were chosen; skipped: (sample id, reason) of those that could
-    not be read, filled while the samples are read; left_out: (name, reason) of files that are not samples;
-    n_truncated: texts longer than the model reads,
-    None for data that is not text.
-    """
+    """Where the samples of one split came from; stands in every record."""
 
     name: str
-    revision: str
+    revision: str  # a commit or checksum of the data
     split: str
-    source: str
-    classes: int
-    n_selected: int
-    limit: int | None = None
-    selection: str = "all"
+    source: str  # hub, local or package: what was taken, not what was asked for
+    classes: int  # number of labels
+    n_selected: int  # samples asked for
+    limit: int | None = None  # how many were chosen; None: all
+    selection: str = "all"  # how they were chosen
+    # Sample id -> why it could not be read; filled while they are read
     skipped: dict[int, str] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    n_truncated: int | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)  # name -> why this file is not a sample
+    n_truncated: int | None = None  # texts longer than the model reads; None: no texts
 
     @classmethod
     def of(
@@ -83,22 +76,17 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes a model's input: resize, crop, normalise.
+    """How an image becomes a model's input: resize, crop, normalise."""
 
-    size: height and width in pixels; channels: 1 or 3; mean, std: per channel, of values in
-    [0, 1]; crop_pct: share of the resized image that the centre crop keeps; shape: height and width
-    in pixels, where the same view is to be had in another size, squeezed if it is not square;
-    squash: of captioned images, the whole image is squeezed into the square, nothing is cut off.
-    """
-
-    size: int
-    channels: int = 3
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    crop_pct: float = 1.0
+    size: int  # height and width in pixels
+    channels: int = 3  # 1 or 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # per channel, of values in [0, 1]
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)  # per channel
+    crop_pct: float = 1.0  # share of the resized image that the centre crop keeps
     interpolation: str = "bicubic"
+    # Height and width in pixels of the same view in another size, squeezed if not square
     shape: tuple[int, int] | None = None
-    squash: bool = False
+    squash: bool = False  # the whole image is squeezed into the square, nothing is cut off
 
 
 def permuted_selection(name: str, total: int, limit: int | None) -> np.ndarray:

@@ -21,28 +21,25 @@ from pitome.tasks.images import normalise
 
 @dataclass(frozen=True)
 class TextSample:
-    """A text: its token ids [1, N] as the model gets them, the N word pieces, what it is called, its label
-    (None where unknown)."""
+    """A text of N word pieces."""
 
-    ids: Tensor
+    ids: Tensor  # [1, N] as the model gets them
     pieces: list[str]
     name: str
-    label: int | None = None
+    label: int | None = None  # None where unknown
 
 
 @dataclass(frozen=True)
 class Subject:
-    """model: what `pitome.patch` takes; samples: images or texts; weights, sha256: of the model (None if
-    random); run: the part that reads images, where it is not the whole model; classes: what they are
-    called; lines: lines below the picture."""
+    """What a task gives to draw."""
 
-    model: nn.Module
+    model: nn.Module  # what `pitome.patch` takes
     samples: Samples | list[TextSample]
     weights: Weights
-    sha256: str | None
-    run: Callable[[Tensor], Any] | None = None
-    classes: Sequence[str] = ()
-    lines: list[str] = field(default_factory=list)
+    sha256: str | None  # of the weights; None if random
+    run: Callable[[Tensor], Any] | None = None  # the part that reads images, where it is not the whole model
+    classes: Sequence[str] = ()  # what they are called
+    lines: list[str] = field(default_factory=list)  # below the picture
 
 
 def tower(
@@ -65,18 +62,14 @@ def tower(
 
 @dataclass(frozen=True)
 class Samples:
-    """B images: `inputs` [B, C, H, W] as the model gets them, what each is called (a file, or a place
-    in the test split), labels and what they are called, None where unknown.
+    """B images."""
 
-    classes: of the data the labels belong to, 0 if there are none.
-    """
-
-    inputs: Tensor
-    names: list[str]
-    labels: list[int | None]
-    titles: list[str | None]
+    inputs: Tensor  # [B, C, H, W] as the model gets them
+    names: list[str]  # a file, or a place in the test split
+    labels: list[int | None]  # None where unknown
+    titles: list[str | None]  # what the labels are called
     preprocess: Preprocess
-    classes: int = 0
+    classes: int = 0  # of the data that the labels belong to, 0 if there are none
 
     @property
     def pixels(self) -> np.ndarray:

@@ -15,21 +15,16 @@ LEAST_PAIRS = 6  # as measure.throughput has it, which imports torch
 
 @dataclass(frozen=True)
 class Group:
-    """Variants that take turns: the unmerged model and one per method.
-
-    size: pixels of an image or tokens of a text; layers: as `pitome.patch` takes them; mode: `eager`,
-    `compile` (torch.compile) or `onnx` (onnxruntime), the same for all variants; clock: `cpu`, the CPU
-    time of the process on one thread, or `wall`, on all threads.
-    """
+    """Variants that take turns: the unmerged model and one per method."""
 
     model: str
-    size: int = 224
+    size: int = 224  # pixels of an image or tokens of a text
     batch: int = 16
     ratio: float = RATIO
     methods: tuple[str, ...] = METHODS
-    layers: str | None = None
-    mode: str = "eager"
-    clock: str = "cpu"
+    layers: str | None = None  # as `pitome.patch` takes them
+    mode: str = "eager"  # `eager`, `compile` (torch.compile) or `onnx` (onnxruntime), of all variants
+    clock: str = "cpu"  # `cpu`, CPU time of the process on one thread, or `wall`, on all threads
     pairs: int = 20
 
     @property

@@ -28,13 +28,12 @@ DECODED = 8  # tokens
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a LLaVA: pixels and layers of the tower, settings of the language model (`LlamaConfig`), tokens of
-    the question."""
+    """Of a LLaVA."""
 
-    pixels: int
+    pixels: int  # of the tower
     tower_layers: int
-    language: dict[str, Any]
-    text: int = 64
+    language: dict[str, Any]  # settings of the language model (`LlamaConfig`)
+    text: int = 64  # tokens of the question
 
 
 FULL = Sizes(

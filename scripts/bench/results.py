@@ -24,22 +24,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Result:
-    """One merged variant beside the unmerged one.
-
-    predicted: FLOPs unmerged / merged; speedup: median of the rounds' ratios; saved: the share of the
-    predicted time saving that is reached, (1 - 1/speedup) / (1 - 1/predicted), None where none is
-    predicted; memory: bytes a forward takes beside the weights, merged and unmerged.
-    """
+    """One merged variant beside the unmerged one."""
 
     group: Mapping[str, Any]
     method: str
-    predicted: float
-    speedup: Interval
-    saved: Interval | None
+    predicted: float  # FLOPs unmerged / merged
+    speedup: Interval  # median of the rounds' ratios
+    saved: Interval | None  # reached share of the predicted time saving, (1 - 1/speedup) / (1 - 1/predicted)
     rounds: int
     seconds: float
     seconds_unmerged: float
-    memory: tuple[int, int] | None
+    memory: tuple[int, int] | None  # bytes a forward takes beside the weights, merged and unmerged
 
     @property
     def complete(self) -> bool:

@@ -15,12 +15,11 @@ from scripts.bench.groups import BERT, CLIP
 
 @dataclass(frozen=True)
 class Subject:
-    """model: in eval mode; inputs: a batch for it; size: what `pitome.flops` takes as input_size (pixels
-    of an image or tokens of a text)."""
+    """What is timed."""
 
-    model: nn.Module
-    inputs: Tensor
-    size: int
+    model: nn.Module  # in eval mode
+    inputs: Tensor  # a batch for it
+    size: int  # what `pitome.flops` takes as input_size: pixels of an image or tokens of a text
 
 
 def build(

@@ -25,29 +25,23 @@ DROPPED = -1
 
 @dataclass(frozen=True)
 class Step:
-    """The patches of B images after one layer (or, the first, before all), on their grid; the N
-    tokens of a text are a grid of one row.
+    """The patches of B images after one layer (or, the first, before all), on their grid; the N tokens of a
+    text are a grid of one row."""
 
-    tokens: tokens left, class token and the like counted; groups [B, rows, columns]: the token
-    that holds each patch, DROPPED where none does; size, of the same shape: how many input tokens
-    that token holds; energy, of the same shape: the PiToMe energy this layer ranked the patch's
-    token by, NaN where it was none of the tokens ranked; None where nothing was ranked.
-    """
-
-    tokens: int
-    groups: np.ndarray
-    size: np.ndarray
+    tokens: int  # left, class token and the like counted
+    groups: np.ndarray  # [B, rows, columns] the token that holds each patch, DROPPED where none does
+    size: np.ndarray  # of the same shape: input tokens that this token holds
+    # Likewise, that its layer ranked it by; NaN: not ranked; None: nothing was ranked
     energy: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Followed:
-    """One method on B images, or on one text: L + 1 steps; probabilities [B, classes], None without a
-    classifier."""
+    """One method on B images, or on one text."""
 
     method: str
-    steps: list[Step]
-    probabilities: np.ndarray | None
+    steps: list[Step]  # L + 1
+    probabilities: np.ndarray | None  # [B, classes]; None without a classifier
 
     @property
     def ranks(self) -> bool:

@@ -21,19 +21,15 @@ from pitome.sources.parquet import encoded_image, load_parquet
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A classified set of images.
-
-    labels: label by name of a class folder; splits: of `test` and `train`, what a folder or a file of
-    them is called or begins with, the hub's word last; pattern: of the hub's parquet files of a split,
-    {} its word; named, example: a class folder's name and files, for messages.
-    """
+    """A classified set of images."""
 
     name: str
-    labels: Mapping[str, int]
+    labels: Mapping[str, int]  # by name of a class folder
+    # Of `test` and `train`: how a folder or file begins, the hub's word last
     splits: Mapping[str, tuple[str, ...]]
-    pattern: str
-    named: str
-    example: str
+    pattern: str  # of the hub's parquet files of a split, {} its word
+    named: str  # what a class folder's name is, for messages
+    example: str  # of a class folder and its files, likewise
 
 
 def custom_set(name: str, classes: Sequence[str], split: str | None = None) -> ImageSet:

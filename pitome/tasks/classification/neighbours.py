@@ -79,9 +79,9 @@ class Tested:
 
 @dataclass(frozen=True)
 class Voters:
-    """What `task.head=knn` was asked for: the images of the bank, k and temperature."""
+    """What `task.head=knn` was asked for."""
 
-    info: DataInfo
+    info: DataInfo  # of the images of the bank
     k: int
     temperature: float
 

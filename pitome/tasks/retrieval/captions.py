@@ -19,15 +19,14 @@ _WORDS_AND_MARKS = re.compile(r"[a-z-]+|[^a-z\s-]")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """encode: a text without its start and end; start, end: their ids; context: tokens a text may have,
-    start and end counted; fill: the id after the end. Of CLIP the end is the highest id, because it
-    reads a text where its id is largest; SigLIP has no start, and reads the last token."""
+    """Texts to token ids. Of CLIP the end is the highest id, because it reads a text where its id is largest;
+    SigLIP has no start, and reads the last token."""
 
-    encode: Callable[[str], list[int]]
-    start: int | None
-    end: int
-    context: int
-    fill: int = 0
+    encode: Callable[[str], list[int]]  # a text without its start and end
+    start: int | None  # id; None: there is none
+    end: int  # id
+    context: int  # tokens a text may have, start and end counted
+    fill: int = 0  # the id after the end
 
     @property
     def room(self) -> int:

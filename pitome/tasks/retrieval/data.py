@@ -34,13 +34,12 @@ PairBatch = tuple[Tensor, list[str], Tensor]
 
 @dataclass(frozen=True)
 class Split:
-    """images [I, C, H, W] uint8, prepared for the model; ids [I]: their rows in the data set; captions
-    [T] and owner [T]: which of the I images each belongs to."""
+    """The images of a split, prepared for the model, with their captions."""
 
-    images: np.ndarray
-    ids: list[int]
-    captions: list[str]
-    owner: Tensor
+    images: np.ndarray  # [I, C, H, W] uint8
+    ids: list[int]  # [I] rows in the data set
+    captions: list[str]  # [T]
+    owner: Tensor  # [T] which of the I images each caption belongs to
     info: DataInfo
 
 

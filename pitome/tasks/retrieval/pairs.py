@@ -14,18 +14,13 @@ CAPTIONS = 5
 
 @dataclass(frozen=True)
 class Pairs:
-    """One split: I images with their captions.
+    """One split: I images with their captions."""
 
-    source: hub, local or package; revision: a commit or checksum; names [I]: what the images are
-    called; captions [I]: of each, perhaps none; read: index -> image in mode RGB, raises
-    `pitome.tasks.loading.Unreadable`; stamp: changes whenever the pixels may have; settings: how
-    images are read, where that is not the default.
-    """
-
-    source: str
-    revision: str
-    names: list[str]
-    captions: list[list[str]]
-    read: Callable[[int], Image.Image]
-    stamp: str = ""
+    source: str  # hub, local or package
+    revision: str  # a commit or checksum
+    names: list[str]  # [I] what the images are called
+    captions: list[list[str]]  # [I] of each, perhaps none
+    read: Callable[[int], Image.Image]  # index -> image in mode RGB; raises Unreadable
+    stamp: str = ""  # changes whenever the pixels may have
+    # How images are read, where that is not the default
     settings: Mapping[str, Any] = field(default_factory=dict)

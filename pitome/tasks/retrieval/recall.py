@@ -19,11 +19,10 @@ Scores = Callable[[slice], Tensor]
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Ranks, 0 is best. to_text [I]: of an image's best own caption among the captions of others;
-    to_image [T]: of a caption's image among all images."""
+    """Ranks, 0 is best."""
 
-    to_text: Tensor
-    to_image: Tensor
+    to_text: Tensor  # [I] of an image's best own caption among the captions of others
+    to_image: Tensor  # [T] of a caption's image among all images
 
     def recalls(self, ks: Sequence[int] = KS) -> dict[str, float]:
         """`rt1`, `rt5`, ... (image to text) and `ri1`, ... (text to image), shares in [0, 1], and

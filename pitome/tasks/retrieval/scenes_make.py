@@ -41,10 +41,10 @@ _MOVED = 0.3  # share of neighbours in which an item moves rather than changes
 
 @dataclass(frozen=True)
 class Scenes:
-    """kinds [S, 4]: the label at each place, -1 where it is empty; images [S, 56, 56] uint8."""
+    """S scenes."""
 
-    kinds: np.ndarray
-    images: np.ndarray
+    kinds: np.ndarray  # [S, 4] the label at each place, -1 where it is empty
+    images: np.ndarray  # [S, 56, 56] uint8
 
     def captions(self, index: int) -> list[str]:
         """The five captions of a scene."""

@@ -26,15 +26,14 @@ LengthCost = Callable[[int], int]  # tokens of one sentence -> multiply-accumula
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A BERT-like classifier: `depth` layers of `width` with `heads` heads and an MLP of
-    `intermediate`, then one dense layer of `width` on the class token and the classifier.
-    `family` is the adapter's name of it, bert or distilbert."""
+    """A BERT-like classifier: after its layers one dense layer of `width` on the class token, and the
+    classifier."""
 
-    depth: int
+    depth: int  # layers
     width: int
     heads: int
-    intermediate: int
-    family: str = "bert"
+    intermediate: int  # width of the MLP
+    family: str = "bert"  # the adapter's name of it, bert or distilbert
 
     def architecture(self, tokens: int, classes: int = 2) -> Architecture:
         """What a closed form needs for one sentence of `tokens` ([CLS] and [SEP] counted).

@@ -39,11 +39,11 @@ _CHUNK = 1000  # texts tokenised at once
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample: its token ids, special ones included, label and row in the data set."""
+    """One sample."""
 
-    tokens: list[int]
+    tokens: list[int]  # ids, special ones included
     label: int
-    id: int
+    id: int  # its row in the data set
 
 
 class EncodedTexts(Dataset[Encoded]):

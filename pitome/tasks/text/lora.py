@@ -17,13 +17,12 @@ _HEADS = ("classifier", "pre_classifier", "pooler")  # trained as a whole: parts
 
 @dataclass(frozen=True)
 class Lora:
-    """rank, alpha: the update of a weight W is alpha / rank * B A; targets: names of the linear layers
-    that get one; dropout: of their inputs while training."""
+    """Low-rank adapters: the update of a weight W is alpha / rank * B A."""
 
     rank: int
     alpha: float
-    targets: tuple[str, ...]
-    dropout: float = 0.0
+    targets: tuple[str, ...]  # names of the linear layers that get one
+    dropout: float = 0.0  # of their inputs while training
 
 
 def add_lora(model: nn.Module, lora: Lora) -> nn.Module:

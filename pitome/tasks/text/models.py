@@ -29,12 +29,12 @@ _WORDS = ("tokenizer.json", "vocab.txt")
 
 @dataclass(frozen=True)
 class BuiltText:
-    """A classifier in eval mode with its tokenizer, and its weights with their sha256 (None if random)."""
+    """A classifier with its tokenizer."""
 
-    model: nn.Module
+    model: nn.Module  # in eval mode
     tokenizer: PreTrainedTokenizerBase
     weights: Weights
-    sha256: str | None
+    sha256: str | None  # of the weights; None if random
 
 
 def build_text_model(

@@ -25,19 +25,15 @@ _POSITIVE, _LABELLED = 5152, 10312  # rows: first the positive ones, then the ne
 
 @dataclass(frozen=True)
 class TextSet:
-    """A classified set of texts.
-
-    classes: their names, by label; column: of the text on the hub; files: the hub's parquet files
-    of a split, {} its name; splits: ours -> the hub's, `validation` only where there is one besides
-    what is tested on; archive: on PyPI, if there is one.
-    """
+    """A classified set of texts."""
 
     name: str
-    classes: tuple[str, ...]
-    column: str
-    files: str
+    classes: tuple[str, ...]  # their names, by label
+    column: str  # of the text on the hub
+    files: str  # the hub's parquet files of a split, {} its name
+    # ours -> the hub's; `validation` only where there is one besides what is tested on
     splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
-    archive: Archive | None = None
+    archive: Archive | None = None  # on PyPI, if there is one
 
 
 SETS = {

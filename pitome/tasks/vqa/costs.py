@@ -19,16 +19,12 @@ from pitome.measure.flops import count_flops
 
 @dataclass(frozen=True)
 class Decoder:
-    """What a closed form needs of a Llama and of the projector in front of it.
+    """What a closed form needs of a Llama and of the projector before it: multiply-accumulates."""
 
-    token: of the linear layers, per token, all layers; pair: of the attention products, per pair of tokens,
-    all layers; head: of the projection to words, for one token; projector: per image token.
-    """
-
-    token: int
-    pair: int
-    head: int
-    projector: int
+    token: int  # of the linear layers of all layers, per token
+    pair: int  # of the attention products of all layers, per pair of tokens
+    head: int  # of the projection to words, for one token
+    projector: int  # per image token
 
     def prefill(self, tokens: int) -> int:
         """A prompt of `tokens` tokens up to the first new one."""
@@ -41,16 +37,15 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Answering:
-    """Of one question without the tower: rows, of its image; prompt: its tokens with these; projector,
-    prefill, decode (of the first token after the prompt): multiply-accumulates; *_closed: by `Decoder`."""
+    """Cost of one question without the tower: multiply-accumulates."""
 
-    rows: int
-    prompt: int
+    rows: int  # of its image
+    prompt: int  # its tokens, those of the image included
     projector: int
     prefill: int
-    decode: int
-    prefill_closed: int
-    decode_closed: int
+    decode: int  # the first token after the prompt
+    prefill_closed: int  # by `Decoder`
+    decode_closed: int  # by `Decoder`
 
 
 def decoder_of(model: Any) -> Decoder:

@@ -13,18 +13,16 @@ from pitome.records.files import write_error
 
 @dataclass(frozen=True)
 class Answered:
-    """One question: its answers and what the model said. score: in [0, 1]; tokens: generated, the end
-    counted, 0 where it could not be asked; prompt_tokens: with those of the image; skipped: why it could
-    not be asked, else empty."""
+    """One question: its answers and what the model said."""
 
     id: str
     question: str
     answers: list[str]
     prediction: str
-    score: float
-    tokens: int
-    prompt_tokens: int
-    skipped: str = ""
+    score: float  # in [0, 1]
+    tokens: int  # generated, the end counted; 0 where it could not be asked
+    prompt_tokens: int  # with those of the image
+    skipped: str = ""  # why it could not be asked; empty if it could
 
 
 class SampleLog:

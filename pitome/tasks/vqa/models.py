@@ -45,12 +45,11 @@ _POSITIONS = "embeddings.position_embedding.weight"
 
 @dataclass(frozen=True)
 class Answer:
-    """text: without special tokens; tokens: generated, the end counted; prompt_tokens: with those of the
-    images."""
+    """What a model said."""
 
-    text: str
-    tokens: int
-    prompt_tokens: int
+    text: str  # without special tokens
+    tokens: int  # generated, the end counted
+    prompt_tokens: int  # with those of the images
 
 
 class Llava(nn.Module):

@@ -21,14 +21,13 @@ from pitome.tasks.vqa.questions import Question
 
 
 class Asking(NamedTuple):
-    """questions: of one batch; prompts: of those that can be asked; images [I, C, H, W]: each once; shown:
-    which image each of the prompts shows; reasons: why a question cannot be asked, None where it can."""
+    """A batch of questions as the model gets them."""
 
     questions: list[Question]
-    prompts: list[str]
-    images: Tensor
-    shown: list[int]
-    reasons: list[str | None]
+    prompts: list[str]  # of the questions that can be asked
+    images: Tensor  # [I, C, H, W] each once
+    shown: list[int]  # which image each of the prompts shows
+    reasons: list[str | None]  # why a question cannot be asked; None where it can
 
 
 class Batches(Dataset[Asking]):

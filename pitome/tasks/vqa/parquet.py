@@ -23,14 +23,13 @@ Make = Callable[[Path, int, Row, bool], Question]
 
 @dataclass(frozen=True)
 class ParquetSet:
-    """files: of questions, {} the hub's name of a split; splits: ours -> the hub's, where they differ;
-    columns: that are read; images: files of images with their `id`, where they are apart (GQA)."""
+    """How a set lies on the hub."""
 
-    files: str
-    columns: tuple[str, ...]
+    files: str  # of questions, {} the hub's name of a split
+    columns: tuple[str, ...]  # that are read
     make: Make
-    splits: Mapping[str, str] = field(default_factory=dict)
-    images: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)  # ours -> the hub's, where they differ
+    images: str | None = None  # files of images with their `id`, where they are apart (GQA)
 
     def patterns(self, split: str) -> list[str]:
         """Of the files of a split."""

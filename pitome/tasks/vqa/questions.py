@@ -14,33 +14,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image.
+    """A question about an image."""
 
-    id: unique in its split; image: what the image is called, empty where there is none; answers: those
-    of the annotators, none where they are not public; extra: what else a benchmark needs (choices and
-    hint, category, OCR tokens); defect: why it cannot be asked or scored, empty if it can.
-    """
-
-    id: str
-    image: str
+    id: str  # unique in its split
+    image: str  # what the image is called; empty where there is none
     text: str
-    answers: tuple[str, ...]
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    defect: str = ""
+    answers: tuple[str, ...]  # of the annotators; none where they are not public
+    extra: Mapping[str, Any] = field(default_factory=dict)  # choices and hint, category, OCR tokens
+    defect: str = ""  # why it cannot be asked or scored; empty if it can
 
 
 @dataclass(frozen=True)
 class Questions:
-    """One split, in the order of its file.
+    """One split, in the order of its file."""
 
-    source: hub, local or package; revision: a commit or checksum; read: the image of a question in
-    mode RGB, raises `pitome.tasks.loading.Unreadable`.
-    """
-
-    source: str
-    revision: str
+    source: str  # hub, local or package
+    revision: str  # a commit or checksum
     questions: Sequence[Question]
-    read: Callable[[Question], Image.Image]
+    read: Callable[[Question], Image.Image]  # the image of a question in mode RGB; raises Unreadable
 
 
 def make_question(

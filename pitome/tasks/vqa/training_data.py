@@ -25,16 +25,14 @@ _UNSEEN = ("yes", "no")  # answers that name nothing in the image
 
 
 class Packed(NamedTuple):
-    """images [B, C, H, W]; ids, targets [B, N]: a target is the token itself where it is to be predicted,
-    else IGNORED; positions [N]; allowed [N, N]: which tokens (columns) a token (row) attends to; words
-    [B, W]: ids of what is to be seen in each image, then IGNORED."""
+    """A training batch of sequences, the turns of each image packed after it."""
 
-    images: Tensor
-    ids: Tensor
-    targets: Tensor
-    positions: Tensor
-    allowed: Tensor
-    words: Tensor
+    images: Tensor  # [B, C, H, W]
+    ids: Tensor  # [B, N]
+    targets: Tensor  # [B, N] the token itself where it is to be predicted, else IGNORED
+    positions: Tensor  # [N]
+    allowed: Tensor  # [N, N] which tokens (columns) a token (row) attends to
+    words: Tensor  # [B, W] ids of what is to be seen in each image, then IGNORED
 
 
 def pack(
