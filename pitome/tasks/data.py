@@ -25,7 +25,7 @@ class DataInfo:
     n_selected: int  # samples asked for
     limit: int | None = None  # how many were chosen; None: all
     selection: str = "all"  # how they were chosen
-    # Sample id -> why it could not be read; filled while they are read
+    # sample id -> why it could not be read; filled while they are read
     skipped: dict[int, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)  # name -> why this file is not a sample
     n_truncated: int | None = None  # texts longer than the model reads; None: no texts
@@ -84,7 +84,7 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  # per channel
     crop_pct: float = 1.0  # share of the resized image that the centre crop keeps
     interpolation: str = "bicubic"
-    # Height and width in pixels of the same view in another size, squeezed if not square
+    # height and width in pixels of the same view in another size, squeezed if not square
     shape: tuple[int, int] | None = None
     squash: bool = False  # the whole image is squeezed into the square, nothing is cut off
 

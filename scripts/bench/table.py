@@ -12,6 +12,7 @@ from scripts.bench.groups import RATIO
 from scripts.bench.record import cells as every_cell
 from scripts.bench.record import short
 from scripts.bench.results import Result, exponent, interval, results
+from scripts.bench.targets import percent, times
 
 HEAD = """<!-- Written by python -m scripts.bench; change that, not this. -->
 # Speed
@@ -73,14 +74,6 @@ def _revisions(parts: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     rows = [[*at, "; ".join(keys)] for at, keys in sorted(cells_at.items())]
     return markdown_table(["git_revision", "git_dirty", "Part", "Cells"], rows)
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def times(value: float) -> str:
-    return f"{value:.3f}"
 
 
 def targets_table(conditions: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -62,7 +62,7 @@ def judge_gpu(parts: Mapping[str, Mapping[str, Any]], timed: Sequence[Result]) -
             at = {"model": model, "mode": "compile", "clock": "wall", "batch": 1}
             timing = _find(timed, method, at)
             name = f"times as fast as unmerged at batch 1, {model}, {method}, compile"
-            rows.append(at_least(name, 1.0, timing.speedup if timing else None, _times))
+            rows.append(at_least(name, 1.0, timing.speedup if timing else None, times))
     rows += [_plan_share(parts.get("layers", {}), method) for method in METHODS]
     rows += [_long_plan(parts.get("layers", {})), _memory(timed)]
     return rows + [_reference(parts.get("reference", {}), name, _REFERENCE_GPU) for name in METHODS]
@@ -71,7 +71,7 @@ def judge_gpu(parts: Mapping[str, Mapping[str, Any]], timed: Sequence[Result]) -
 def _saved(timed: Sequence[Result], bound: float, method: str, at: dict[str, Any]) -> Target:
     timing = _find(timed, method, at)
     name = f"saved, {at['model']}, {method}, batch {at['batch']}, {at['mode']}, {at['clock']}"
-    return at_least(name, bound, timing.saved if timing else None, _percent)
+    return at_least(name, bound, timing.saved if timing else None, percent)
 
 
 def _find(timed: Sequence[Result], method: str, at: dict[str, Any]) -> Result | None:
@@ -86,7 +86,7 @@ def _plan_share(cells: Mapping[str, Any], method: str) -> Target:
         _share(c, "plan", "merge") for c in _at_ratio(cells) if (c["model"], c["method"]) == (BASE, method)
     ]
     return at_most(
-        f"plan and merge of a block's time, {BASE}, {method}", _PLAN_SHARE, _first(shares), _percent
+        f"plan and merge of a block's time, {BASE}, {method}", _PLAN_SHARE, _first(shares), percent
     )
 
 
@@ -96,7 +96,7 @@ def _long_plan(cells: Mapping[str, Any]) -> Target:
         for c in _at_ratio(cells)
         if c["method"] == "pitome" and c["layers"][0]["tokens"] == 4097
     ]
-    return at_most("pitome's plan at 4,097 tokens", _PLAN_SHARE_LONG, _first(long), _percent)
+    return at_most("pitome's plan at 4,097 tokens", _PLAN_SHARE_LONG, _first(long), percent)
 
 
 def _at_ratio(cells: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -124,9 +124,9 @@ def _reference(cells: Mapping[str, Any], method: str, bound: float) -> Target:
     cells_of_method = [cell for cell in _at_ratio(cells) if cell["method"] == method]
     name = f"times as fast as the authors' implementation, {method}"
     if not cells_of_method:
-        return at_least(name, bound, None, _times)
+        return at_least(name, bound, None, times)
     cell = cells_of_method[0]
-    row = at_least(name, bound, Interval(cell["speedup"], cell["low"], cell["high"]), _times)
+    row = at_least(name, bound, Interval(cell["speedup"], cell["low"], cell["high"]), times)
     if cell["difference"] <= cell["tolerance"]:
         return row
     return Target(name, row.wanted, f"outputs differ by {cell['difference']:.1e}", "missed")
@@ -139,12 +139,12 @@ def _commands(parts: Mapping[str, Mapping[str, Any]]) -> list[Target]:
     shown: Any = lambda value: f"{value:.2f} s"  # noqa: E731
     return [
         at_most("slowest answer of the command line (CPU time)", _ANSWER, max(answers, default=None), shown),
-        at_most("fixed cost of a run / importing torch, timm, lightning", _FIXED, _first(fixed), _times),
+        at_most("fixed cost of a run / importing torch, timm, lightning", _FIXED, _first(fixed), times),
         at_most(
             "sweep of 16 points / its forwards and one start",
             _SWEEP,
             _first([cell["ratio"] for cell in sweep.values()]),
-            _times,
+            times,
         ),
     ]
 
@@ -169,9 +169,9 @@ def _first(values: Sequence[float]) -> float | None:
     return values[0] if values else None
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _times(value: float) -> str:
+def times(value: float) -> str:
     return f"{value:.3f}"

@@ -31,7 +31,7 @@ class Step:
     tokens: int  # left, class token and the like counted
     groups: np.ndarray  # [B, rows, columns] the token that holds each patch, DROPPED where none does
     size: np.ndarray  # of the same shape: input tokens that this token holds
-    # Likewise, that its layer ranked it by; NaN: not ranked; None: nothing was ranked
+    # likewise: the PiToMe energy by which the layer ranked its token; NaN: not ranked; None: nothing was
     energy: np.ndarray | None = None
 
 

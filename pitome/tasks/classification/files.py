@@ -25,7 +25,7 @@ class ImageSet:
 
     name: str
     labels: Mapping[str, int]  # by name of a class folder
-    # Of `test` and `train`: how a folder or file begins, the hub's word last
+    # of `test` and `train`: how a folder or file begins, the hub's word last
     splits: Mapping[str, tuple[str, ...]]
     pattern: str  # of the hub's parquet files of a split, {} its word
     named: str  # what a class folder's name is, for messages

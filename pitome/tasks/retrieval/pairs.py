@@ -22,5 +22,5 @@ class Pairs:
     captions: list[list[str]]  # [I] of each, perhaps none
     read: Callable[[int], Image.Image]  # index -> image in mode RGB; raises Unreadable
     stamp: str = ""  # changes whenever the pixels may have
-    # How images are read, where that is not the default
+    # how images are read, where that is not the default
     settings: Mapping[str, Any] = field(default_factory=dict)
