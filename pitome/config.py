@@ -55,7 +55,7 @@ class CheckpointConfig:
 
 @dataclass(kw_only=True)
 class PreprocessConfig:
-    """How an image becomes the model's input, see `pitome.tasks.data.Preprocess`; None: as it is there."""
+    """How an image becomes the model's input, see `pitome.tasks.data.Preprocess`; None: the model's own."""
 
     size: int = whole(least=1)  # height and width in pixels
     mean: list[float] = number(least=0, most=1)  # per channel, of values in [0, 1]

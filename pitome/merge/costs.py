@@ -128,7 +128,7 @@ def ratio_for_share(
     met to 1 %; with few tokens or few merging layers the steps, and the distance, are larger.
 
     Raises UsageError for a share outside (0, 1], and for one that ratio 0.5, where every token
-    finds a partner, does not reach; the message names the least share that can be had.
+    finds a partner, does not reach; the message names the least share that can be reached.
     """
     fits(Reduction, "flops", share)
     depth = len(architecture.layers)

@@ -46,7 +46,7 @@ class Plan:
     source  [B, K] long   the tokens that lose their row; kept and source partition 0..N-1
     target  [B, K] long   the output row each source joins, -1 where it is dropped
     weight  [B, N] float  weight of each token in its group's mean; None: plain mean; 0: ignored
-    mass    [B, N] float  factor on the size a token hands on; None: 1
+    mass    [B, N] float  factor on the size a token passes on; None: 1
     scale   [B, M] float  factor on each output row, computed from the inputs; None: 1
 
     Padding: a sample's own rows come first, padding fills them up to M, and padding for which

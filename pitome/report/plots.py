@@ -124,7 +124,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
 
 
 def _lines(members: Sequence[Record]) -> dict[str, list[tuple[float, float, int | None]]]:
-    """Label -> (share of FLOPs, score, samples) of its runs, from cheap to dear; controls last."""
+    """Label -> (share of FLOPs, score, samples) of its runs, from cheap to expensive; controls last."""
     lines: dict[str, set[tuple[float, float, int | None]]] = defaultdict(set)
     for row in rows(members):
         cost, score = row.first.cost, row.score

@@ -80,7 +80,7 @@ def fit(model: nn.Module, share: float) -> Fit:
     """The largest near-square grid of patches whose closed-form cost is at most `share` of the cost at
     the model's own size. `model` is not patched, and is left as it is.
 
-    Raises UnsupportedModelError for a model of one size, UsageError if a single patch is too dear.
+    Raises UnsupportedModelError for a model of one size, UsageError if a single patch is too expensive.
     """
     check_resizable(model)
     twin: Any = meta_copy(model)  # shapes are enough

@@ -1,4 +1,4 @@
-"""A bounded folder of arrays that are dear to make: decoded images, features of captions.
+"""A bounded folder of arrays that are expensive to make: decoded images, features of captions.
 
 Entries are named after a hash of all they depend on, so that one is never out of date.
 """

@@ -17,7 +17,7 @@ def fetch_package(package: str, inside: str, target: Path, *, otherwise: str) ->
     """Bring the folder `inside` of a Debian package to `target`; return it, at once if it is there.
 
     apt verifies the package. otherwise: what the user can do instead. Raises DataError, one line, without
-    apt-get and dpkg-deb, and when the package cannot be had.
+    apt-get and dpkg-deb, and when the package is not available.
     """
     name = f"the Debian package {package}"
 

@@ -33,7 +33,7 @@ def fetch_archive(
     there.
 
     unpack: gets the archive and an empty folder to fill; it may raise DataError. otherwise: what the user
-    can do instead. Raises DataError, one line, without pip, when the archive cannot be had, and when it is
+    can do instead. Raises DataError, one line, without pip, when the archive is not available, and when it is
     not the one known here.
     """
 

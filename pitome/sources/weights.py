@@ -109,7 +109,7 @@ def find_text_weights(model: str, data: str, source: str | None, weights: str) -
 
 
 def check_hub(weights: Weights) -> None:
-    """Whether weights of the hub can be had at all; see `pitome.sources.hub.check_reach`."""
+    """Whether weights of the hub are available at all; see `pitome.sources.hub.check_reach`."""
     if weights.source == "hub":
         assert weights.revision is not None
         check_reach(weights.name, revision=weights.revision, error=CheckpointError, otherwise=_OTHERWISE)
@@ -119,7 +119,7 @@ def fetch_weights(weights: Weights, file: str = _FILE) -> Weights:
     """Bring hub weights into the hub's cache; the revision becomes the commit. Others stay as they are.
     file: its name in the repository.
 
-    Raises CheckpointError, one line with the three ways to provide the file, when it cannot be had.
+    Raises CheckpointError, one line with the three ways to provide the file, when it is not available.
     """
     if weights.source != "hub":
         return weights

@@ -37,7 +37,7 @@ class Group:
 
 
 def images(batch: int = 16, ratio: float | None = None) -> list[Group]:
-    """The table of the targets, from cheap to dear; at `ratio` alone where one is given."""
+    """The table of the targets, from cheap to expensive; at `ratio` alone where one is given."""
     groups = []
     kept = RATIO if ratio is None else ratio
     for model in (SMALL, BASE):

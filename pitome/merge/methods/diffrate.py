@@ -180,7 +180,7 @@ def diffrate(tokens: Tokens, remove: int | Tensor, options: DiffrateOptions) -> 
     """DiffRate with given rates (its learned ones are a schedule: `prune_kept`, `merge_kept`).
 
     From a uniform ratio it removes by merging only. One change to the authors' code: a negative
-    similarity counts as 0 in the size that is handed on, so no size falls below the destination's
+    similarity counts as 0 in the size that is passed on, so no size falls below the destination's
     own and the logarithm in the attention stays finite.
     """
     if isinstance(remove, Tensor):

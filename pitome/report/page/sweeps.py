@@ -264,7 +264,7 @@ def _series(row: ResultRow) -> str:
 
 
 def _curves(table: Sequence[ResultRow], x, name: str, *, bars: bool = False) -> list[Trace]:  # type: ignore[no-untyped-def]
-    """A line per method, from cheap to dear."""
+    """A line per method, from cheap to expensive."""
     lines: dict[str, dict[str, ResultRow]] = defaultdict(dict)
     for row in table:
         if x(row) is not None:

@@ -53,7 +53,7 @@ def draw_subject(
     device: torch.device,
     after: Sequence[int] | None = None,
 ) -> bytes:
-    """A PNG of what `methods` do to the samples of `subject`, whose model is patched for the while.
+    """A PNG of what `methods` do to the samples of `subject`, whose model is patched meanwhile.
 
     after: as `draw` has it, of images alone. Raises PitomeError for what does not fit.
     """

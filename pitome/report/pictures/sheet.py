@@ -136,7 +136,7 @@ def _by_image(
 def _painted(
     pixels: np.ndarray, followed: Followed, image: int, scale: int, depths: Sequence[int]
 ) -> list[np.ndarray]:
-    """The groups of one image at each of `depths`; colours are handed on from layer to layer."""
+    """The groups of one image at each of `depths`; colours are passed on from layer to layer."""
     out, before = {}, None
     for number, step in enumerate(followed.steps):
         before = colour(step.groups[image], step.size[image], before)

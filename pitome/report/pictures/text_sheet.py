@@ -44,7 +44,7 @@ def lay_out_texts(
 
 
 def _cell(sample: TextSample, followed: Followed) -> Tile:
-    """The text after the last layer; colours are handed on from layer to layer."""
+    """The text after the last layer; colours are passed on from layer to layer."""
     before = None
     for step in followed.steps:
         before = colour(step.groups[0], step.size[0], before)

@@ -79,7 +79,7 @@ class ImageClassification(ImageTask):
     @property
     def settings(self) -> dict[str, Any]:
         settings = {} if self.voters is None else self.voters.settings
-        # Before the second reader, 16-bit, transparent and turned images of one's own had other pixels.
+        # Before the second reader, 16-bit, transparent and turned images of a custom set had other pixels.
         return settings | ({"image_reader": 2} if self.config.data.classes else {})
 
     def resize(self, height: int, width: int) -> None:

@@ -77,7 +77,7 @@ class TrainingScenes:
     def __init__(
         self, batch_size: int, seed: int, *, source: str, root: str | None, repository: str, revision: str
     ) -> None:
-        """Raises DataError where Fashion-MNIST cannot be had."""
+        """Raises DataError where Fashion-MNIST is not available."""
         _, self.images, labels = _items("train", source, root, repository, revision)
         self.by_label = indices_by_label(labels)
         self.batch_size, self.seed = batch_size, seed

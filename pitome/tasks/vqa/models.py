@@ -56,7 +56,7 @@ class Llava(nn.Module):
     """transformers' `LlavaForConditionalGeneration` with its tokenizer and prompt.
 
     `template` holds `{question}` and `<image>`. What `pitome.patch` takes: the image tower merges, and
-    every prompt gets as many placeholders as the tower hands on. Where tokens are merged in a layer
+    every prompt gets as many placeholders as the tower passes on. Where tokens are merged in a layer
     after the one whose features are taken (`vision_feature_layer`), this changes nothing but the cost.
     """
 
@@ -96,7 +96,7 @@ class Llava(nn.Module):
 
     @property
     def image_rows(self) -> int:
-        """Placeholders of one image: the tokens that the tower hands on, by the schedule if it merges."""
+        """Placeholders of one image: the tokens that the tower passes on, by the schedule if it merges."""
         from pitome.adapters.transformers.llava import handed_on
 
         handle = patched(self.image_tower)
@@ -157,7 +157,7 @@ class Llava(nn.Module):
         shows, in their order. keep_positions: a merged token keeps the position of the first patch it
         holds, and the text after an image the position it has without merging (the patch needs
         trace=True); else positions are consecutive. Raises UsageError for a prompt that does not show
-        its images or leaves no room for the answer, and where the tower hands on another number of
+        its images or leaves no room for the answer, and where the tower passes on another number of
         tokens than the schedule says.
         """
         ids = [self.encode(prompt, len(entry)) for prompt, entry in zip(prompts, shown, strict=True)]
@@ -214,7 +214,7 @@ class Llava(nn.Module):
         return row[: row.index(end) + 1] if end in row else row
 
     def _places(self, images: int) -> Tensor:
-        """Of every token the tower handed on in its last forward, the first patch it holds: [I, N]."""
+        """Of every token the tower passed on in its last forward, the first patch it holds: [I, N]."""
         from pitome.adapters.transformers.llava import feature_entry
 
         config = self.model.config
@@ -262,7 +262,7 @@ def check_rows(expected: int, rows: Sequence[Tensor]) -> None:
     others = {len(row) for row in rows} - {expected}
     if others:
         raise UsageError(
-            f"the image tower hands on {others.pop()} tokens where the schedule says {expected}; "
+            f"the image tower passes on {others.pop()} tokens where the schedule says {expected}; "
             "patch the model with pitome.patch and change nothing else in its tower"
         )
 

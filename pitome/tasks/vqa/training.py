@@ -135,7 +135,7 @@ def train_vqa(config: Config, amount: Reduction, device: torch.device) -> tuple[
 
     def data(number: int, recipe: Recipe, model: nn.Module) -> VqaTrainingData:
         assert isinstance(model, Llava)
-        ids = model.encode(model.prompt(""))  # an image has as many rows as the patched tower hands on
+        ids = model.encode(model.prompt(""))  # an image has as many rows as the patched tower passes on
         prefix = ids[: len(ids) - ids[::-1].index(model.model.config.image_token_id)]
 
         def batches(split: str, size: int, questions: int, *, training: bool) -> PackedBatches:

@@ -140,7 +140,7 @@ def test_prompts_that_do_not_fit() -> None:
     model = llava()
     with pytest.raises(UsageError, match="do not fit the context of 128 tokens"):
         ask(model, ["shape " * 120], [(0,)])
-    with pytest.raises(UsageError, match="hands on 9 tokens where the schedule says 16"):
+    with pytest.raises(UsageError, match="passes on 9 tokens where the schedule says 16"):
         check_rows(16, [torch.zeros(16, 2), torch.zeros(9, 2)])
 
 
