@@ -192,7 +192,8 @@ class Config:
         "auto", pattern=r"auto|cpu|cuda(:\d+)?|mps", hint="give auto, cpu, cuda, cuda:0 or mps"
     )
     seed: int = whole(0, least=0)
-    rerun: bool = False  # repeat what is recorded
+    # repeat what is recorded: where the code has changed since, or all
+    overwrite: Literal["changed", "all"] | None = None
     control: Literal["resize"] | None = None  # beside each merged run, an unmerged one on smaller images
     imports: list[str] = field(default_factory=list)  # modules with the user's own merge methods
     results: str = "results/runs"  # folder of the records

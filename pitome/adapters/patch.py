@@ -64,6 +64,11 @@ class Patched:
         return self._state.schedule
 
     @property
+    def modules(self) -> tuple[str, str]:
+        """The modules of the method and of the adapter, by name."""
+        return self.method.plan.__module__, type(self._adapter).__module__
+
+    @property
     def tokens(self) -> list[int]:
         """Tokens entering each of the L blocks in the last forward, then the final count (L + 1
         numbers; padded lengths). Empty before the first forward."""

@@ -74,12 +74,24 @@ def split_flags(argv: Sequence[str]) -> Command:
     return Command(overrides, flags, multirun=bool(set(_MULTIRUN) & set(argv)))
 
 
+def with_new_names(argv: Sequence[str]) -> list[str]:
+    """The words of a command line, with the new names of options that had another one, which is said."""
+    words = []
+    for word in argv:
+        if word.startswith("rerun="):
+            new = f"overwrite={'all' if word.lower() in ('rerun=true', 'rerun=1') else 'null'}"
+            print(f"{word} is now called {new}", file=sys.stderr)
+            word = new
+        words.append(word)
+    return words
+
+
 def _main(argv: Sequence[str]) -> int:
     from pitome.runs import experiments
     from pitome.runs.compose import check_command_line, check_places, merge_of_training, register_schema
     from pitome.runs.paths import quote_paths
 
-    command = split_flags(argv)
+    command = split_flags(with_new_names(argv))
     register_schema()
     if command.multirun and command.flags:
         raise UsageError(f"-m and {command.flags[0]} do not go together; leave out -m and give one point")
@@ -144,7 +156,7 @@ def group_of(overrides: Sequence[str], experiments: Sequence[str]) -> str:
     """The name of a sweep in W&B: its experiments, or what it asks for; the same when it goes on."""
     if experiments:
         return " ".join(experiments)
-    elsewhere = ("logger", "results", "rerun", "device", "hydra")
+    elsewhere = ("logger", "results", "overwrite", "device", "hydra")
     words = [word for word in overrides if word.split("=")[0].split(".")[0] not in elsewhere]
     text = " ".join(sorted(words))
     return text if len(text) <= 100 else f"{text[:91]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -147,7 +147,7 @@ def _judge_point(
     row = _with_runs(row, metric, runs)
     if row.measured is None:
         if runs:
-            reason = "the run has no such number; measure=full and rerun=true may give it"
+            reason = "the run has no such number; measure=full and overwrite=all may give it"
         reason = reason or why_unfinished(point, records) or "no run of it on the whole test split"
         return replace(row, reason="; ".join([reason, *notes]))
     return _compare(row, value, rule, [*notes, *_remarks(point, runs)])

@@ -65,13 +65,18 @@ def build_identity(
 
 
 def run_id(identity: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits: the SHA-256 of the identity as canonical JSON.
+    """The first 16 digits of the fingerprint of the identity."""
+    return fingerprint(identity)[:16]
+
+
+def fingerprint(value: Any) -> str:
+    """64 hexadecimal digits: the SHA-256 of a value as canonical JSON.
 
     Key order, tuple or list, and 1 or 1.0 make no difference. Raises TypeError or ValueError for
     values that JSON cannot hold (tensors, nan).
     """
-    text = json.dumps(canonical(identity), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def canonical(value: Any) -> Any:

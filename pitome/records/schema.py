@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from pitome.errors import PitomeError, one_line
 from pitome.fields import decode
-from pitome.records.identity import run_id
+from pitome.records.identity import build_identity, canonical, fingerprint, run_id
 
 DONE, FAILED, INTERRUPTED = STATUSES = ("done", "failed", "interrupted")
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when a field is added, removed or changes its meaning. Older records stay readable:
 a field they lack takes its default."""
+SEALED = 4
+"""The first version whose files hold a digest of their content."""
 
 MEASURES = ("none", "flops", "full")
 """What a run may measure of its cost, from least to most."""
@@ -226,6 +230,7 @@ class Record:
     environment: Environment | None = None
     error: str | None = None  # one line: why it failed or was interrupted
     outcomes: OutcomesFile | None = None
+    code: dict[str, str] = field(default_factory=dict)  # module that decided the result -> digest of its code
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -239,13 +244,17 @@ class Record:
 
 
 def to_json(record: Record) -> str:
-    """The record as JSON text. Raises RecordError for a value that would not be read back."""
+    """The record as JSON text, with the digest of its content. Raises RecordError for a value that would
+    not be read back."""
+    record = dataclasses.replace(record, schema_version=SCHEMA_VERSION)
     try:
-        text = json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
+        values = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=False))
     except (TypeError, ValueError) as problem:
         raise RecordError(
             f"run {record.run_id} has a value a record cannot hold: {one_line(problem)}"
         ) from None
+    values["digest"] = fingerprint(values)
+    text = json.dumps(values, indent=1, ensure_ascii=False)
     from_json(text, f"run {record.run_id}")
     return text + "\n"
 
@@ -253,23 +262,25 @@ def to_json(record: Record) -> str:
 def from_json(text: str | bytes, name: str) -> Record:
     """The record in `text`; `name` is what the error calls it.
 
-    Raises RecordError if the text is damaged or was written by a newer version.
+    Raises RecordError if the text is damaged, was changed after it was written, or is of a newer version.
     """
     try:
         values = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as problem:
-        raise RecordError(f"{name} is damaged: not valid JSON ({one_line(problem)})") from None
-    if not isinstance(values, dict) or not _is_version(values.get("schema_version")):
-        raise RecordError(f"{name} is damaged: it has no schema_version")
-    if values["schema_version"] > SCHEMA_VERSION:
-        raise NewerRecordError(
-            f"{name} was written by a newer version of pitome (schema {values['schema_version']}, "
-            f"this one reads up to {SCHEMA_VERSION}): update pitome"
-        )
-    try:
+        if not isinstance(values, dict) or not _is_version(values.get("schema_version")):
+            raise RecordError(f"{name} is damaged: it has no schema_version")
+        if values["schema_version"] > SCHEMA_VERSION:
+            raise NewerRecordError(
+                f"{name} was written by a newer version of pitome (schema {values['schema_version']}, "
+                f"this one reads up to {SCHEMA_VERSION}): update pitome"
+            )
+        digest = values.pop("digest", None) if values["schema_version"] >= SEALED else None
         record = decode(Record, values)
         _check(record)
-    except ValueError as problem:
+        if values["schema_version"] >= SEALED and digest != fingerprint(values):
+            raise ValueError("its content is not what its digest was made of, so it was changed by hand")
+    except json.JSONDecodeError as problem:
+        raise RecordError(f"{name} is damaged: not valid JSON ({one_line(problem)})") from None
+    except (ValueError, RecursionError) as problem:
         raise RecordError(f"{name} is damaged: {one_line(problem)}") from None
     return record
 
@@ -288,8 +299,58 @@ def _check(record: Record) -> None:
         raise ValueError("error is not a single line")
     if record.run_id != run_id(record.identity):
         raise ValueError(f"run_id {record.run_id} is not that of its identity")
+    for key, value in _identity(record).items():
+        known = canonical(record.identity.get(key))
+        if key == "method" and record.method.schedule is None and isinstance(known, dict):
+            known |= {"schedule": None}  # a record may leave it to its identity
+        if known != canonical(value):
+            raise ValueError(f"its {key} is not that of its identity")
     if record.weights.random and record.score is not None:
         raise ValueError(f"{record.headline.name} of random weights must be null")
+    if record.score is not None and not 0 <= record.score <= 1:
+        raise ValueError(f"{record.headline.name} is {record.score}, expected a share in [0, 1]")
+    for name, number in _numbers(record):
+        if number < 0:
+            raise ValueError(f"{name} is {number}, expected no negative number")
+    if record.cost is not None:
+        _check_cost(record.cost)
+    speed = record.throughput
+    if speed is not None and not 0 < speed.speedup_low <= speed.speedup <= speed.speedup_high:
+        raise ValueError(f"the speed-up {speed.speedup} is outside its interval")
+
+
+def _check_cost(cost: Cost) -> None:
+    """Numbers that follow from others. Raises ValueError."""
+    for flops, macs in ((cost.flops, cost.macs), (cost.unmerged_flops, cost.unmerged_macs)):
+        if flops != 2 * macs:
+            raise ValueError(f"flops are {flops}, expected two for each of {macs} macs")
+    if not math.isclose(cost.share * cost.unmerged_flops, cost.flops, rel_tol=1e-6):
+        raise ValueError(f"cost.share is {cost.share}, but {cost.flops} of {cost.unmerged_flops} flops")
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    """What the fields of a record say of its identity; a run that failed early adds what it was asked."""
+    data, method = record.data, record.method
+    identity = build_identity(
+        task=record.task, model=record.model.name, weights_sha256=record.weights.sha256, data=data.name,
+        revision=data.revision, split=data.split, limit=data.limit, method=method.name,
+        options=method.options, schedule=method.schedule, precision=record.precision, seed=record.seed,
+        measure=record.measure,
+    )  # fmt: skip
+    return identity | {"result_version": record.result_version}
+
+
+def _numbers(part: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in the fields of a record, none of which can be negative, with their names; not those in
+    mappings, whose keys are no fields."""
+    if dataclasses.is_dataclass(part):
+        for each in dataclasses.fields(part):
+            yield from _numbers(getattr(part, each.name), f"{name}.{each.name}" if name else each.name)
+    elif isinstance(part, list):
+        for item in part:
+            yield from _numbers(item, name)
+    elif isinstance(part, int | float):
+        yield name, part
 
 
 def _is_version(value: object) -> bool:

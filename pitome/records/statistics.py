@@ -181,7 +181,7 @@ def _paired(ids: np.ndarray, a: Any, base_ids: np.ndarray, b: Any) -> np.ndarray
     """Differences a - b [n] over the common ids, in the order of the ids."""
     for side in (ids, base_ids):
         if len(np.unique(side)) != len(side):
-            raise RecordError("per-sample outcomes have an id twice: run again with rerun=true")
+            raise RecordError("per-sample outcomes have an id twice: run again with overwrite=all")
     _, left, right = np.intersect1d(ids, base_ids, assume_unique=True, return_indices=True)
     differences: np.ndarray = np.asarray(a, dtype=float)[left] - np.asarray(b, dtype=float)[right]
     return differences

@@ -23,6 +23,7 @@ from pitome.errors import Interrupted, MissingDeviceError, PitomeError, UsageErr
 from pitome.fields import decode
 from pitome.measure.memory import peak_memory
 from pitome.merge.schedule import Reduction
+from pitome.records import code
 from pitome.records.claims import Taken, claim
 from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
 from pitome.records.schema import (
@@ -41,6 +42,7 @@ from pitome.runs import control
 from pitome.runs.environment import describe_environment, resolve_device
 from pitome.runs.token_pictures import of_run
 from pitome.runs.validate import import_modules, validate
+from pitome.sources.hub import say
 from pitome.sources.images import ImageRules
 from pitome.tasks.base import Layers, Task, patch_model, task_class
 from pitome.tasks.loggers import close_logger, open_logger
@@ -70,7 +72,7 @@ def run(
     ctrl-C passes through.
 
     since: when the command began. What another process has recorded after that is not repeated, not
-    even where it failed, or with rerun=true. wait: for another process that is on this run; None is
+    even where it failed, or with overwrite=all. wait: for another process that is on this run; None is
     returned otherwise. command: what a card of trained weights names.
     """
     since = since or datetime.now(UTC)
@@ -134,6 +136,7 @@ class Job:
         self.method = MethodInfo(name=config.merge.name)
         self.settings: dict[str, Any] = {}
         self.headline = Headline(name="score")
+        self.code: dict[str, str] = {}
         self.identified = False
         self.logger: Logger | None = None
 
@@ -178,6 +181,8 @@ class Job:
             known = dataclasses.replace(known, method=self.method)
             return Finished(known, self.store, repeated=False, exit_code=0 if known.done else 2)
 
+        # Before it runs: nobody may edit the files meanwhile.
+        self.code = code.digests([kind.__module__, *(patched.modules if patched is not None else ())])
         task.model.to(device)
         name = " ".join(
             [
@@ -199,7 +204,7 @@ class Job:
             enable_model_summary=False,
         )
         task.partial = self.store.folder / f"{run_id(self._identity())}.jsonl"
-        if config.rerun:
+        if config.overwrite:
             task.partial.unlink(missing_ok=True)
         result = task.evaluate(trainer)
         task.model.to(device)  # Lightning leaves it on the CPU
@@ -237,9 +242,19 @@ class Job:
     def _known(self) -> Record | None:
         """The record of this run if it need not be made."""
         record = self.store.load(run_id(self._identity()))
-        if record is not None and datetime.fromisoformat(record.started) >= self.since:
+        if record is None:
+            return None
+        # A time in the future tells of a clock that was set back, not of another process.
+        if self.since <= datetime.fromisoformat(record.started) <= datetime.now(UTC):
             return record if not record.done else self.store.finished(record.run_id)
-        return None if record is None or self.tested.rerun else self.store.finished(record.run_id)
+        if self.tested.overwrite == "all" or not record.done:
+            return None
+        if self.tested.overwrite == "changed" and code.changed(record):
+            return None
+        if code.own_changed(record):
+            say(f"merge={self.method.name} has changed since run {record.run_id}, which is repeated")
+            return None
+        return self.store.finished(record.run_id)
 
     def failed(self, problem: Exception, status: str = FAILED, *, save: bool = True) -> Record:
         """The record of this run with the reason it did not end, kept unless a finished one is there, or
@@ -314,6 +329,7 @@ class Job:
             model=self.model,
             method=self.method,
             headline=self.headline,
+            code=self.code,
         )
 
 

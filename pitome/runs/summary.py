@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pitome.config import Config
 from pitome.errors import PitomeError
+from pitome.records.code import other_code
 from pitome.records.files import write_error
 from pitome.records.groups import group
 from pitome.records.identity import UNMERGED
@@ -30,9 +31,11 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
     built = tables.build(records, store.outcomes)
     tables.show(built)
     every = {run.record.run_id for run in runs}
+    if note := other_code(records):
+        print(note)
     known = every - {run.record.run_id for run in runs if run.repeated}
     if known:
-        print(f"{len(known)} of {len(every)} runs were recorded before (rerun=true repeats them)")
+        print(f"{len(known)} of {len(every)} runs were recorded before (overwrite=all repeats them)")
     try:
         folder = new_folder(store.folder.parent / "sweeps", datetime.now().strftime("%Y%m%d-%H%M%S"))
         tables.write_markdown(folder / "table.md", built)

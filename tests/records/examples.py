@@ -133,10 +133,11 @@ def resized(height: int, width: int, share: float, larger: float, accuracy: floa
     size = [height, width]
     record = example("resize", share, accuracy, asked={"shares": [share, larger]}, options={"size": size})
     assert record.cost is not None
+    macs = int(UNMERGED_MACS * share)
     return dataclasses.replace(
         record,
         method=dataclasses.replace(record.method, ratio=None, schedule=None),
-        cost=dataclasses.replace(record.cost, share=share, plan_macs=0),
+        cost=dataclasses.replace(record.cost, share=share, macs=macs, flops=2 * macs, plan_macs=0),
         tokens=[float(height * width // 4 + 1)] * 13,
     )
 

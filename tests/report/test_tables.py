@@ -79,7 +79,7 @@ def test_without_the_unmerged_run_the_difference_is_left_out_and_said_so():
 def test_without_outcomes_the_difference_is_left_out_and_said_so():
     table = table_of(example(), example("none", None), outcomes=no_outcomes)
     assert cells(table, 1)["Difference [95 % interval]"] == "-"
-    assert any("rerun=true" in note for note in table.notes)
+    assert any("overwrite=all" in note for note in table.notes)
 
 
 def test_random_weights_have_no_accuracy():

@@ -50,7 +50,7 @@ def test_a_recorded_run_is_skipped_and_rerun_repeats_it(
     assert run("merge=tome", "ratio=0.9", "logger=csv") == 0  # the logger is not part of the identity
     assert "1 of 1 runs were recorded before" in capsys.readouterr().out
     assert records()["tome 0.9"] == first
-    assert run("merge=tome", "ratio=0.9", "rerun=true") == 0
+    assert run("merge=tome", "ratio=0.9", "overwrite=all") == 0
     again = records()["tome 0.9"]
     assert (again.run_id, again.tokens) == (first.run_id, first.tokens)
     assert again.started >= first.started and again.seconds != first.seconds
@@ -218,7 +218,7 @@ def test_training_ends_in_weights_a_card_and_a_record_and_resumes(
     (record,) = records().values()
     assert record.metrics["top1"] is not None and record.cost is not None and record.cost.share == 1
     before = {path: path.read_bytes() for path in folder.glob("*.safetensors")}
-    assert run(*words, "rerun=true") == 0  # both stages are done: nothing is trained again
+    assert run(*words, "overwrite=all") == 0  # both stages are done: nothing is trained again
     assert {path: path.read_bytes() for path in folder.glob("*.safetensors")} == before
     assert len((folder / "epochs.jsonl").read_text().splitlines()) == 2
 

@@ -96,7 +96,7 @@ def test_a_run_is_resumed_under_its_id_in_the_group_of_its_sweep(wandb: Wandb, t
 
 def test_a_training_that_goes_on_is_the_run_it_was(wandb: Wandb, tmp_path: Path) -> None:
     """Its id comes from what it is, wherever it runs and whatever logs it."""
-    settings = {"seed": 0, "device": "cpu", "logger": {"group": None}, "rerun": False}
+    settings = {"seed": 0, "device": "cpu", "logger": {"group": None}, "overwrite": None}
     elsewhere = settings | {"device": "cuda", "logger": {"group": "x"}}
     for given in (settings, elsewhere, settings | {"seed": 1}):
         loggers.open_logger(CONFIG, "train vit", given, tmp_path)
@@ -133,7 +133,7 @@ def test_a_single_run_has_no_comparison(wandb: Wandb, tmp_path: Path) -> None:
 def test_the_group_of_a_sweep_stays_when_it_goes_on() -> None:
     words = ["merge=tome,tofu", "ratio=0.9"]
     assert group_of(words, []) == "merge=tome,tofu ratio=0.9"
-    assert group_of(["ratio=0.9", "merge=tome,tofu", "results=/x", "rerun=true"], []) == group_of(words, [])
+    assert group_of(["ratio=0.9", "merge=tome,tofu", "results=/x", "overwrite=all"], []) == group_of(words, [])
     assert group_of(["experiment=table5-001,table5-002"], ["table5"]) == "table5"
     long = group_of(["ratio=" + ",".join(f"0.{n}" for n in range(100))], [])
     assert len(long) == 100 and long.startswith("ratio=0.0,0.1")

@@ -11,7 +11,7 @@ from pitome.records.identity import RESIZE, canonical
 from pitome.records.schema import Record
 
 _GROUPS = ("task", "model", "data", "merge")
-_LEFT_OUT = (*_GROUPS, "logger", "device", "rerun", "control", "trainer")
+_LEFT_OUT = (*_GROUPS, "logger", "device", "overwrite", "rerun", "control", "trainer")
 """Beside the groups: what no result depends on, and what is written out below."""
 
 
