@@ -6,6 +6,7 @@ WHAT is one of:
   status [NAME ...]  how far experiments are
   offline            what the published offline experiments gave
   page               the page of all results, results/index.html
+  seal FOLDER        add a digest to records of before records had one
 Default: tables and plots of the local runs (of the published ones if there are none), and the page.
 results=FOLDER: where the runs are, as for run.py; default: results/runs.
 """
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pitome.errors import DataError, PitomeError, UsageError, nearest, print_error
 from pitome.paper.experiments import experiment_names, is_experiment
+from pitome.records.code import other_code
 from pitome.records.store import Store
 from pitome.report import items, offline, plots, status, tables
 from pitome.report.page import build
@@ -41,6 +43,9 @@ def main(words: list[str], results: Path = RESULTS) -> int:
             raise UsageError(f"results={given[-1]}: no such folder; give the one that run.py wrote to")
         if words[:1] == ["status"]:
             tables.show([status.to_table(words[1:] or status.sweeps(), local)])
+            return 0
+        if words[:1] == ["seal"] and len(words) == 2 and Path(words[1]).is_dir():
+            print(f"{Store(words[1]).seal()} records in {words[1]} were given a digest")
             return 0
         for word in words:  # a misspelt one is reported before anything is made
             check_word(word)
@@ -68,7 +73,9 @@ def report(store: Store) -> None:
         )
     made = tables.build(records, store.outcomes)
     tables.show(made)
-    tables.write_markdown(store.folder / "report.md", made)
+    if (note := other_code(records)) is not None:
+        print(note)
+    tables.write_markdown(store.folder / "report.md", made, note)
     print(*[store.folder / "report.md", *plots.plot(records, store.folder)], sep="\n")
 
 

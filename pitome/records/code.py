@@ -1,7 +1,7 @@
-"""Which code decided a result: its digest by syntax tree, so that comments, docstrings and layout do not count.
+"""Which code decided a result: its digest by syntax tree, where comments, docstrings and layout do not count.
 
-A record keeps one digest for each module that a result comes from: that of the method, of the adapter and of the
-task. A digest covers the module and all that it imports, directly or through others, of this package, or,
+A record keeps one digest for each module that a result comes from: the method's, the adapter's and the
+task's. A digest covers the module and all that it imports, directly or through others, of this package, or,
 for a user's own module, beside it. Left out is what decides no result: see `_LEFT_OUT`.
 """
 
@@ -19,13 +19,13 @@ from pathlib import Path
 
 from pitome.records.schema import Record
 
-_PACKAGE = "pitome"
+PACKAGE = "pitome"
 _LEFT_OUT = re.compile(
     r"pitome(\.(errors|fields|config|records|paper|report|runs|cli"  # they check, keep and show
     r"|sources\.(cache|checksums|debian|folders|hub|pypi|yaml_files)"  # bytes, whose checksums a run has
     r"|tasks\.(loggers|checks|training|\w+\.(checks|training)))(\..*)?)?"  # training is a module of its own
 )
-_PACKAGE_FOLDER = Path(__file__).parent.parent
+_FOLDER = Path(__file__).parent.parent
 _NAMED = 3  # revisions in a line
 _NO_MEANING = ("ctx", "kind", "type_comment", "type_ignores")  # what the rest of a tree says as well
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -34,7 +34,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def digests(modules: Iterable[str]) -> dict[str, str]:
     """Module -> digest of its code, 12 digits, without those that are not found; and that of the files of
     the whole package as they are: where it is equal, nothing of the package has changed."""
-    found = {_PACKAGE: _whole()} | {module: _digest(module) for module in modules}
+    found = {PACKAGE: _whole()} | {module: _digest(module) for module in modules}
     return {module: digest for module, digest in found.items() if digest is not None}
 
 
@@ -42,9 +42,9 @@ def changed(record: Record) -> list[str]:
     """The modules that the record was made with and that are others today; its task where it does not
     say. A user's own module that is not found here has not changed."""
     if not record.code:
-        return [f"{_PACKAGE}.tasks.{record.task}.task"]
-    same = record.code.get(_PACKAGE) == _whole()  # quicker than trees
-    modules = [module for module in record.code if module != _PACKAGE and not (same and _is_ours(module))]
+        return [f"{PACKAGE}.tasks.{record.task}.task"]
+    same = record.code.get(PACKAGE) == _whole()  # quicker than trees
+    modules = [module for module in record.code if module != PACKAGE and not (same and _is_ours(module))]
     today = {module: _digest(module) for module in modules}
     return [
         module
@@ -82,7 +82,7 @@ def _revision(record: Record) -> str:
 
 
 def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] == _PACKAGE
+    return module.partition(".")[0] == PACKAGE
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class _Source:
 def _whole() -> str:
     """Of all files of the package."""
     content = hashlib.sha256()
-    for path in sorted(_PACKAGE_FOLDER.rglob("*.py")):
+    for path in sorted(_FOLDER.rglob("*.py")):
         content.update(path.read_bytes())
     return content.hexdigest()[:12]
 
@@ -122,7 +122,7 @@ def _find(name: str, root: str) -> Path | None:
     """The file of a module: of this package, of that of `root`, or beside `root` in a user's folder."""
     top = name.partition(".")[0]
     if _is_ours(name):
-        return _file(_PACKAGE_FOLDER.parent, name)
+        return _file(_FOLDER.parent, name)
     own = root.partition(".")[0]
     for folder in dict.fromkeys([Path.cwd(), *map(Path, sys.path)]):
         if _file(folder, own) is not None or (folder / own).is_dir():
@@ -166,7 +166,8 @@ def _walk(node: ast.AST, words: list[str], imports: list[str], package: str) -> 
         if field in _NO_MEANING or value is None or value == []:
             continue
         words += [field, "("]
-        if field == "body" and isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        documented = field == "body" and isinstance(node, _DOCUMENTED)
+        if documented and ast.get_docstring(node, clean=False) is not None:
             value = value[1:]
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, ast.AST):

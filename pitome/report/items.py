@@ -15,6 +15,7 @@ from pitome.errors import UsageError
 from pitome.paper.experiments import choose
 from pitome.paper.item import PICTURES
 from pitome.paper.verdicts import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, ItemVerdicts, JudgedValue, judge
+from pitome.records.code import other_code
 from pitome.records.files import write_atomically
 from pitome.records.rows import Outcomes
 from pitome.records.schema import Record
@@ -43,10 +44,13 @@ def show_item(name: str, store: Store) -> Table:
     local = [] if any(_same_folder(store, other) for other in published) else store.all()
     verdicts = judge(name, local, published_records())
     comparisons = fair(verdicts, [store, *published])
-    written = write(verdicts, store.folder.parent / "reports", comparisons)
+    note = other_code(verdicts.runs)
+    written = write(verdicts, store.folder.parent / "reports", comparisons, note)
     table = to_table(verdicts)
     show(layouts(verdicts, table.caption))
     print(f"{summary(verdicts)} Every value with its verdict and reason is in the Markdown and CSV files.")
+    if note is not None:
+        print(note)
     for path in written:
         print(f"wrote: {_shown(path)}")
     return table
@@ -62,12 +66,14 @@ def published_records() -> list[Record]:
     return [record for store in published_stores() for record in store.all()]
 
 
-def write(verdicts: ItemVerdicts, folder: Path, comparisons: Sequence[Table] = ()) -> list[Path]:
-    """Write the files of an experiment; `comparisons` follow its own tables in the Markdown file."""
+def write(
+    verdicts: ItemVerdicts, folder: Path, comparisons: Sequence[Table] = (), note: str | None = None
+) -> list[Path]:
+    """Write the files of an experiment; `comparisons` and `note` follow its own tables in Markdown."""
     table = to_table(verdicts)
     laid_out = layouts(verdicts, table.caption)
     files = {
-        "md": to_markdown([*laid_out, dataclasses.replace(table, caption=[]), *comparisons]).encode(),
+        "md": to_markdown([*laid_out, dataclasses.replace(table, caption=[]), *comparisons], note).encode(),
         "csv": to_csv(verdicts).encode(),
         "tex": to_latex(verdicts).encode(),
     }

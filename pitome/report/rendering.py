@@ -35,14 +35,14 @@ class Table:
     folded: bool = False  # a long table that the reader opens
 
 
-def to_markdown(tables: Sequence[Table]) -> str:
-    """GitHub-flavoured Markdown."""
-    return "\n\n".join(_markdown(table) for table in tables) + "\n"
+def to_markdown(tables: Sequence[Table], note: str | None = None) -> str:
+    """GitHub-flavoured Markdown; `note` stands below all tables."""
+    return "\n\n".join([*map(_markdown, tables), *([note] if note else [])]) + "\n"
 
 
-def write_markdown(path: Path, tables: Sequence[Table]) -> None:
+def write_markdown(path: Path, tables: Sequence[Table], note: str | None = None) -> None:
     """Write the tables to `path` in one step. Raises RecordError if it cannot be written."""
-    write_atomically(path, to_markdown(tables).encode())
+    write_atomically(path, to_markdown(tables, note).encode())
 
 
 def show(tables: Sequence[Table], console: Console | None = None) -> None:

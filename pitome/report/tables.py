@@ -258,7 +258,9 @@ def _notes(results: Results, authors: bool) -> list[str]:
     if merged and not any(row.scored and not row.merges for row in results.rows):
         notes.append("The difference needs merge=none with the same model, data and limit: run it too.")
     elif any(row.key not in compared for row in merged):
-        notes.append("A difference is left out where per-sample outcomes are missing: overwrite=all makes them.")
+        notes.append(
+            "A difference is left out where per-sample outcomes are missing: overwrite=all makes them."
+        )
     if any(len(row.runs) > 1 and _name(row) not in results.same for row in results.rows):
         notes.append(
             "±: standard deviation over the seeds, beside their mean. Differences are those of each sample's "

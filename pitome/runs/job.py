@@ -25,7 +25,7 @@ from pitome.measure.memory import peak_memory
 from pitome.merge.schedule import Reduction
 from pitome.records import code
 from pitome.records.claims import Taken, claim
-from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, run_id
+from pitome.records.identity import RESIZE, RESULT_VERSION, UNMERGED, build_identity, fingerprint, run_id
 from pitome.records.schema import (
     DONE,
     FAILED,
@@ -203,9 +203,12 @@ class Job:
             enable_checkpointing=False,
             enable_model_summary=False,
         )
-        task.partial = self.store.folder / f"{run_id(self._identity())}.jsonl"
-        if config.overwrite:
-            task.partial.unlink(missing_ok=True)
+        # Finished samples of a killed run count where the same code made them.
+        made_by = fingerprint({k: v for k, v in self.code.items() if k != code.PACKAGE})[:8]
+        task.partial = self.store.folder / f"{run_id(self._identity())}.{made_by}.jsonl"
+        for left in self.store.folder.glob(f"{run_id(self._identity())}*.jsonl"):
+            if config.overwrite or left != task.partial:
+                left.unlink(missing_ok=True)
         result = task.evaluate(trainer)
         task.model.to(device)  # Lightning leaves it on the CPU
         memory = peak_memory(device)

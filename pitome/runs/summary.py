@@ -31,14 +31,14 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
     built = tables.build(records, store.outcomes)
     tables.show(built)
     every = {run.record.run_id for run in runs}
-    if note := other_code(records):
+    if (note := other_code(records)) is not None:
         print(note)
     known = every - {run.record.run_id for run in runs if run.repeated}
     if known:
         print(f"{len(known)} of {len(every)} runs were recorded before (overwrite=all repeats them)")
     try:
         folder = new_folder(store.folder.parent / "sweeps", datetime.now().strftime("%Y%m%d-%H%M%S"))
-        tables.write_markdown(folder / "table.md", built)
+        tables.write_markdown(folder / "table.md", built, note)
         print(f"table: {shown(folder / 'table.md')}")
         for path in plots.plot(records, folder):
             print(f"plot:  {shown(path)}")

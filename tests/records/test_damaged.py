@@ -120,7 +120,9 @@ DAMAGED: dict[str, Damage] = {
     "no JSON": content(lambda data: b"\x00" * 4096),
     "no text": content(lambda data: b"\xff\xfe" + data),
     "endless nesting": content(lambda data: b"[" * 100_000),
-    "deep nesting in a value": content(lambda data: data.replace(b'"config": {', b'"config": {"x": %s,' % (b"[" * 900 + b"]" * 900))),
+    "deep nesting in a value": content(
+        lambda data: data.replace(b'"config": {', b'"config": {"x": %s,' % (b"[" * 900 + b"]" * 900))
+    ),
     "a list": content(lambda data: b"[]"),
     "a bit flipped": content(lambda data: data.replace(b'"seconds": 12.5', b'"seconds": 12.4')),
     "another run's content": edited("run_id", "0123456789abcdef"),
@@ -133,7 +135,9 @@ DAMAGED: dict[str, Damage] = {
     "infinite score": content(lambda data: data.replace(b'"top1": 0.6666666666666666', b'"top1": 1e999')),
     "score with a new digest": forged("metrics.top1", 0.999),
     "score of an old schema": backdated("metrics.top1", 0.999),
-    "score of an old schema without outcomes": both(edited("metrics.top1", 0.999), backdated("outcomes", None)),
+    "score of an old schema without outcomes": both(
+        edited("metrics.top1", 0.999), backdated("outcomes", None)
+    ),
     "score of an old schema with lost outcomes": both(
         backdated("metrics.top1", 0.999), lambda folder, record: next(folder.glob("*.parquet")).unlink()
     ),

@@ -140,7 +140,10 @@ def test_a_rerun_replaces_the_record_and_its_outcomes(tmp_path):
         ({"id": [1, 2, 3], "correct": ["a", "b", "c"]}, "cannot be stored"),
         ({"id": [1, 2, 3], "correct": [None, None, None]}, "its top1 is 0.666667, but its outcomes give nan"),
         (WRONG, "its top1 is 0.666667, but its outcomes give 0"),
-        ({"id": [1, 2, 3, 4, 5, 6], "correct": [1, 0, 1] * 2}, "it names 3 samples, but its outcomes are of 6"),
+        (
+            {"id": [1, 2, 3, 4, 5, 6], "correct": [1, 0, 1] * 2},
+            "it names 3 samples, but its outcomes are of 6",
+        ),
     ],
 )
 def test_outcomes_that_do_not_fit_are_refused(tmp_path, columns, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 
 from pitome.cli.main import main
 from pitome.merge import registry
+from pitome.records import Record, code
 from pitome.runs.compose import check_command_line, register_schema
 
 METHOD = """
@@ -112,3 +113,35 @@ def test_a_method_of_a_file_in_the_current_directory(tmp_path: Path) -> None:
         ["imports=[own_module]", "merge=swap", "merge.options.share=1", "weights=random"], multirun=False
     )
     assert own[0].merge.options["share"] == 1
+
+
+WORKING = """
+import pitome
+from pitome.merge.methods.stride import stride
+
+@pitome.register("mine")
+def mine(tokens, remove, options):
+    return stride(tokens, remove, options)
+"""
+
+
+def test_a_changed_method_of_ones_own_is_repeated(
+    run: Callable[..., int],
+    records: Callable[[], dict[str, Record]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("imports=[own_to_change]", "merge=mine", "ratio=0.9", "limit=8")
+    times = []
+    for text, repeated in (
+        (WORKING, False),
+        (f"# a comment\n{WORKING}", False),
+        (f"{WORKING}    # end\nX = 1\n", True),
+    ):
+        (tmp_path / "own_to_change.py").write_text(text)
+        for function in (code._digest, code._read):
+            function.cache_clear()  # a new process
+        assert run(*words) == 0
+        assert ("merge=mine has changed since" in capsys.readouterr().err) is repeated
+        times.append(records()["mine 0.9"].started)
+    assert times[0] == times[1] < times[2]

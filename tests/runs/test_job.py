@@ -15,8 +15,10 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 from safetensors.torch import save_file
 
+from pitome.cli.main import with_new_names
 from pitome.config import model_label
 from pitome.merge import registry
+from pitome.records import code
 from pitome.records.groups import group
 from pitome.records.schema import Record
 from pitome.records.store import Store
@@ -54,6 +56,35 @@ def test_a_recorded_run_is_skipped_and_rerun_repeats_it(
     again = records()["tome 0.9"]
     assert (again.run_id, again.tokens) == (first.run_id, first.tokens)
     assert again.started >= first.started and again.seconds != first.seconds
+
+
+def test_runs_of_other_code_are_named_and_repeated_when_asked(
+    run: Run, records: Records, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("-m", "merge=none,tome", "ratio=0.9", "limit=8")
+    assert run(*words) == 0 and "other code" not in capsys.readouterr().out
+    known = code._digest
+    monkeypatch.setattr(code, "_whole", lambda: "changed")
+    monkeypatch.setattr(code, "_digest", lambda module: "new" if module.endswith("tome") else known(module))
+    before = records()
+    assert run(*words) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("1 of 2 runs were made by other code than this: 1 by ") == 1
+    assert "2 of 2 runs were recorded before" in shown
+    assert run(*words, "overwrite=changed") == 0
+    shown = capsys.readouterr().out
+    assert "other code" not in shown and "1 of 2 runs were recorded before" in shown
+    after = records()
+    assert after["none"] == before["none"] and after["tome 0.9"].started > before["tome 0.9"].started
+
+
+@pytest.mark.parametrize(("old", "new"), [("rerun=true", "overwrite=all"), ("rerun=false", "overwrite=null")])
+def test_an_option_that_was_called_otherwise(
+    old: str, new: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("merge=tome", "limit=none", old) == 2  # not run at all
+    assert capsys.readouterr().err.splitlines()[0] == f"{old} is now called {new}"
+    assert with_new_names(["a=1", old, "-m"]) == ["a=1", new, "-m"]
 
 
 def test_a_sweep_runs_the_unmerged_model_once_and_ends_in_table_and_plot(

@@ -133,7 +133,9 @@ def test_a_single_run_has_no_comparison(wandb: Wandb, tmp_path: Path) -> None:
 def test_the_group_of_a_sweep_stays_when_it_goes_on() -> None:
     words = ["merge=tome,tofu", "ratio=0.9"]
     assert group_of(words, []) == "merge=tome,tofu ratio=0.9"
-    assert group_of(["ratio=0.9", "merge=tome,tofu", "results=/x", "overwrite=all"], []) == group_of(words, [])
+    assert group_of(["ratio=0.9", "merge=tome,tofu", "results=/x", "overwrite=all"], []) == group_of(
+        words, []
+    )
     assert group_of(["experiment=table5-001,table5-002"], ["table5"]) == "table5"
     long = group_of(["ratio=" + ",".join(f"0.{n}" for n in range(100))], [])
     assert len(long) == 100 and long.startswith("ratio=0.0,0.1")

@@ -207,7 +207,7 @@ class VisualQuestions(ImageTask):
         if self.partial is None:
             return
         content = self.data.benchmark.submission(self.data.questions, predictions)
-        path = self.partial.with_suffix(".submission.json")
+        path = self.partial.with_name(self.partial.name.partition(".")[0] + ".submission.json")
         write_atomically(path, json.dumps(content).encode())
 
 
