@@ -166,8 +166,7 @@ def _walk(node: ast.AST, words: list[str], imports: list[str], package: str) -> 
         if field in _NO_MEANING or value is None or value == []:
             continue
         words += [field, "("]
-        documented = field == "body" and isinstance(node, _DOCUMENTED)
-        if documented and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, _DOCUMENTED) and field == "body" and ast.get_docstring(node, False) is not None:
             value = value[1:]
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, ast.AST):
