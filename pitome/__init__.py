@@ -31,6 +31,7 @@ _PUBLIC = {
     "patch": "pitome.adapters.patch:patch",
     "patched": "pitome.adapters.patch:patched",
     "remove": "pitome.adapters.patch:remove",
+    "load": "pitome.adapters.saved:load",
     "Patched": "pitome.adapters.patch:Patched",
     "methods": "pitome.merge.registry:names",
     "register": "pitome.merge.registry:register",

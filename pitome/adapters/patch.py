@@ -7,11 +7,13 @@ import importlib
 import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 import pitome.adapters
+from pitome.adapters import saved
 from pitome.adapters.core import Adapter, State
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge import registry
@@ -22,7 +24,7 @@ from pitome.sources.llava_family import KNOWN, MISSING
 
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
 _MODULES = (module.name for module in pkgutil.iter_modules(pitome.adapters.__path__))
-LIBRARIES = frozenset(name for name in _MODULES if not name.startswith("_")) - {"core", "patch"}
+LIBRARIES = frozenset(name for name in _MODULES if not name.startswith("_")) - {"core", "patch", "saved"}
 
 _log = logging.getLogger("pitome")
 
@@ -31,25 +33,56 @@ class Patched:
     """The handle of a patched model; a context manager that removes the patch at its end.
 
     method, options: the merge method and its options, filled in for the model's `family`;
-    schedule: the rule for every layer; layers: the indices of those that may merge.
+    schedule: the rule for every layer; layers: the indices of those that may merge; arguments: what `patch`
+    was asked for. The model itself is changed, and is what is called.
 
     >>> import pitome, timm
     >>> pitome.patch(timm.create_model("vit_tiny_patch16_224"), "tome", r=8, layers="last2")
-    <tome in layers 10, 11 of a VisionTransformer with 12, family deit>
+    <tome, r 8, in layers 10, 11 of a VisionTransformer with 12, family deit>
     """
 
-    def __init__(self, adapter: Adapter, state: State, family: str, layers: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        state: State,
+        family: str,
+        layers: tuple[int, ...],
+        arguments: saved.PatchArguments,
+    ) -> None:
+        self._model = model
         self._adapter = adapter
         self._state = state
         self.family = family
         self.layers = layers
+        self.arguments = arguments
 
     def __repr__(self) -> str:
         depth = self._state.depth
         where = "no layer" if not self.layers else f"layers {', '.join(map(str, self.layers))}"
         where = "all layers" if len(self.layers) == depth else where
         host = type(self._adapter.host).__name__
-        return f"<{self.method.name} in {where} of a {host} with {depth}, family {self.family}>"
+        amount = f", {self.arguments.amount}," if self.arguments.amount else ""
+        counts = self.tokens
+        left = f"; {counts[0]} tokens, {counts[-1]} left" if counts else ""
+        return f"<{self.method.name}{amount} in {where} of a {host} with {depth}, family {self.family}{left}>"
+
+    def __call__(self, *_: object, **__: object) -> None:
+        raise UsageError(_NOT_THE_MODEL)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(nn.Module, name):
+            raise AttributeError(f"no {name} here: {_NOT_THE_MODEL}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def extra_repr(self) -> str:
+        """What the representation of the model says of the patch."""
+        return f"merging: {self!r}"
+
+    def save(self, folder: str | Path) -> Path:
+        """Write what was asked for to `folder`/pitome.json; `pitome.load(model, folder)` patches a model so
+        again. Raises RecordError if it cannot be written."""
+        return saved.save(self, folder)
 
     @property
     def method(self) -> Method:
@@ -108,7 +141,9 @@ class Patched:
         nothing."""
         if vars(self._adapter.host).get("_pitome") is self:
             self._adapter.detach()
-            del self._adapter.host._pitome, self._adapter.host.__prepare_scriptable__
+            for name in ("_pitome", "__prepare_scriptable__", "extra_repr"):
+                delattr(self._adapter.host, name)
+            saved.note(self._model, None)
 
     @property
     def state(self) -> State:
@@ -167,6 +202,12 @@ def patch(
     >>> patched.tokens
     [197, 181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11]
     """
+    asked = saved.arguments(
+        method,
+        options,
+        **{"ratio": ratio, "r": r, "inflection": inflection, "flops": flops},
+        **{"input_size": input_size, "layers": layers, "family": family},
+    )
     entry = registry.get(method)
     adapter = _adapt(model)
     family = adapter.family if family is None else family
@@ -201,11 +242,18 @@ def patch(
         trace=trace,
     )
     adapter.attach(state)
-    handle = Patched(adapter, state, family, parse_layers(layers, adapter.depth))
+    handle = Patched(model, adapter, state, family, parse_layers(layers, adapter.depth), asked)
     host: Any = adapter.host  # torch types the attributes of a module as Tensor | Module
     host._pitome = handle
     host.__prepare_scriptable__ = _refuse_scripting
+    host.extra_repr = handle.extra_repr
+    saved.note(model, asked)
     return handle
+
+
+_NOT_THE_MODEL = (
+    "this is the handle of the patch; pitome.patch changes the model in place, so go on with the model itself"
+)
 
 
 def patched(model: nn.Module) -> Patched | None:

@@ -208,7 +208,11 @@ def test_presets_merge_where_the_authors_do(
     depth = handle.schedule.depth
     assert [layer for layer in range(depth) if handle.schedule.may_remove(layer)] == list(layers)
     where = "all layers" if len(layers) == depth else f"layers {', '.join(map(str, layers))}"
-    assert repr(handle).startswith(f"<{method} in {where} of a ") and f"family {family}" in repr(handle)
+    assert (
+        repr(handle).startswith(f"<{method}, ")
+        and f" in {where} of a " in repr(handle)
+        and f"family {family}" in repr(handle)
+    )
 
 
 def test_family_is_overridden_by_name() -> None:

@@ -1,0 +1,127 @@
+"""What a patch was asked for, kept beside a model's weights, and the same patch on a model loaded again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from pitome.errors import UsageError
+from pitome.fields import decode
+from pitome.records.files import write_atomically
+from pitome.sources.json_files import read_json
+
+if TYPE_CHECKING:
+    from pitome.adapters.patch import Patched
+
+FILE = "pitome.json"
+KEY = "pitome"  # in a transformers configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchArguments:
+    """The arguments of `patch`, as they were given."""
+
+    method: str
+    ratio: float | list[float] | None = None  # the share of tokens each layer keeps
+    r: int | list[int] | None = None  # tokens that each layer removes
+    inflection: float | None = None  # of `r`
+    flops: float | None = None  # share of the unmerged cost
+    input_size: int | list[int] | None = None  # that `flops` is of
+    layers: str | list[int] | None = None  # that merge; None: the method's
+    family: str | None = None  # of models; None: the model's
+    options: dict[str, Any] = field(default_factory=dict)  # of the method
+
+    @property
+    def amount(self) -> str:
+        """How much is merged, in words; empty for a method's own schedule."""
+        names = ("ratio", "r", "inflection", "flops")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return ", ".join(
+            f"{name} {'by layer' if isinstance(v, list) else f'{v:g}'}" for name, v in given.items()
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """What differs from the defaults, for JSON."""
+        defaults = {spec.name: spec.default for spec in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value not in (defaults[name], {})}
+
+
+def arguments(method: str, options: Mapping[str, Any], **given: Any) -> PatchArguments:
+    """The arguments of a call of `patch`."""
+    listed = {
+        name: list(value) if isinstance(value, (list, tuple, range)) else value
+        for name, value in given.items()
+    }
+    return PatchArguments(method=method, options=dict(options), **listed)
+
+
+def save(handle: Patched, folder: str | Path) -> Path:
+    """Write what the patch was asked for to `folder`/pitome.json, which is returned; the weights are saved as
+    those of any model. Raises UsageError for options that JSON cannot hold, RecordError if the folder cannot
+    be written."""
+    path = Path(folder) / FILE
+    try:
+        text = json.dumps(handle.arguments.plain(), indent=2)
+    except TypeError as problem:
+        raise UsageError(
+            f"the options of {handle.method.name} cannot be written as JSON: {problem}"
+        ) from None
+    write_atomically(path, f"{text}\n".encode())
+    return path
+
+
+def load(model: nn.Module, folder: str | Path | None = None) -> Patched:
+    """Patch `model`, in place, as `folder`/pitome.json says, or, without a folder, as the configuration of a
+    transformers model says that was saved while it was patched.
+
+    A method of one's own has to be imported before. Raises UsageError where nothing says how, DataError for
+    a file that cannot be read, and what `patch` raises.
+    """
+    from pitome.adapters.patch import patch
+
+    content, where = _read(model, folder)
+    try:
+        saved = decode(PatchArguments, content)
+    except ValueError as problem:
+        raise UsageError(f"{where}: {problem}") from None
+    values = {spec.name: getattr(saved, spec.name) for spec in dataclasses.fields(saved)}
+    options = values.pop("options")
+    if isinstance(values["input_size"], list):
+        values["input_size"] = tuple(values["input_size"])
+    return patch(model, **values, **options)
+
+
+def note(model: nn.Module, given: PatchArguments | None) -> None:
+    """Say in the configuration of a transformers model how it is patched, so that what `save_pretrained`
+    writes says so; None: that it is not."""
+    config = getattr(model, "config", None)
+    if not hasattr(config, "to_json_string"):
+        return
+    if given is not None:
+        setattr(config, KEY, given.plain())
+    elif hasattr(config, KEY):
+        delattr(config, KEY)
+
+
+def _read(model: nn.Module, folder: str | Path | None) -> tuple[Mapping[str, Any], str]:
+    if folder is not None:
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise UsageError(f"no {FILE} in {folder}; patched.save(FOLDER) writes it")
+        content, where = read_json(path), str(path)
+    else:
+        content, where = getattr(getattr(model, "config", None), KEY, None), f"config.{KEY}"
+        if content is None:
+            raise UsageError(
+                f"this {type(model).__name__} does not say how it was patched; give the folder of {FILE}"
+            )
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{where} holds no mapping of arguments of pitome.patch")
+    return content, where
