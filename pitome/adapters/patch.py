@@ -202,11 +202,16 @@ def patch(
     >>> patched.tokens
     [197, 181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11]
     """
-    asked = saved.arguments(
-        method,
-        options,
-        **{"ratio": ratio, "r": r, "inflection": inflection, "flops": flops},
-        **{"input_size": input_size, "layers": layers, "family": family},
+    asked = saved.PatchArguments(
+        method=method,
+        ratio=ratio,
+        r=r,
+        inflection=inflection,
+        flops=flops,
+        input_size=input_size,
+        layers=layers,
+        family=family,
+        options=options,
     )
     entry = registry.get(method)
     adapter = _adapt(model)

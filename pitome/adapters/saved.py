@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +28,20 @@ class PatchArguments:
     """The arguments of `patch`, as they were given."""
 
     method: str
-    ratio: float | list[float] | None = None  # the share of tokens each layer keeps
-    r: int | list[int] | None = None  # tokens that each layer removes
+    ratio: float | Sequence[float] | None = None  # the share of tokens each layer keeps
+    r: int | Sequence[int] | None = None  # tokens that each layer removes
     inflection: float | None = None  # of `r`
     flops: float | None = None  # share of the unmerged cost
-    input_size: int | list[int] | None = None  # that `flops` is of
-    layers: str | list[int] | None = None  # that merge; None: the method's
+    input_size: int | Sequence[int] | None = None  # that `flops` is of
+    layers: str | Sequence[int] | None = None  # that merge; None: the method's
     family: str | None = None  # of models; None: the model's
     options: dict[str, Any] = field(default_factory=dict)  # of the method
+
+    def __post_init__(self) -> None:
+        """Tuples and ranges as lists, as JSON has them."""
+        for spec in dataclasses.fields(self):
+            if isinstance(value := getattr(self, spec.name), (tuple, range)):
+                object.__setattr__(self, spec.name, list(value))
 
     @property
     def amount(self) -> str:
@@ -51,15 +57,6 @@ class PatchArguments:
         defaults = {spec.name: spec.default for spec in dataclasses.fields(self)}
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if value not in (defaults[name], {})}
-
-
-def arguments(method: str, options: Mapping[str, Any], **given: Any) -> PatchArguments:
-    """The arguments of a call of `patch`."""
-    listed = {
-        name: list(value) if isinstance(value, (list, tuple, range)) else value
-        for name, value in given.items()
-    }
-    return PatchArguments(method=method, options=dict(options), **listed)
 
 
 def save(handle: Patched, folder: str | Path) -> Path:
@@ -89,7 +86,7 @@ def load(model: nn.Module, folder: str | Path | None = None) -> Patched:
     content, where = _read(model, folder)
     try:
         saved = decode(PatchArguments, content)
-    except ValueError as problem:
+    except UsageError as problem:
         raise UsageError(f"{where}: {problem}") from None
     values = {spec.name: getattr(saved, spec.name) for spec in dataclasses.fields(saved)}
     options = values.pop("options")
