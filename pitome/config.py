@@ -99,6 +99,8 @@ class DataConfig:
     max_pixels: int | None = whole(None, least=1)  # larger images are refused; None: more than 50 million
     exif: bool = True  # images are turned upright as their EXIF orientation says
     ocr: bool = False  # the prompt contains the OCR tokens of TextVQA
+    # of questions of a user's own: what follows each of them in the prompt; None: as for VQAv2
+    instruction: str | None = None
 
 
 @dataclass(kw_only=True)

@@ -167,7 +167,11 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (model,), (data,) = blocks(MODEL, "yaml"), blocks(DATA, "yaml")
     mails = data.replace("flowers", "mails").replace("task: classification", "task: text")
     mails = mails.replace("rose, tulip", "bug, question")
+    bare = data.replace("flowers", "photos").replace("classification", "retrieval")
+    photos = "\n".join(line for line in bare.splitlines() if "classes" not in line)
+    charts = photos.replace("photos", "charts").replace("retrieval", "vqa") + '\ninstruction: ""'
     files = {"model/vit_t": model, "data/flowers": data, "data/mails": mails}
+    files |= {"data/photos": photos, "data/charts": charts}
     for name, text in files.items():
         path = folder / "conf" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,6 +187,14 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    for name in [f"{part}/{number}.png" for part in ("photos", "charts") for number in range(3)]:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (56, 56, 3), np.uint8)).save(path)
+    captions = [f"{number}.png,a {kind} at the top" for number in range(3) for kind in ("shirt", "bag")]
+    (folder / "photos" / "test.csv").write_text("\n".join(["image,caption", *captions, ""]))
+    asked = [f"{number}.png,what is the shape?,circle" for number in range(3)]
+    (folder / "charts" / "test.csv").write_text("\n".join(["image,question,answers", *asked, ""]))
     (folder / "mails").mkdir()
     for part in ("train", "test"):
         rows = [f"{part} {number} film,{('bug', 'question')[number % 2]}" for number in range(40)]
@@ -215,14 +227,20 @@ def test_a_model_and_data_of_your_own_are_short() -> None:
 def test_their_commands_end_in_records(own: Path, weights: str) -> None:
     """The commands of both sections, in a process that only knows the directory it runs in."""
     commands = "\n".join(blocks(MODEL + DATA, "bash")).splitlines()
-    compare, vote, train, texts = (line.removeprefix("python run.py").split() for line in commands)
+    compare, vote, train, texts, captions, questions = (
+        line.removeprefix("python run.py").split() for line in commands
+    )
     compare = [word.replace("/path/to/imagenet", "imagenet") for word in compare]
     train = [word.replace("pretrained", weights) for word in train]
+    captions = [word.replace("clip_b32", "clip_scenes") for word in captions]  # those that are shipped
+    questions = [word.replace("llava_7b", "llava_easyvqa") for word in questions]
     lines = [
         [*compare, SMALL, f"weights={weights}"],
         [*vote, SMALL, f"weights={weights}"],
         [*train, SMALL, *STAGES],
         [*texts, *TINY, STAGES[0]],
+        captions,
+        questions,
     ]
     code = "import sys\nfrom pitome.cli.main import main\nfrom pitome.tasks.classification import images\n"
     code += "images.default_workers = lambda: 0\n"
@@ -242,6 +260,10 @@ def test_their_commands_end_in_records(own: Path, weights: str) -> None:
     changed = ", ".join(word for word in sorted(ARGS))
     assert found == sorted(
         [
+            ("charts", "llava_easyvqa", "none", 3),
+            ("charts", "llava_easyvqa", "pitome", 3),
+            ("photos", "clip_scenes", "none", 3),
+            ("photos", "clip_scenes", "pitome", 3),
             ("flowers", "vit_t (args.depth=2, args.num_classes=2)", "none", 4),
             ("flowers", voted, "none", 4),
             ("flowers", voted, "pitome", 4),
@@ -254,7 +276,7 @@ def test_their_commands_end_in_records(own: Path, weights: str) -> None:
     assert all(one.done and one.score is not None and one.cost is not None for one in records)
     assert {one.data.source for one in records} == {"local"}
     assert {one.data.split for one in records} == {"validation", "test", "test (official)"}
-    for name in ("vit_t", "flowers", "mails"):
+    for name in ("vit_t", "flowers", "mails", "photos", "charts"):
         assert re.search(rf"\b{name}\b", done.stdout), name
 
 

@@ -48,3 +48,13 @@ def test_the_architecture_shows_the_contract() -> None:
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     arrows = " < ".join(layer.replace(" | ", ", ") for layer in reversed(layers))
     assert arrows in (ROOT / "docs" / "architecture.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")))
+def test_every_data_set_has_a_row_and_an_example(name: str) -> None:
+    text = (ROOT / "docs" / "data.md").read_text()
+    rows = [
+        line.split("|")[1:4] for line in text[text.index("## Data sets") :].splitlines() if line[:2] == "| "
+    ]
+    found = [(what, example) for sets, what, example in rows if name in re.split(r"[ ,]+", sets)]
+    assert found and all(what.strip() and "data.root=" in example for what, example in found)

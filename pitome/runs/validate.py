@@ -50,6 +50,7 @@ def validate(config: Config) -> Reduction:
     checks.check_classes(config.data)
     _check_preprocess(config.model.preprocess)
     checks.check_options(config.task)
+    checks.check_data_options(config.data)
     _check_control(config, checks)
     _check_options(config.merge)
     reduction = reduction_of(config)

@@ -87,6 +87,14 @@ def load_checkpoint(
         )
     wanted = model if isinstance(model, Mapping) else model.state_dict()
     state, note = _fit(tensors, {name: tuple(value.shape) for name, value in wanted.items()}, path, key)
+    state = {
+        name: value.to_dense() if value.is_sparse or value.is_sparse_csr else value
+        for name, value in state.items()
+    }
+    if broken := [name for name, value in state.items() if value.itemsize > 1 and value.isnan().any()]:
+        raise CheckpointError(
+            f"{path} holds values that are no numbers, e.g. in {broken[0]}: its training diverged"
+        )
     if note and path.parent != SHIPPED:
         _say_once(note)
     return Checkpoint(path, state, sha256_of(path) if kind != "index" else sha256_of_files(files), note)
@@ -155,7 +163,11 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
 
         return dict(load_file(path))
     content = load_script(path) if kind == "script" else load_pickle(path)
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path} holds no state_dict but a {type(content).__name__}; save the state_dict alone"
+        )
+    return content
 
 
 def _flat(content: Mapping[Any, Any]) -> dict[str, tuple[str, Tensor]]:

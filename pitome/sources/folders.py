@@ -97,12 +97,6 @@ def walk(root: Path, depth: int | None = None) -> list[str]:
     return sorted(files, key=lambda name: name.split("/"))
 
 
-def find_file(root: Path, name: str) -> Path | None:
-    """The file `name` in `root`, else in the first of the folders in it that has one."""
-    folders = [root, *(root / entry.name for entry in entries(root) if os.path.isdir(entry.path))]
-    return next((path for folder in folders if (path := folder / name).is_file()), None)
-
-
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 import zipfile
 import zlib
@@ -41,7 +42,8 @@ class ImageFiles:
     with it, counted from the end: `val2014/1.jpg` is coco/val2014/1.jpg rather than coco/train2014/1.jpg,
     and images/1.jpg where there is no other. Where no file has the exact name, one is taken whose name
     differs in case, Unicode normal form or percent-encoding, and then one that differs in its suffix.
-    Names that end alike (a/1.jpg, b/1.jpg) never lead to one file. Files come before members of zip files.
+    Names that end alike (a/1.jpg, b/1.jpg) never lead to one file, nor test/1.jpg to train/1.jpg. Files come
+    before members of zip files.
     """
 
     def __init__(self, root: Path, names: Collection[str], rules: ImageRules = DEFAULT) -> None:
@@ -112,8 +114,8 @@ def _exact(name: str) -> Key:
 
 
 def _folded(name: str) -> Key:
-    """Equal for names that differ in case, Unicode normal form or percent-encoding."""
-    name = unquote(name)
+    """Equal for names that differ in case, Unicode normal form, percent-encoding or space around them."""
+    name = unquote(name).strip()
     if not name.isascii():
         name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return _exact(name.lower())
@@ -126,6 +128,7 @@ def _stem(name: str) -> Key:
     return (stem if suffix in suffixes() else last, *folders)
 
 
+_SPLIT = re.compile(r"(?<![a-z])(?:train|val|test|dev)(?=\d|[^a-z]|idation|$)")  # in the name of a folder
 _KEYS: tuple[Callable[[str], Key], ...] = (_exact, _folded, _stem)  # by decreasing strictness
 
 
@@ -144,9 +147,26 @@ def _find(names: set[str], root: Path) -> dict[str, _Place]:
         needed = _needed(names, key)
         for name in sorted(names - set(found)):
             parts = key(name)
-            if fitting := [p for own, p in by_last[parts[0]] if _shared(own, parts) >= needed[parts]]:
+            fitting = [
+                place
+                for own, place in by_last[parts[0]]
+                if _shared(own, parts) >= needed[parts] and _same_split(place.name, name)
+            ]
+            if fitting:
                 found[name] = _choose(name, fitting, root)
     return found
+
+
+def _same_split(file: str, name: str) -> bool:
+    """Whether no folder says that the two are of different splits; COCO_val2014_1.jpg says it itself."""
+    one, other = map(_splits, (file, name))
+    return not one or not other or bool(one & other) or _SPLIT.search(_last(name).lower()) is not None
+
+
+def _splits(path: str) -> set[str]:
+    """The splits that the folders of a path name."""
+    found = (word for part in path.split("/")[:-1] for word in _SPLIT.findall(part.lower()))
+    return {"val" if word == "dev" else word for word in found}
 
 
 def _needed(names: Iterable[str], key: Callable[[str], Key]) -> dict[Key, int]:
@@ -209,5 +229,6 @@ def _places(root: Path) -> Iterator[_Place]:
             raise damaged(path, str(problem)) from None
         inside = name.rpartition(".")[0]  # where it is usually unpacked
         for member in members:
-            if not member.is_dir() and not any(map(ignored, member.filename.split("/"))):
-                yield _Place(f"{inside}/{member.filename}", path, member)
+            parts = [part for part in member.filename.replace("\\", "/").split("/") if part.strip(".")]
+            if parts and not member.is_dir() and not any(map(ignored, parts)):
+                yield _Place("/".join([inside, *parts]), path, member)

@@ -133,7 +133,9 @@ def decode(content: bytes, name: str, rules: ImageRules = DEFAULT) -> Picture:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise Unreadable(f"{name}: more than max_pixels={rules.max_pixels} pixels") from None
     except UnidentifiedImageError:
-        raise Unreadable(f"{name}: no image that can be read") from None
+        pointer = content.startswith(b"version https://git-lfs")
+        what = "a Git LFS pointer, run `git lfs pull`" if pointer else "no image that can be read"
+        raise Unreadable(f"{name}: {what}") from None
     except Exception as problem:  # Pillow's decoders raise whatever a damaged file leads them to
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise Unreadable(f"{name}: damaged or cannot be read ({reason})") from None

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pitome.errors import DataError, Unreadable, one_line
 from pitome.sources.images import DEFAULT, ImageRules, decode
+from pitome.sources.json_files import check_regular
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,6 +30,7 @@ def load_parquet(files: Sequence[Path], columns: Sequence[str] = ()) -> Dataset:
     import pyarrow.parquet
 
     for file in files:
+        check_regular(file)
         try:
             known = pyarrow.parquet.read_schema(file).names
         except (OSError, pyarrow.ArrowException) as problem:
@@ -44,6 +46,12 @@ def load_parquet(files: Sequence[Path], columns: Sequence[str] = ()) -> Dataset:
     except Exception as problem:  # its errors wrap those of pyarrow and of its own cache
         raise _damaged(files[0], problem.__cause__ or problem) from None
     return table.select_columns(list(columns)) if columns else table
+
+
+def class_names(table: Dataset, column: str) -> list[str] | None:
+    """What the numbers of a column mean, where its files say so."""
+    names = getattr(table.features.get(column), "names", None)  # of a ClassLabel
+    return list(names) if names else None
 
 
 def encoded_image(cell: object) -> bytes | None:

@@ -95,7 +95,8 @@ def load_pickle(path: Path) -> Any:
     with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on protocols; what cannot be read is an error
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # by its content: torch goes by the suffix .safetensors
+                return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as problem:
             raise CheckpointError(f"{path} was not loaded: {_refused(path, problem)}") from None
         except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as problem:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pitome.sources.hub import say
-from pitome.sources.json_files import damaged, parse_json, read_text
+from pitome.sources.json_files import File, damaged, parse_json, read_text
 
 Row = dict[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
@@ -24,13 +24,14 @@ _LONGEST = 1 << 30  # characters of one field
 _LISTS = ("data", "rows", "examples")  # of an object that holds a table, the key of its rows
 
 
-def read_rows(path: Path, delimiter: str | None = None) -> list[Row]:
-    """All rows of a table. delimiter: of a text table, None takes a tab in a .tsv, else a comma.
+def read_rows(path: File, delimiter: str | None = None) -> list[Row]:
+    """All rows of a table. delimiter: of a text table, None takes a tab in a .tsv, else a comma or, where the
+    header has none, another one that it has.
 
     Raises DataError, one line, for a file that is damaged, not in UTF-8, or no table, naming the line.
     """
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
+    if suffix == ".parquet" and isinstance(path, Path):
         from pitome.sources.parquet import load_parquet
 
         rows: list[dict[str, Any]] = load_parquet([path]).to_list()
@@ -38,13 +39,17 @@ def read_rows(path: Path, delimiter: str | None = None) -> list[Row]:
     text = read_text(path)
     if suffix in (".jsonl", ".json"):
         return _json_rows(path, text)
-    return _text_rows(path, text, delimiter or ("\t" if suffix == ".tsv" else ","))
+    if delimiter is None:
+        header = next((line for line in text.splitlines() if line.strip()), "")
+        usual = "\t" if suffix == ".tsv" else ","
+        delimiter = next((mark for mark in (usual, "\t", ";", ",") if mark in header), usual)
+    return _text_rows(path, text, delimiter)
 
 
-def _json_rows(path: Path, text: str) -> list[Row]:
+def _json_rows(path: File, text: str) -> list[Row]:
     """A list of objects, perhaps in an object, or one object a line."""
     whole = None
-    if path.suffix.lower() == ".json":
+    if path.suffix.lower() == ".json" or text.lstrip()[:1] == "[":
         try:
             whole = json.loads(text)
         except (ValueError, RecursionError):
@@ -53,6 +58,8 @@ def _json_rows(path: Path, text: str) -> list[Row]:
     if isinstance(whole, dict):
         lists = [whole[key] for key in _LISTS if isinstance(whole.get(key), list)]
         whole = lists[0] if lists else [whole]
+    if whole is not None and not isinstance(whole, list):
+        raise damaged(path, "expected a list of objects or one object a line")
     if whole is None:
         lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
         whole = [parse_json(path, line, f"line {n}: ") for n, line in lines]
@@ -65,7 +72,7 @@ def _json_rows(path: Path, text: str) -> list[Row]:
     return whole
 
 
-def _text_rows(path: Path, text: str, delimiter: str) -> list[Row]:
+def _text_rows(path: File, text: str, delimiter: str) -> list[Row]:
     """A header and rows with as many fields. Whether quotation marks enclose fields, or are letters as in
     the TSV files of GLUE, is seen from the file: see `_quoted`."""
     csv.field_size_limit(_LONGEST)
@@ -86,6 +93,8 @@ def _text_rows(path: Path, text: str, delimiter: str) -> list[Row]:
     if blank := sum(not fields for _, fields in rows[:last]):
         say(f"{path}: {len(filled) - 1} rows read, {blank} empty lines left out")
     header = [name.strip() for name in filled[0]]
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise damaged(path, f"two of its columns are called {twice[0]}")
     return [dict(zip(header, fields, strict=True)) for fields in filled[1:]]
 
 
@@ -97,14 +106,20 @@ def _plain(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 def _quoted(text: str, delimiter: str) -> list[tuple[int, list[str]]] | None:
     """The same with fields that quotation marks enclose; None where marks stand elsewhere as well."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        return [
-            (reader.line_num, fields if len(fields) > 1 or any(map(str.strip, fields)) else [])
-            for fields in reader
-        ]
-    except csv.Error:
-        return None
+    for escape in (
+        (None, "\\") if '\\"' in text else (None,)
+    ):  # marks inside a field are doubled, or after a \\
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=delimiter, strict=True, escapechar=escape
+        )
+        try:
+            return [
+                (reader.line_num, fields if len(fields) > 1 or any(map(str.strip, fields)) else [])
+                for fields in reader
+            ]
+        except csv.Error:
+            continue
+    return None
 
 
 def _even(rows: Sequence[tuple[int, list[str]]]) -> bool:

@@ -13,8 +13,8 @@ from pitome.sources.weights import Weights, find_weights
 
 def find_model(name: str, checkpoint: str, weights: str) -> Weights:
     """As `pitome.sources.weights.find_weights`, where `weights` may also be one model's folder: config.json,
-    weights as safetensors, and the tokenizer. Raises CheckpointError likewise, and for a folder that holds
-    another kind of model than LLaVA-1.5, with what is missing for it."""
+    weights (see `weight_files`), and the tokenizer. Raises CheckpointError likewise, and for a folder that
+    holds another kind of model than LLaVA-1.5, with what is missing for it."""
     folder = Path(weights).expanduser()
     if weights in ("pretrained", "random") or not (folder / "config.json").exists():
         return find_weights(name, checkpoint, weights)
@@ -27,9 +27,15 @@ def find_model(name: str, checkpoint: str, weights: str) -> Weights:
         raise CheckpointError(
             f"weights={folder} holds a model of the kind {kind}, which cannot be used{why}; {KNOWN}"
         )
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"weights={folder} holds no .safetensors files; save the model as such")
+    if not (files := weight_files(folder)):
+        raise CheckpointError(
+            f"weights={folder} holds neither .safetensors files nor pytorch_model*.bin; save it as such"
+        )
     for file in files:
         check_checkpoint(file)
     return Weights("file", folder.name, folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """A model's weights in a folder with transformers' files: in safetensors or, where none are, torch's."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))

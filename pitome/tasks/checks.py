@@ -15,7 +15,9 @@ class Checks:
 
     options: tuple[str, ...] = ()  # settings of TaskConfig that this task reads and others do not
     training: tuple[str, ...] = ()  # settings of TrainerConfig that this task reads and some others do not
-    data_sets: Collection[str] | None = None  # with readers of their own; None: the task takes no other sets
+    data_options: tuple[str, ...] = ()  # likewise of DataConfig, but for those that every task reads
+    data_sets: Collection[str] = ()  # with readers of their own
+    classified = True  # whether a user's own set names `classes`, and may be on the hub
     half_weights = False  # whether the weights may be of half precision, precision=16-true
     resizable = False  # whether there is a control=resize
 
@@ -41,13 +43,28 @@ class Checks:
         of = {name: checks_of(name).training for name in choices("task")}
         _check_settings("trainer", config.trainer, TrainerConfig(), of, config.task.name)
 
+    def check_data_options(self, data: DataConfig) -> None:
+        """Raise UsageError for a setting of data of other tasks."""
+        of = {name: checks_of(name).data_options for name in choices("task")}
+        _check_settings("data", data, DataConfig(name=data.name, task=data.task), of, data.task)
+
+    def is_custom(self, data: DataConfig) -> bool:
+        """Whether it is a user's own set, which no reader of this task knows by name."""
+        return data.name not in self.data_sets
+
     def check_classes(self, data: DataConfig) -> None:
         """What a user's own set must say. Raises UsageError."""
-        if self.data_sets is None or data.name in self.data_sets:
+        if not self.is_custom(data):
             if data.classes:
                 raise UsageError(
                     f"data.classes goes with images or texts of your own, not with data={data.name}"
                 )
+            return
+        if not self.classified:
+            if data.classes:
+                raise UsageError(f"data.classes goes with labels, not with data={data.name}")
+            if data.root is None:
+                raise UsageError(f"data={data.name} is read from a folder; say where it is, data.root=FOLDER")
             return
         if len(data.classes) < 2 or len(set(data.classes)) < len(data.classes):
             raise UsageError(

@@ -24,6 +24,7 @@ from pitome.records.files import write_atomically
 from pitome.records.markdown import markdown_table
 from pitome.sources.folders import check_root, folder_fingerprint
 from pitome.tasks.base import patch_model
+from pitome.tasks.checks import checks_of
 from pitome.tasks.loggers import open_logger
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe, recipes
@@ -231,10 +232,8 @@ def key_of(config: Config, amount: Reduction, split: str | None = None) -> str:
 def _data_key(config: Config, split: str | None) -> str | list[str]:
     """A custom data set goes by its files, which may change under one name."""
     data = config.data
-    if split is None and not data.classes:
-        return data.name
     names = [data.name] if split is None else [data.name, split]
-    if not data.classes:
-        return names
+    if not checks_of(data.task).is_custom(data):
+        return data.name if split is None else names
     root = check_root(data.root) if data.root is not None else None
     return [*names, *data.classes, data.repository if root is None else folder_fingerprint(root)]

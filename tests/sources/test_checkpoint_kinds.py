@@ -85,6 +85,7 @@ def refused(path: Path, key: str | None = None, model: nn.Module | None = None) 
 # name -> what is saved of a state; whatever it is, the model comes out
 WRAPPED: dict[str, Callable[[State], Any]] = {
     "nothing": lambda s: s,
+    "sparse": lambda s: {name: value.to_sparse() for name, value in s.items()},
     "state_dict": lambda s: {"state_dict": s, "epoch": 3},
     "model": lambda s: {"model": s, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}},
     "model_state_dict": lambda s: {"model_state_dict": s, "loss": torch.ones(())},
@@ -143,7 +144,7 @@ def test_wrappers_and_prefixes_are_undone(tmp_path, model, case):
     if case == "half precision":
         want = {name: value.half().float() for name, value in want.items()}
     assert equal(state, want)
-    assert (note is None) == (content is want or case in ("nothing", "half precision"))
+    assert (note is None) == (content is want or case in ("nothing", "half precision", "sparse"))
     assert note is None or "\n" not in note
 
 
@@ -402,6 +403,11 @@ UNFIT: dict[str, tuple[Callable[[State], Any], str]] = {
         "head_dist.weight [1] is not in the model",
     ),
     "other names": (lambda s: {"a.kernel": torch.ones(2)}, "have other names, e.g. a.kernel"),
+    "diverged": (
+        lambda s: s | {"norm.weight": torch.full((4,), torch.nan)},
+        "holds values that are no numbers, e.g. in norm.weight",
+    ),
+    "a list": (lambda s: list(s.items()), "holds no state_dict but a list"),
     "quantised": (lambda s: {k: v.to(torch.int8) for k, v in s.items()}, "is torch.int8 in the file"),
 }
 
@@ -423,3 +429,11 @@ def test_a_model_without_classifier_needs_none_of_the_file(tmp_path, model):
 def test_another_pickle_protocol_is_one_line(tmp_path, model):
     torch.save(model.state_dict(), tmp_path / "a.pth", pickle_protocol=5)
     assert "pickle protocol" in refused(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin", ""])
+def test_the_content_decides_and_not_the_suffix(tmp_path, model, suffix):
+    want = model.state_dict()
+    torch.save(want, tmp_path / f"a{suffix}")
+    save_file(want, tmp_path / f"b{suffix or '.pth'}")
+    assert all(equal(read(tmp_path / name)[0], want) for name in (f"a{suffix}", f"b{suffix or '.pth'}"))

@@ -8,7 +8,6 @@ from pitome.sources.folders import (
     cache_folder,
     check_root,
     check_source,
-    find_file,
     folder_fingerprint,
     ignored,
     walk,
@@ -132,13 +131,3 @@ def test_a_folder_of_leftovers_is_empty(tmp_path):
     (tmp_path / ".DS_Store").touch()
     with pytest.raises(DataError, match="is empty"):
         check_root(tmp_path)
-
-
-def test_a_file_by_name_is_looked_for_in_folders_that_are_data(tmp_path):
-    for name in ("b/x.json", "a/x.json", ".old/x.json", "__MACOSX/y.json", "c/d/y.json"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert find_file(tmp_path, "x.json") == tmp_path / "a" / "x.json"
-    assert find_file(tmp_path, "y.json") is None
-    (tmp_path / "x.json").touch()
-    assert find_file(tmp_path, "x.json") == tmp_path / "x.json"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pyarrow
@@ -69,6 +70,15 @@ READ: dict[str, tuple[str, str, list[list[str]]]] = {
     "json lines in .json": ("a.json", '{"s": "a", "y": "1"}\n{"s": "b", "y": "0"}', [["a", "1"], ["b", "0"]]),
     "json list": ("a.json", json.dumps([{"s": "a", "y": "1"}], indent=1), [["a", "1"]]),
     "json list in an object": ("a.json", '{"version": 1, "data": [{"s": "a", "y": "1"}]}', [["a", "1"]]),
+    "json list in .jsonl": (
+        "a.jsonl",
+        '[{"s": "a", "y": "1"},\n{"s": "b", "y": "0"}]',
+        [["a", "1"], ["b", "0"]],
+    ),
+    "semicolons": ("a.csv", 's;y\n"a;b, c";1\nd;0\n', [["a;b, c", "1"], ["d", "0"]]),
+    "tabs in .csv": ("a.csv", "s\ty\na, b\t1\n", [["a, b", "1"]]),
+    "commas in .tsv": ("a.tsv", 's,y\n"a, b",1\n', [["a, b", "1"]]),
+    "marks after a backslash": ("a.csv", 's,y\n"a \\"b, c\\" d",1\n', [['a "b, c" d', "1"]]),
     "header alone": ("a.csv", "s,y\n", []),
 }
 
@@ -101,6 +111,9 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "a long row": ("a.tsv", b"s\ty\na\t1\t2\n", "line 2 has 3 fields and the header 2"),
     "lone marks among commas": ("a.csv", b's,y\n"a, b,1\nc "d,0\n', "do not enclose whole fields"),
     "nothing": ("a.csv", b"", "it is empty"),
+    "one name twice": ("a.csv", b"s,y,s\na,1,b\n", "two of its columns are called s"),
+    "a number": ("a.json", b"3", "expected a list of objects"),
+    "a text": ("a.json", b'"s"', "expected a list of objects"),
     "a cut list": ("a.json", b'[{"s": "a"}, {"s":', "not valid JSON"),
     "a cut line": ("a.jsonl", b'{"s": "a"}\n{"s":\n', "line 2: not valid JSON"),
     "no objects": ("a.json", b"[1, 2]", "entry 1 is not an object"),
@@ -109,6 +122,8 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
         "s,y\nä,1\n".encode("utf-16"),
         "probably in UTF-16; convert it: iconv -f UTF-16 -t UTF-8 a.csv",
     ),
+    "UTF-16 without a mark": ("a.csv", "s,y\na,1\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8 a.csv"),
+    "Chinese": ("a.csv", "s,y\n你好世界,1\n".encode("gbk"), "probably in GB18030 (or SHIFT_JIS, EUC-KR"),
     "Latin": ("a b.csv", "s,y\ncafé,1\n".encode("latin-1"), "iconv -f ISO-8859-1 -t UTF-8 'a b.csv' > NEW"),
     "Windows": ("a.tsv", "s\ty\n“a”\t1\n".encode("cp1252"), "iconv -f WINDOWS-1252"),
     "damaged parquet": ("a.parquet", b"PAR1 no parquet", "a.parquet cannot be read"),
@@ -124,3 +139,13 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, case: str) -> None:
     assert words in str(error.value)
     assert str(tmp_path / name) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name} cannot be read \(it is a device or pipe\)"):
+        read_rows(tmp_path / name)
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="No such file"):
+        read_rows(tmp_path / "gone.csv")

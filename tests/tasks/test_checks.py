@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pitome.config import LoraConfig, StageConfig, TaskConfig, TrainerConfig, choices
+from pitome.config import DataConfig, LoraConfig, StageConfig, TaskConfig, TrainerConfig, choices
 from pitome.errors import UsageError
 from pitome.fields import fits, parts, types_of
 from pitome.runs.validate import validate
@@ -113,6 +113,27 @@ def test_a_plateau_warms_nothing_up() -> None:
     stages = "trainer.stages=[{epochs: 4, batch_size: 4, lr: 1, warmup: 2}]"
     with pytest.raises(UsageError, match="warmup and min_lr go with"):
         validate(config_of("mode=train", "weights=random", "trainer.schedule=plateau", stages))
+
+
+DATA: dict[str, Any] = {"split": "val", "max_pixels": 5, "exif": False, "ocr": True, "instruction": "Say."}
+
+
+def test_every_setting_of_data_is_of_some_task() -> None:
+    named = {key for task in choices("task") for key in checks_of(task).data_options}
+    assert named == set(DATA)
+    always = {"name", "task", "root", "repository", "revision", "sources", "classes"}
+    assert {field.name for field in dataclasses.fields(DataConfig)} == named | always
+
+
+@pytest.mark.parametrize("key", DATA)
+@pytest.mark.parametrize("task", choices("task"))
+def test_a_setting_of_data_of_another_task_is_refused(task: str, key: str) -> None:
+    config = DataConfig(name="mine", task=task, **{key: DATA[key]})
+    if key in checks_of(task).data_options:
+        checks_of(task).check_data_options(config)
+        return
+    with pytest.raises(UsageError, match=rf"^data\.{key}=\S+ is for task=[a-z ]+, not for task={task}$"):
+        checks_of(task).check_data_options(config)
 
 
 def test_they_import_no_torch() -> None:

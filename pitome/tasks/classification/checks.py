@@ -16,12 +16,15 @@ _TESTED = ("test", "validation")
 class ClassificationChecks(Checks):
     options = ("head", *_VOTE)
     training = ("mixup", "cutmix", "smoothing", "drop_path", "workers")
+    data_options = ("split", "max_pixels", "exif")
     data_sets = DATA
     resizable = True
 
     def check(self, config: Config) -> None:
         data, task = config.data, config.task
-        if data.name not in DATA and data.split not in (None, *_TESTED):
+        if data.name in DATA and data.split is not None:
+            raise UsageError(f"data.split={data.split} is for images of your own, not for data={data.name}")
+        if data.split not in (None, *_TESTED):
             raise UsageError(f"data.split={data.split} is not known; {nearest(str(data.split), _TESTED)}")
         if task.head == "knn":
             if config.mode == "train":

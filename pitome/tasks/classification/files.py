@@ -16,7 +16,8 @@ from PIL import Image
 from pitome.errors import DataError, Unreadable
 from pitome.sources.folders import entries, fingerprint, stamp, walk
 from pitome.sources.images import DEFAULT, ImageRules, decode, is_image, read_file
-from pitome.sources.parquet import encoded_image, load_parquet
+from pitome.sources.parquet import class_names, encoded_image, load_parquet
+from pitome.tasks.labels import by_name, class_of, label_of
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class ImageSet:
 
 
 def custom_set(name: str, classes: Sequence[str], split: str | None = None) -> ImageSet:
-    """A user's own set, whose class folders bear the names of its classes, given in the order of the
-    labels. split: what is tested on, test (None) or validation."""
+    """A user's own set, whose class folders bear the names of its classes in any case, given in the order of
+    the labels. split: what is tested on, test (None) or validation."""
     tested = ("val", "validation") if split == "validation" else ("test",)
     return ImageSet(
         name=name,
@@ -62,14 +63,21 @@ class Folder:
     ) -> None:
         self.mode, self.rules, known, names = mode, rules, kind.labels, kind.splits[split]
         self.known = known
-        folder = next((root / name for name in names if (root / name).is_dir()), None)
+        folders = {e.name.lower(): root / e.name for e in reversed(entries(root)) if (root / e.name).is_dir()}
+        folder = next((folders[name] for name in names if name in folders), None)
         wanted = f"{'|'.join(names)}/{kind.example}"
         if folder is None and split == "train":
             raise DataError(f"{root} holds no training images; expected {wanted} in data.root")
         self.base = folder or root
         inside = [entry.name for entry in entries(self.base)]
         classes = [name for name in inside if (self.base / name).is_dir()]
-        strange = [name for name in classes if name not in known]
+        strange = [
+            name
+            for name in classes
+            if class_of(name, known) is None
+            and any(self._is_image(f"{name}/{file}") for file in walk(self.base / name))
+        ]
+        classes = [name for name in classes if class_of(name, known) is not None]
         if strange:
             raise DataError(
                 f"{self.base}/{strange[0]} is not named after {kind.named}"
@@ -87,7 +95,8 @@ class Folder:
                 "others, no HEIC); add some, or remove the folder"
             )
         self.files = [file for name in classes for file in images[name]]
-        self.labels = [known[name] for name in classes for _ in images[name]]
+        labels = {name: class_of(name, known) for name in classes}
+        self.labels = [label for name in classes if (label := labels[name]) is not None for _ in images[name]]
         others = {file for of_class in files.values() for file in of_class} - set(self.files)
         stray = [name for name in inside if name not in classes and self._is_image(name)]
         self.left_out = dict.fromkeys(sorted(others), "no image that can be read")
@@ -130,11 +139,32 @@ def files_of_split(kind: ImageSet, root: Path, split: str) -> list[Path]:
     return paths
 
 
+def open_files(
+    kind: ImageSet, root: Path, split: str, mode: str = "RGB", rules: ImageRules = DEFAULT
+) -> Folder | Parquet:
+    """The samples of a split. Raises DataError as `Folder` and `Parquet` do, and where there are both."""
+    return (
+        Parquet(kind, root, split, mode, rules)
+        if _is_parquet(kind, root)
+        else Folder(kind, root, split, mode, rules)
+    )
+
+
+def _is_parquet(kind: ImageSet, root: Path) -> bool:
+    if not (tables := parquet_files(root)):
+        return False
+    places = [root, *(root / name for names in kind.splits.values() for name in names)]
+    inside = [Path(entry.path) for place in places if place.is_dir() for entry in entries(place)]
+    if both := [path for path in inside if class_of(path.name, kind.labels) is not None and path.is_dir()]:
+        raise DataError(f"{tables[0]} and the class folder {both[0]} may hold the same images; remove one")
+    return True
+
+
 def check_files(kind: ImageSet, root: Path, *, train: bool) -> None:
     """Look for the files of a run in a folder, by their names; train: for training images as well. Raises
     DataError as `Folder` and `files_of_split` do."""
     for split in ("train", "test") if train else ("test",):
-        if parquet_files(root):
+        if _is_parquet(kind, root):
             files_of_split(kind, root, split)
         else:
             Folder(kind, root, split)
@@ -155,6 +185,7 @@ class Parquet:
         self.mode, self.rules, self.known = mode, rules, kind.labels
         self.paths = files_of_split(kind, root, split)
         self.table = load_parquet(self.paths, ["image", "label"])
+        self._meant = by_name(class_names(self.table, "label"), self.known)
 
     @cached_property
     def labels(self) -> list[int]:
@@ -162,9 +193,9 @@ class Parquet:
         return [-1 if (label := self._label(given)) is None else label for given in self.table["label"]]
 
     def _label(self, given: Any) -> int | None:
-        if isinstance(given, str):
-            return self.known.get(given)
-        return given if isinstance(given, int) and 0 <= given < len(self.known) else None
+        if self._meant is not None and isinstance(given, int):
+            return self._meant.get(given)
+        return label_of(given, self.known)
 
     def __len__(self) -> int:
         return len(self.table)

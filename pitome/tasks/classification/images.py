@@ -23,7 +23,7 @@ from pitome.sources.cache import limit_bytes
 from pitome.sources.folders import check_source
 from pitome.sources.hub import fetch_folder
 from pitome.tasks.classification.data import ClassData
-from pitome.tasks.classification.files import Folder, ImageSet, Parquet, custom_set, parquet_files
+from pitome.tasks.classification.files import Folder, ImageSet, Parquet, custom_set, open_files
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
 from pitome.tasks.images import (
     as_tested,
@@ -146,9 +146,7 @@ class ImageData(ClassData):
         """The files of a split, where they were taken from, and their revision."""
         root = check_source(self.source, self.config.root)
         if root is not None:
-            files = (Parquet if parquet_files(root) else Folder)(
-                self.kind, root, split, self._mode, self.rules
-            )
+            files = open_files(self.kind, root, split, self._mode, self.rules)
             return files, "local", files.revision()
         pattern = self.kind.pattern.format(self.kind.splits[split][-1])
         revision = self.config.revision

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pitome.config import Config
+from pitome.config import Config, DataConfig
 from pitome.errors import UsageError
+from pitome.sources.folders import check_root
 from pitome.tasks.checks import Checks
+from pitome.tasks.retrieval.sets import NAMES
+from pitome.tasks.tables import check_tables
 
 BLIP_ARCHS = ("blip", "blip-2")
 
@@ -12,6 +15,9 @@ BLIP_ARCHS = ("blip", "blip-2")
 class RetrievalChecks(Checks):
     options = ("rerank",)
     training = ("workers",)
+    data_options = ("max_pixels", "exif")
+    data_sets = NAMES
+    classified = False
 
     def check(self, config: Config) -> None:
         arch = config.model.arch
@@ -20,6 +26,10 @@ class RetrievalChecks(Checks):
                 f"model={config.model.name} is tested as published, training is for the CLIP models; "
                 "use mode=test, or one of them"
             )
+
+    def check_files(self, data: DataConfig, *, train: bool) -> None:
+        if data.name not in NAMES and data.root is not None:
+            check_tables(check_root(data.root), ("image", "caption"))
 
 
 CHECKS = RetrievalChecks()

@@ -21,12 +21,10 @@ from pitome.sources.images import ImageRules
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
 from pitome.tasks.images import normalise, prepare, prepared_images
 from pitome.tasks.loading import StepData, identity
-from pitome.tasks.retrieval.files import file_pairs
+from pitome.tasks.retrieval.files import custom_pairs, file_pairs
 from pitome.tasks.retrieval.pairs import CAPTIONS, Pairs
 from pitome.tasks.retrieval.scenes import TrainingScenes, scenes_pairs
-from pitome.tasks.retrieval.sets import SETS
-
-NAMES = ("scenes", *SETS)
+from pitome.tasks.retrieval.sets import NAMES, SETS
 
 PairBatch = tuple[Tensor, list[str], Tensor]
 """images [B, C, H, W], one caption of each, [B] numbers that are equal where captions fit both images."""
@@ -128,7 +126,7 @@ class RetrievalData(StepData):
         workers: int = 0,
     ) -> None:
         super().__init__()
-        if config.name not in NAMES:
+        if config.name not in NAMES and config.root is None:
             raise UsageError(f"unknown data {config.name!r}; {nearest(config.name, NAMES)}")
         self.name: str = config.name
         self.rules = ImageRules.of(config.max_pixels, config.exif)
@@ -157,6 +155,9 @@ class RetrievalData(StepData):
     def _pairs(self, split: str) -> Pairs:
         if self.name == "scenes":
             return scenes_pairs(split, **self.place)
+        if self.name not in SETS:
+            root, source = self.place["root"], self.place["source"]
+            return custom_pairs(self.name, split, source=source, root=root, rules=self.rules)
         return file_pairs(self.name, split, **self.place, rules=self.rules)
 
     def _split(self, split: str, limit: int | None) -> Split:

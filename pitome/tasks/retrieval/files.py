@@ -12,20 +12,29 @@ from typing import Any
 from PIL import Image
 
 from pitome.errors import DataError
+from pitome.sources.annotation_files import AnnotationFiles
 from pitome.sources.checksums import checksum
-from pitome.sources.folders import check_source, find_file
-from pitome.sources.hub import fetch_folder
+from pitome.sources.folders import check_source
+from pitome.sources.hub import fetch_folder, say
 from pitome.sources.image_files import ImageFiles, short_names
 from pitome.sources.images import DEFAULT, ImageRules
-from pitome.sources.json_files import damaged, field_of, read_json, read_text
+from pitome.sources.json_files import File, damaged, field_of, read_json, read_text
 from pitome.sources.rows import read_rows
 from pitome.tasks.retrieval.pairs import Pairs
 from pitome.tasks.retrieval.sets import SETS, CaptionSet
+from pitome.tasks.tables import image_rows, texts_in
 
+_KARPATHY = "dataset.json"  # in his archive of one set
 _OURS = {"validation": "val"}  # our name of a split -> Karpathy's, where they differ
-# An image and its caption: `1.jpg#0<tab>caption`, `1.jpg| 0| caption` (one line of Flickr30k lacks the second
-# mark) or `1.jpg,caption`.
-_LINE = re.compile(r"([^\t|,#]+\.[^\t|,#]+)(?:#\d+\t|\|\s*\d+\s*\|?|,)(.*)")
+# An image and its caption, by what separates them, without and with a number of the caption. One line of
+# Flickr30k's results.csv lacks the second mark.
+_TOKEN = re.compile(r"(.+?)#\d+\t(.*)")
+_LINES = {
+    "|": (re.compile(r"([^|]+)\|(.*)"), re.compile(r"([^|]+)\|\s*\d+\s*\|?(.*)")),
+    ",": (re.compile(r'("[^"]+"|[^,]+),(.*)'), re.compile(r'("[^"]+"|[^,]+),\s*\d+\s*,(.*)')),
+}
+
+CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "raw", "title", "comment")
 
 Captions = list[tuple[str, list[str]]]
 """Name of an image, perhaps with folders, its captions in order."""
@@ -67,23 +76,56 @@ def file_pairs(
     rows = read_annotations(given, data, split)
     if not rows:
         raise DataError(f"the {split} split of {name} in {given} holds no image; {otherwise}")
+    images = ImageFiles(given, {path for path, _ in rows}, rules)
+    hub = given.name if root is None else None
+    return _pairs(rows, images.read, images.size, images.stamp, rules, hub)
+
+
+def custom_pairs(
+    name: str, split: str, *, source: str, root: str | None, rules: ImageRules = DEFAULT
+) -> Pairs:
+    """A split of a set of one's own: tables with the columns image and caption, one caption a row or several.
+
+    Raises DataError, one line, for what is missing or damaged.
+    """
+    given = check_source(source, root)
+    if given is None:
+        raise DataError(f"data={name} is read from a folder: give data.root=FOLDER")
+    found = image_rows(given, split, {"caption": CAPTION_COLUMNS}, rules)
+    captions: dict[str, list[str]] = {}
+    for number, row in enumerate(found.rows, 1):
+        texts = texts_in(name, number, "caption", row["caption"])
+        captions.setdefault(row["image"] or "(no image)", []).extend(texts)
+    if not captions:
+        raise DataError(f"the {split} split of {name} in {given} holds no image; call its table {split}.csv")
+    return _pairs(list(captions.items()), found.read, found.size, found.stamp, rules)
+
+
+def _pairs(
+    rows: Captions,
+    read: Callable[[str], Image.Image],
+    size: Callable[[str], str],
+    stamp: Callable[[str], str],
+    rules: ImageRules,
+    commit: str | None = None,
+) -> Pairs:
+    """commit: of the hub's repository; None: the files are the user's own."""
     paths, captions = [row[0] for row in rows], [row[1] for row in rows]
-    images, names = ImageFiles(given, set(paths), rules), [*map(short_names(paths).__getitem__, paths)]
+    names = [*map(short_names(paths).__getitem__, paths)]
     lines = [text for row, own in zip(names, captions, strict=True) for text in (row, *own)]
-    hub = root is None
     return Pairs(
-        source="hub" if hub else "local",
-        revision=given.name if hub else checksum([*lines, *map(images.size, paths)]),
+        source="local" if commit is None else "hub",
+        revision=checksum([*lines, *map(size, paths)]) if commit is None else commit,
         names=names,
         captions=captions,
-        read=partial(_read, images, paths),
-        stamp="" if hub else checksum(map(images.stamp, paths)),
+        read=partial(_read, read, paths),
+        stamp=checksum(map(stamp, paths)) if commit is None else "",
         settings=rules.settings(),
     )
 
 
-def _read(images: ImageFiles, paths: list[str], index: int) -> Image.Image:
-    return images.read(paths[index])
+def _read(read: Callable[[str], Image.Image], paths: list[str], index: int) -> Image.Image:
+    return read(paths[index])
 
 
 def read_annotations(folder: Path, data: CaptionSet, split: str) -> Captions:
@@ -91,17 +133,19 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Captions:
     folder in it. Raises DataError if there is none, or for a damaged one."""
     part = _OURS.get(split, split)
     wanted = data.train if split == "train" else (part,)
-    readers: dict[str, Callable[[Path], Captions]] = {
+    readers: dict[str, Callable[[File], Captions]] = {
         data.karpathy: lambda path: karpathy_rows(path, wanted),
+        _KARPATHY: lambda path: karpathy_rows(path, wanted, name=data.karpathy),
         data.lists[part]: list_rows,
     }
     benchmark = data.benchmark.format(part)
     readers[benchmark] = line_rows if benchmark.endswith(".txt") else coco_rows
     if split == "test" and data.table:
         readers[data.table] = table_rows
-    readers |= {name: lambda path: _of_split(line_rows(path), path, folder, part) for name in data.raw}
+    files = AnnotationFiles(folder)
+    readers |= {name: lambda path: _of_split(line_rows(path), path, files, part) for name in data.raw}
     for name, reader in readers.items():
-        if (path := find_file(folder, name)) is not None:
+        if (path := files.find(name)) is not None:
             return reader(path)
     raise DataError(
         f"{folder} has no captions of the {split} split: none of {', '.join(readers)} is there; "
@@ -109,23 +153,28 @@ def read_annotations(folder: Path, data: CaptionSet, split: str) -> Captions:
     )
 
 
-def _of_split(rows: Captions, path: Path, folder: Path, part: str) -> Captions:
+def _of_split(rows: Captions, path: File, files: AnnotationFiles, part: str) -> Captions:
     """The rows of images that a list of a split names, with or without the suffix."""
     flickr8k = f"Flickr_8k.{'dev' if part == 'val' else part}Images.txt"
-    for name in (f"{part}.txt", f"flickr30k_{part}.txt", flickr8k):
-        if (found := find_file(folder, name)) is not None:
-            wanted = {line.strip() for line in read_text(found).split("\n")}
-            return [row for row in rows if {row[0], Path(row[0]).stem} & wanted]
-    raise DataError(
-        f"{path} does not say which images the split {part} has: put {part}.txt, a list of their names, "
-        "beside it, or Karpathy's file"
-    )
+    found = files.first((f"{part}.txt", f"flickr30k_{part}.txt", flickr8k))
+    if found is None:
+        raise DataError(
+            f"{path} does not say which images the split {part} has: put {part}.txt, a list of their names, "
+            "beside it, or Karpathy's file"
+        )
+    wanted = {name for line in read_text(found).split("\n") if (name := line.strip())}
+    rows = [row for row in rows if {row[0], Path(row[0]).stem} & wanted]
+    if missing := sorted(wanted - {word for name, _ in rows for word in (name, Path(name).stem)}):
+        say(f"{found}: {len(missing)} of {len(wanted)} images have no captions in {path}, e.g. {missing[0]}")
+    return rows
 
 
-def karpathy_rows(path: Path, splits: Iterable[str]) -> Captions:
+def karpathy_rows(path: File, splits: Iterable[str], *, name: str = "") -> Captions:
     """Karpathy's form: {"images": [{"filename", "split", "sentences": [{"raw"}]}]}, of COCO with "filepath",
-    the folder of the file."""
+    the folder of the file. name: of the set's file, if the set is to be the one that "dataset" says."""
     found = read_json(path)
+    if name and isinstance(found, dict) and f"dataset_{found.get('dataset')}.json" != name:
+        raise damaged(path, f"its dataset is {found.get('dataset')!r}, expected {name}")
     entries = found.get("images") if isinstance(found, dict) else None
     if not isinstance(entries, list):
         raise damaged(path, 'expected an object with the list "images"')
@@ -140,7 +189,7 @@ def karpathy_rows(path: Path, splits: Iterable[str]) -> Captions:
     return rows
 
 
-def list_rows(path: Path) -> Captions:
+def list_rows(path: File) -> Captions:
     """BLIP's form: [{"image", "caption"}], with all captions of an image or one at a time."""
     entries = read_json(path)
     if not isinstance(entries, list):
@@ -156,7 +205,7 @@ def list_rows(path: Path) -> Captions:
     return list(captions.items())
 
 
-def coco_rows(path: Path) -> Captions:
+def coco_rows(path: File) -> Captions:
     """COCO's form: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}."""
     found = read_json(path)
     parts = [found.get(key) if isinstance(found, dict) else None for key in ("images", "annotations")]
@@ -173,19 +222,35 @@ def coco_rows(path: Path) -> Captions:
     return [_row(path, number, *image) for number, image in enumerate(images.values())]
 
 
-def line_rows(path: Path) -> Captions:
-    """An image and one of its captions a line, see `_LINE`; the first line may be a header."""
+def line_rows(path: File) -> Captions:
+    """An image and one of its captions a line: `1.jpg#0<tab>caption`, `1.jpg| 0| caption`, `1.jpg,caption` or
+    `1.jpg,0,caption`, after a header that says which, or none. Quotation marks may enclose a caption."""
+    lines = [(n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+    if not lines:
+        return []
+    first = lines[0][1]
+    pattern, mark = _TOKEN, "," if "|" not in first else "|"
+    if not _TOKEN.fullmatch(first):
+        header = [name.strip().strip('"').lower() for name in first.split(mark)]
+        named = "." not in header[0]
+        pattern = _LINES[mark][len(header) > 2 if named else mark == "|"]
+        lines = lines[named:]
     captions: dict[str, list[str]] = {}
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        match = _LINE.fullmatch(line.strip())
-        if match:
-            captions.setdefault(match[1].strip(), []).append(match[2].strip())
-        elif line.strip() and number > 1:
+    for number, line in lines:
+        match = pattern.fullmatch(line)
+        if match is None or "." not in match[1]:
             raise damaged(path, f"line {number} is not an image and its caption")
+        captions.setdefault(match[1].strip(' "'), []).append(_unquoted(match[2].strip()))
     return list(captions.items())
 
 
-def table_rows(path: Path) -> Captions:
+def _unquoted(text: str) -> str:
+    """A caption without the marks that enclose it as a field of a CSV file."""
+    inner = text[1:-1].replace('""', "\0")
+    return inner.replace("\0", '"') if text[:1] == text[-1:] == '"' and '"' not in inner and inner else text
+
+
+def table_rows(path: File) -> Captions:
     """The hub's form: CSV with the columns filename and raw, a JSON list of captions."""
     rows: Captions = []
     try:
@@ -196,7 +261,7 @@ def table_rows(path: Path) -> Captions:
     return rows
 
 
-def _row(path: Path, number: int, name: Any, captions: Any) -> tuple[str, list[str]]:
+def _row(path: File, number: int, name: Any, captions: Any) -> tuple[str, list[str]]:
     if not isinstance(name, str) or not name:
         raise damaged(path, f"the image of entry {number} has no file name")
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):

@@ -31,13 +31,13 @@ SETS = {
         benchmark="flickr30k_{}_karpathy.txt",
         table="test_1k_flickr.csv",
         archive="images_flickr_1k_test.zip",
-        raw=("results_20130124.token", "results.csv"),
+        raw=("results_20130124.token", "results.csv", "captions.txt"),
     ),
     "flickr8k": CaptionSet(
         karpathy="dataset_flickr8k.json",
         lists={split: f"flickr8k_{split}.json" for split in ("train", "val", "test")},
         benchmark="flickr8k_{}_karpathy.txt",
-        raw=("Flickr8k.token.txt",),
+        raw=("Flickr8k.token.txt", "captions.txt"),
     ),
     "coco": CaptionSet(
         karpathy="dataset_coco.json",
@@ -48,3 +48,6 @@ SETS = {
         train=("train", "restval"),
     ),
 }
+
+NAMES = ("scenes", *SETS)
+"""The sets with readers of their own; every other one is a table of images and captions."""

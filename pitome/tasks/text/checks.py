@@ -15,6 +15,7 @@ SCHEDULES = ("linear", "plateau")
 
 class TextChecks(Checks):
     training = ("smoothing", "lora")
+    data_options = ("split",)
     data_sets = SETS
 
     def check(self, config: Config) -> None:

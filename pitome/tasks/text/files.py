@@ -10,10 +10,12 @@ from typing import Any
 from pitome.errors import DataError
 from pitome.sources.folders import cache_folder, check_source, entries, walk
 from pitome.sources.hub import fetch_folder, say
-from pitome.sources.json_files import read_text
-from pitome.sources.rows import SUFFIXES, Row
+from pitome.sources.json_files import brief, names_of, read_text
+from pitome.sources.rows import Row
 from pitome.sources.rows import read_rows as read_table
-from pitome.tasks.text.sets import TextSet, package_rows, text_set
+from pitome.tasks.labels import by_name, class_of, label_of
+from pitome.tasks.tables import SPLIT_NAMES, check_twice, find_tables, split_of
+from pitome.tasks.text.sets import SETS, TextSet, package_rows, text_set
 from pitome.tasks.text.split import SPLITS, hash_split, official_split
 
 _ELSE = (
@@ -21,9 +23,6 @@ _ELSE = (
     "or a folder of .txt files for each class)"
 )
 _TEXTS, _LABELS = ("text", "sentence", "review"), ("label", "sentiment")  # names of columns, as published
-# A file belongs to the split whose name opens its own.
-_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
-_NAMES |= {"dev": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _local(data: TextSet, root: Path) -> Rows:
             say(f"{file.name} is not read: {problem}")
     if strange is not None and not read:
         raise strange
-    _check_twice(read)
+    check_twice([(file, split, texts) for file, split, texts, _ in read])
     splits = [split or "" for _, split, texts, _ in read for _ in texts]
     return Rows(
         "local",
@@ -139,28 +138,26 @@ def _local(data: TextSet, root: Path) -> Rows:
     )
 
 
-def _check_twice(read: Sequence[tuple[Path, str | None, list[str], list[int]]]) -> None:
-    """Raise DataError for two files of one split with the same rows: one set in two formats, or a copy."""
-    seen: dict[tuple[str | None, frozenset[str]], Path] = {}
-    for file, split, texts, _ in read:
-        first = seen.setdefault((split, frozenset(texts)), file)
-        if first != file and texts:
-            raise DataError(f"{first} and {file} hold the same rows; remove one of them")
-
-
 def find_files(root: Path, data: TextSet) -> list[tuple[Path, str | None]]:
     """Folders of .txt files named after the classes, else tables in a folder and its folders, sorted, with
     the split whose name their own begins with (of a folder, that of the folder around it).
 
     Raises DataError if there are neither.
     """
-    folders = [path for path in _folders(root, 3) if _class_of(path.name, data.classes) is not None]
-    if folders := [path for path in folders if any(name.endswith(".txt") for name in walk(path, depth=1))]:
-        return [(path, None if path.parent == root else _split_of(path.parent)) for path in folders]
-    names = [name for name in walk(root, depth=2) if Path(name).suffix.lower() in SUFFIXES]
-    if not names:
+    named = [path for path in _folders(root, 3) if _class_of(path.name, data) is not None]
+    if folders := [path for path in named if _texts(path)]:
+        beside = {path.parent for path in folders}
+        if empty := [path for path in named if path.parent in beside and path not in folders]:
+            raise DataError(f"{empty[0]} holds no .txt files; add some, or remove the folder")
+        return [(path, None if path.parent == root else split_of(path.parent)) for path in folders]
+    if not (tables := find_tables(root)):
         raise DataError(f"{root} holds no parquet, jsonl, csv or tsv file; {_ELSE}")
-    return [(root / name, _split_of(Path(name)) or _split_of(Path(name).parent)) for name in names]
+    return tables
+
+
+def _texts(folder: Path) -> list[str]:
+    """The names of the .txt files in a folder."""
+    return [name for name in walk(folder, depth=1) if name.lower().endswith(".txt")]
 
 
 def _folders(root: Path, depth: int) -> list[Path]:
@@ -170,22 +167,18 @@ def _folders(root: Path, depth: int) -> list[Path]:
     ]
 
 
-def _class_of(name: str, classes: Sequence[str]) -> int | None:
-    """The label of a class by its name in any case, or by its beginning (`pos`)."""
-    if name in classes:
-        return classes.index(name)
-    known = [name.casefold() for name in classes]
-    if known.count(name.casefold()) == 1:
-        return known.index(name.casefold())
-    if len(name) < 3 or name.casefold() in _NAMES:
-        return None
-    starts = [label for label, known_name in enumerate(known) if known_name.startswith(name.casefold())]
+def _class_of(name: str, data: TextSet) -> int | None:
+    """The label of a class by its name in any case or, of the project's sets, by its beginning (`pos`)."""
+    label = class_of(name, known := _known(data))
+    word = name.strip().casefold()
+    if label is not None or data.name not in SETS or len(word) < 3 or word in SPLIT_NAMES:
+        return label
+    starts = [label for known_name, label in known.items() if known_name.startswith(word)]
     return starts[0] if len(starts) == 1 else None
 
 
-def _split_of(file: Path) -> str | None:
-    stem = file.stem.lower()
-    return next((split for word, split in _NAMES.items() if stem.startswith(word)), None)
+def _known(data: TextSet) -> dict[str, int]:
+    return {name: label for label, name in enumerate(data.classes)}
 
 
 class NoTexts(DataError):
@@ -200,10 +193,12 @@ def read_file(path: Path, data: TextSet) -> tuple[list[str], list[int]]:
     missing column (NoTexts), a missing text, and a label outside the classes, naming its row from 1.
     """
     if path.is_dir():
-        label = _class_of(path.name, data.classes)
+        label = _class_of(path.name, data)
         assert label is not None
-        texts = [read_text(path / name) for name in walk(path, depth=1) if name.endswith(".txt")]
-        return texts, [label] * len(texts)
+        names = _texts(path)
+        if others := [name for name in walk(path, depth=1) if name not in names]:
+            say(f"{path}: {len(names)} texts are read; {len(others)} other files are not, e.g. {others[0]}")
+        return [read_text(path / name) for name in names], [label] * len(names)
     rows = read_table(path)
     if not rows:
         return [], []
@@ -211,42 +206,45 @@ def read_file(path: Path, data: TextSet) -> tuple[list[str], list[int]]:
     for number, row in enumerate(rows, 1):
         for needed in (column, target):
             if needed not in row:
-                raise DataError(f"{path} has no column {needed} in row {number}, it has {_names(row)}")
+                raise DataError(f"{path} has no column {needed} in row {number}, it has {names_of(row)}")
         if not isinstance(row[column], str):
-            raise DataError(f"{path}, row {number}: the text is {row[column]!r}, not a string")
-    labels = [_label(row[target], data.classes, f"{path}, row {n}") for n, row in enumerate(rows, 1)]
+            raise DataError(f"{path}, row {number}: the text is {brief(row[column])}, not a string")
+    meant = by_name(_names_in(path, target), _known(data))
+    labels = [
+        meant[row[target]]
+        if meant and row[target] in meant
+        else _label(row[target], data, f"{path}, row {n}")
+        for n, row in enumerate(rows, 1)
+    ]
     return [row[column] for row in rows], labels
+
+
+def _names_in(path: Path, column: str) -> list[str] | None:
+    """What a parquet file says that its labels mean."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    from pitome.sources.parquet import class_names, load_parquet
+
+    return class_names(load_parquet([path]), column)
 
 
 def _column(path: Path, rows: Sequence[Row], names: Sequence[str]) -> str:
     """The first of the columns that the first row has, `text` before others."""
+    header = {str(name).strip().lower(): name for name in rows[0]}
     for name in ("text", *names) if "text" in names else names:
-        if name in rows[0]:
-            return name
+        if name in header:
+            return header[name]
     raise NoTexts(
-        f"{path} has no column {names[0]} in row 1, it has {_names(rows[0])}; expected text and label"
+        f"{path} has no column {names[0]} in row 1, it has {names_of(rows[0])}; expected text and label"
     )
 
 
-def _names(row: Row) -> str:
-    return ", ".join(map(str, row)) or "none"
-
-
-def _label(value: Any, classes: Sequence[str], where: str) -> int:
-    """A label: a class's name in any case, its number (1, "1", 1.0), or True or False of two classes."""
-    label: int | None = None
-    word = value.strip() if isinstance(value, str) else str(value)
-    if isinstance(value, str | bool):
-        label = _class_of(word, classes)
-    if label is None and len(classes) == 2 and word.casefold() in ("true", "false"):
-        label = int(word.casefold() == "true")
-    if label is None and not isinstance(value, bool):
-        try:
-            number = float(word)
-            label = int(number) if number.is_integer() and 0 <= number < len(classes) else None
-        except (ValueError, OverflowError):
-            label = None
+def _label(value: Any, data: TextSet, where: str) -> int:
+    """A label as `label_of` reads it. Raises DataError for one of no class."""
+    label = label_of(value, _known(data))
+    if label is None and isinstance(value, str):
+        label = _class_of(value, data)
     if label is None:
-        names = ", ".join(f"{label} ({name})" for label, name in enumerate(classes))
-        raise DataError(f"{where}: label {value!r} is none of the classes {names}")
+        names = ", ".join(f"{label} ({name})" for label, name in enumerate(data.classes))
+        raise DataError(f"{where}: label {brief(value)} is none of the classes {names}")
     return label

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pitome.config import Config
+from pitome.config import Config, DataConfig
 from pitome.errors import UsageError
+from pitome.sources.folders import check_root
 from pitome.sources.llava_family import check_arch
 from pitome.sources.weights import Weights
 from pitome.sources.weights_folder import find_model
 from pitome.tasks.checks import Checks
-from pitome.tasks.vqa.benchmarks import check_options
+from pitome.tasks.tables import check_tables
+from pitome.tasks.vqa.benchmarks import BENCHMARKS, check_options
 
 
 class VqaChecks(Checks):
     options = ("positions", "device_map")
     training = ("workers", "questions", "flip")
     half_weights = True
+    data_options = ("split", "max_pixels", "exif", "ocr", "instruction")
+    data_sets = BENCHMARKS
+    classified = False
 
     def check(self, config: Config) -> None:
         check_arch(config.model.arch)
@@ -24,11 +29,19 @@ class VqaChecks(Checks):
         if "{question}" not in prompt or "<image>" not in prompt:
             raise UsageError("model.args.prompt must hold <image> and {question}")
         check_options(config.data.name, config.data.split, config.data.ocr)
+        if config.data.instruction is not None and not self.is_custom(config.data):
+            raise UsageError(
+                f"data.instruction is for questions of your own, not for data={config.data.name}"
+            )
         one_file = config.weights == "random" or Path(config.weights or "").is_file()
         if config.task.device_map is not None and (config.mode == "train" or one_file):
             raise UsageError(
                 "task.device_map=auto is for testing models of the hub or of a folder, weights=FOLDER"
             )
+
+    def check_files(self, data: DataConfig, *, train: bool) -> None:
+        if data.name not in BENCHMARKS and data.root is not None:
+            check_tables(check_root(data.root), ("image", "question", "answers"))
 
     def weights(self, config: Config, name: str) -> Weights:
         return find_model(config.model.name, config.model.checkpoint, name)

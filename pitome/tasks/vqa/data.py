@@ -7,7 +7,7 @@ named in `DataInfo`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ from PIL import Image
 
 from pitome.config import DataConfig
 from pitome.errors import Unreadable
-from pitome.sources.images import ImageRules
-from pitome.tasks.data import DataInfo, permuted_selection
-from pitome.tasks.vqa.benchmarks import Benchmark, benchmark_of, check_options
+from pitome.sources.cache import digest, limit_bytes
+from pitome.sources.images import DEFAULT, ImageRules
+from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
+from pitome.tasks.images import prepare, prepared_bytes, prepared_images
+from pitome.tasks.vqa.benchmarks import BENCHMARKS, Benchmark, benchmark_of, check_options
 from pitome.tasks.vqa.easy_vqa import easy_vqa_questions
-from pitome.tasks.vqa.files import file_questions
+from pitome.tasks.vqa.files import custom_questions, file_questions
 from pitome.tasks.vqa.questions import Question, Questions
 
 __all__ = ["Question", "VqaData", "build_vqa"]
@@ -48,11 +50,12 @@ class VqaData:
         rows: Sequence[int],
         *,
         ocr: bool = False,
+        rules: ImageRules = DEFAULT,
     ) -> None:
-        """rows: of `found`, in order; ocr: the questions come with OCR tokens."""
+        """rows: of `found`, in order; ocr: the questions come with OCR tokens; rules: how images are read."""
         self.benchmark, self.info = benchmark, info
         self.questions: Sequence[Question] = [whole.questions[row] for row in rows]
-        self._whole, self._ocr = whole, ocr
+        self._whole, self._ocr, self._rules = whole, ocr, rules
         self._reasons: dict[str, str] = {}
         self._rows = {question.id: row for question, row in zip(self.questions, rows, strict=True)}
         for question in self.questions:
@@ -68,6 +71,8 @@ class VqaData:
     def settings(self) -> dict[str, Any]:
         """What prompts and scores depend on, for the identity of a run."""
         settings = {"benchmark": f"{self.benchmark.name} {self.benchmark.version}"}
+        if self.benchmark.name not in BENCHMARKS:
+            settings["instruction"] = self.benchmark.instruction
         return settings | ({"ocr": True} if self._ocr else {})
 
     def image(self, question: Question) -> Image.Image | None:
@@ -78,6 +83,43 @@ class VqaData:
             except Unreadable as problem:
                 self.skip(question, str(problem))
         return None
+
+    def prepared(self, preprocess: Preprocess) -> Callable[[Question], np.ndarray | None]:
+        """What gives the image of a question as the model's input before it is normalised, [C, H, W] uint8;
+        None as `image` does. Each is decoded once for all runs, if half of the cache holds them all."""
+        shown = {question.image: question for question in self.questions if not question.defect}
+        names = {name: place for place, name in enumerate(shown)}
+        if 2 * prepared_bytes(len(names), preprocess) > limit_bytes():
+
+            def decode(question: Question) -> np.ndarray | None:
+                return None if (image := self.image(question)) is None else prepare(image, preprocess)
+
+            return decode
+        first = list(shown.values())
+        images, lost = prepared_images(
+            lambda place: self._whole.read(first[place]),
+            range(len(first)),
+            preprocess,
+            {
+                "revision": self._whole.revision,
+                "stamp": self._whole.stamp,
+                "names": digest({"names": list(names)}),
+                **self._rules.settings(),
+            },
+            title=f"{self.info.name} {self.info.split}",
+        )
+        good = {place: row for row, place in enumerate(p for p in range(len(first)) if p not in lost)}
+
+        def look_up(question: Question) -> np.ndarray | None:
+            if question.defect:
+                return None
+            place = names[question.image]
+            if place in lost:
+                self.skip(question, lost[place])
+                return None
+            return np.asarray(images[good[place]])
+
+        return look_up
 
     def skip(self, question: Question, reason: str) -> None:
         """Count and name a question that cannot be asked, e.g. after a restart that reads no image again."""
@@ -101,9 +143,12 @@ def build_vqa(
     """
     name, ocr = config.name, config.ocr
     part = check_options(name, split or config.split, ocr)
-    benchmark, rules = benchmark_of(name), ImageRules.of(config.max_pixels, config.exif)
+    benchmark = benchmark_of(name, config.instruction)
+    rules = ImageRules.of(config.max_pixels, config.exif)
     if name == "easy_vqa":
         whole = easy_vqa_questions(part, source=source, root=config.root, rules=rules)
+    elif name not in BENCHMARKS:
+        whole = custom_questions(name, part, source=source, root=config.root, rules=rules)
     else:
         whole = file_questions(
             name,
@@ -117,7 +162,7 @@ def build_vqa(
         )
     rows = select(name, whole.questions, limit, together=benchmark.pairs)
     info = VqaInfo.of(name, whole.revision, part, whole.source, len(rows), len(whole.questions))
-    return VqaData(benchmark, whole, info, rows, ocr=ocr)
+    return VqaData(benchmark, whole, info, rows, ocr=ocr, rules=rules)
 
 
 def select(name: str, questions: Sequence[Question], limit: int | None, *, together: bool) -> list[int]:

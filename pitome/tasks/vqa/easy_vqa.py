@@ -14,7 +14,7 @@ from typing import Any
 
 from pitome.errors import DataError
 from pitome.sources.checksums import checksum
-from pitome.sources.folders import cache_folder, check_source
+from pitome.sources.folders import cache_folder, check_source, stamp
 from pitome.sources.images import DEFAULT, ImageRules, read_file
 from pitome.sources.json_files import damaged, read_json, text_of
 from pitome.sources.pypi import Archive, fetch_archive
@@ -61,6 +61,7 @@ def easy_vqa_questions(
         revision=checksum([*lines, *sizes]),
         questions=questions,
         read=lambda question: read_file(part, question.image, rules),
+        stamp=stamp(part / name for name in names) if local else "",
     )
 
 

@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pitome.errors import DataError
-from pitome.sources.folders import find_file, ignored, walk
+from pitome.sources.annotation_files import AnnotationFiles
+from pitome.sources.folders import ignored, walk
 from pitome.sources.hub import say
 from pitome.sources.image_files import ImageFiles
 from pitome.sources.images import DEFAULT, ImageRules, suffixes
-from pitome.sources.json_files import damaged, field_of, id_of, read_json, read_text, text_of, texts_of
+from pitome.sources.json_files import File, damaged, field_of, id_of, read_json, read_text, text_of, texts_of
 from pitome.tasks.vqa.benchmarks import COGNITION, PERCEPTION
 from pitome.tasks.vqa.questions import Question, check_ids, choices_answer, make_question
 
-Local = tuple[list[Question], Callable[[Question], Image.Image], Callable[[Question], str]]
-"""Questions; what reads the image of one; the size of its file in bytes, empty where there is none."""
 
-
-@dataclass(frozen=True)
 class Files:
-    """Where the questions of a split are: the folder, and the names of files that have to be in it, or up to
-    three folders down, as in ScienceQA's own repository (data/scienceqa/problems.json)."""
+    """Where the questions of a split are."""
 
-    folder: Path
-    split: str
-    ocr: bool
+    def __init__(self, folder: Path, split: str, ocr: bool) -> None:
+        self.folder, self.split, self.ocr = folder, split, ocr
+        self.annotations = AnnotationFiles(folder)
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str) -> File:
         """Raises DataError where there is no such file."""
-        if (path := find_file(self.folder, name)) is not None:
-            return path
-        for deeper in walk(self.folder, depth=4):
-            if Path(deeper).name == name:
-                return self.folder / deeper
+        if (file := self.annotations.find(name)) is not None:
+            return file
         raise DataError(
             f"{self.folder} holds no {name}, the annotations of the split {self.split}; put it there"
         )
 
 
-def local_questions(name: str, split: str, folder: Path, *, ocr: bool, rules: ImageRules = DEFAULT) -> Local:
-    """The questions of a split from the set's own annotation files in `folder`.
+def local_questions(
+    name: str, split: str, folder: Path, *, ocr: bool, rules: ImageRules = DEFAULT
+) -> tuple[list[Question], ImageFiles]:
+    """The questions of a split from the set's own annotation files in `folder`, and their images.
 
     ocr: with the OCR tokens of TextVQA. Raises DataError, one line, for files that are missing, are
     damaged or lack a field, and for two questions with one id.
@@ -53,12 +45,7 @@ def local_questions(name: str, split: str, folder: Path, *, ocr: bool, rules: Im
     if not questions:
         raise DataError(f"{folder} holds no questions of the split {split} of {name}; give another folder")
     check_ids(questions, str(folder))
-    images = ImageFiles(folder, {question.image for question in questions if question.image}, rules)
-    return (
-        questions,
-        lambda question: images.read(question.image),
-        lambda question: images.size(question.image),
-    )
+    return questions, ImageFiles(folder, {question.image for question in questions if question.image}, rules)
 
 
 def _vqav2(files: Files) -> list[Question]:
@@ -165,26 +152,32 @@ def _textvqa(files: Files) -> list[Question]:
 def _mme(files: Files) -> list[Question]:
     """A folder per category, in which <image>.txt holds two lines: question, tab, answer. Images beside
     the texts, or both in folders `images` and `questions_answers_YN`."""
-    root = files.folder
-    inner = root / "MME_Benchmark_release_version"
-    root = inner if inner.is_dir() else root
+    categories = (*PERCEPTION, *COGNITION)
+    parts = [name.split("/") for name in walk(files.folder, depth=5)]
+    roots = {tuple(path[:at]) for path in parts for at, part in enumerate(path[:-1]) if part in categories}
+    root = files.folder.joinpath(*min(roots, key=lambda path: (len(path), path), default=()))
     questions = []
-    for category in (*PERCEPTION, *COGNITION):
+    for category in categories:
         folder = root / category
         texts, images = folder / "questions_answers_YN", folder / "images"
         if not texts.is_dir():
             texts = images = folder
-        names = [] if not images.is_dir() else [Path(name) for name in walk(images, depth=1)]
-        known = {name.stem: images / name for name in names if name.suffix.lower() in suffixes()}
+        known: dict[str, Path] = {}
+        for name in map(Path, walk(images, depth=1) if images.is_dir() else ()):
+            if (
+                name.suffix.lower() in suffixes()
+                and (other := known.setdefault(name.stem, images / name)).name != name.name
+            ):
+                raise DataError(f"{images} holds {other.name} and {name}; remove one")
         for path in sorted(path for path in texts.glob("*.txt") if not ignored(path.name)):
             image = known.get(path.stem)
             if image is None and "\t" not in (content := read_text(path)):
                 say(f"{path} is not read: it has neither an image nor questions ({content[:30]!r})")
                 continue
-            name = "" if image is None else image.relative_to(files.folder).as_posix()
+            shown = "" if image is None else image.relative_to(files.folder).as_posix()
             for number, (text, answer) in enumerate(_lines(path)):
                 id = f"{category}/{path.stem} {number}"
-                questions.append(make_question(id, name, text, [answer], {"category": category}))
+                questions.append(make_question(id, shown, text, [answer], {"category": category}))
     if not questions:
         raise DataError(
             f"{files.folder} holds no <category>/<image>.txt with the questions of MME ({PERCEPTION[0]}, "
@@ -203,7 +196,7 @@ _READERS: dict[str, Callable[[Files], list[Question]]] = {
 }
 
 
-def _list(path: Path, key: str | None = None) -> list[Any]:
+def _list(path: File, key: str | None = None) -> list[Any]:
     """The entries of a file: a list, or the list `key` of an object."""
     entries = read_json(path)
     if key is not None:
@@ -213,7 +206,7 @@ def _list(path: Path, key: str | None = None) -> list[Any]:
     return entries
 
 
-def _entries(path: Path) -> list[tuple[str, Any]]:
+def _entries(path: File) -> list[tuple[str, Any]]:
     """The entries of a file that is one object."""
     entries = read_json(path)
     if not isinstance(entries, dict):
@@ -224,9 +217,9 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
 def _lines(path: Path) -> list[tuple[str, str]]:
     """Question and answer of every line of a file of MME."""
     pairs = []
-    for number, line in enumerate(line for line in read_text(path).splitlines() if line.strip()):
+    for number, line in enumerate(line for line in read_text(path).split("\n") if line.strip()):
         text, tab, answer = line.rpartition("\t")
         if not tab or answer.strip().lower() not in ("yes", "no"):
             raise damaged(path, f"line {number + 1} is not a question, a tab, and yes or no")
-        pairs.append((text, answer.strip()))
+        pairs.append((text.strip(), answer.strip()))
     return pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
 from pitome.sources.llava_family import check_arch
 from pitome.sources.weights import Weights
-from pitome.sources.weights_folder import find_model
+from pitome.sources.weights_folder import find_model, weight_files
 from pitome.tasks.built import Built, preprocess_of
 from pitome.tasks.resize import fit_tower
 from pitome.tasks.tokenizers import load_tokenizer
@@ -367,12 +368,12 @@ def _from_folder(
             folder,
             local_files_only=True,
             trust_remote_code=False,
-            use_safetensors=True,
+            use_safetensors=weight_files(folder)[0].suffix == ".safetensors",  # else tensors only as well
             dtype=dtype,
             device_map=device_map,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as problem:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as problem:
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise CheckpointError(f"{folder} cannot be loaded: {reason}") from None
     model, report = loaded
@@ -411,4 +412,4 @@ def _fetch(weights: Weights) -> Path:
 @functools.lru_cache(maxsize=4)
 def _digest(folder: Path) -> str:
     """One checksum of all weights in a folder; read once for all runs of a sweep."""
-    return sha256_of_files(sorted(folder.glob("*.safetensors")))
+    return sha256_of_files(weight_files(folder))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pitome.tasks.data import Preprocess
-from pitome.tasks.images import normalise, prepare
+from pitome.tasks.images import normalise
 from pitome.tasks.loading import identity
 from pitome.tasks.vqa.data import VqaData
 from pitome.tasks.vqa.log import Answered, SampleLog
@@ -35,6 +35,7 @@ class Batches(Dataset[Asking]):
 
     def __init__(self, data: VqaData, model: Llava, preprocess: Preprocess, batch_size: int) -> None:
         self.data, self.model, self.preprocess, self.batch_size = data, model, preprocess, batch_size
+        self.prepared = data.prepared(preprocess)
         self.room = model.context - data.benchmark.max_new_tokens
 
     def __len__(self) -> int:
@@ -49,7 +50,7 @@ class Batches(Dataset[Asking]):
         place: dict[str, int] = {}
         pixels: list[np.ndarray] = []
         for question in questions:
-            image = self.data.image(question)
+            image = self.prepared(question)
             prompt = self.model.prompt(self.data.benchmark.prompt(question))
             reason = self.data.reason(question) if image is None else self._too_long(prompt)
             reasons.append(reason)
@@ -57,7 +58,7 @@ class Batches(Dataset[Asking]):
                 continue
             if question.image not in place:
                 place[question.image] = len(pixels)
-                pixels.append(prepare(image, self.preprocess))
+                pixels.append(image)
             prompts.append(prompt)
             shown.append(place[question.image])
         images = normalise(np.stack(pixels), self.preprocess) if pixels else torch.empty(0)

@@ -32,6 +32,7 @@ class Questions:
     revision: str  # a commit or checksum
     questions: Sequence[Question]
     read: Callable[[Question], Image.Image]  # the image of a question in mode RGB; raises Unreadable
+    stamp: str = ""  # changes whenever the pixels may have
 
 
 def make_question(

@@ -147,6 +147,39 @@ def test_parquet_labels_are_numbers_or_names(
             check_files(KIND, tmp_path / name, train=True)
 
 
+def test_numbers_whose_meaning_the_file_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another order of the classes than that of the user."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    content = {"bytes": (root / "test" / "rose" / "0.png").read_bytes()}
+    for names, want in ((["Tulip", "rose"], [1, 0]), (["a", "b"], [0, 1])):
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        rows = [{"image": content, "label": label} for label in (0, 1)]
+        (tmp_path / names[0]).mkdir()
+        datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / names[0] / "test.parquet")
+        assert Parquet(KIND, tmp_path / names[0], "test").labels == want
+
+
+def test_class_folders_in_any_case_and_folders_of_other_things(root: Path) -> None:
+    want = Folder(KIND, root, "test")
+    (root / "test" / "rose").rename(root / "test" / "Rose")
+    (root / "test").rename(root / "TEST")
+    (root / "TEST").rename(root / "Test")
+    (root / "Test" / "notes").mkdir()
+    (root / "Test" / "notes" / "a.txt").write_text("about")
+    files = Folder(KIND, root, "test")
+    assert files.labels == want.labels and files.files[0].startswith("Rose/")
+
+
+def test_one_set_in_two_forms_is_an_error(root: Path) -> None:
+    (root / "test.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"test\.parquet and the class folder .*/test/rose may hold the same"):
+        check_files(KIND, root, train=False)
+
+
 def test_a_folder_is_looked_at_without_torch(root: Path) -> None:
     code = f"""
 import sys

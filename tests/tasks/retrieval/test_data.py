@@ -367,6 +367,26 @@ PUBLISHED = {
         "".join(f"{n}#{at}\t{text}\n" for n, at, text in [*LINES, ("99.jpg.1", 0, "of another split")]),
         list(CAPTIONS),
     ),
+    "Flickr8k as on Kaggle": (  # quotation marks where a caption has commas
+        "captions.txt",
+        "image,caption\n" + "".join(f'{n},"{text}"\n' for n, _, text in LINES),
+        list(CAPTIONS),
+    ),
+    "Flickr30k with numbers": (
+        "captions.txt",
+        "image_name,comment_number,comment\n" + "".join(f'{n},{at}, "{t}"\n' for n, at, t in LINES),
+        list(CAPTIONS),
+    ),
+    "pipes without numbers": (
+        "captions.txt",
+        "image_name|comment\n" + "".join(f"{n}|{text}\n" for n, _, text in LINES),
+        list(CAPTIONS),
+    ),
+    "results.csv without a header": (
+        "results.csv",
+        "".join(f"{n}| {at}| {text}\n" for n, at, text in LINES),
+        list(CAPTIONS),
+    ),
     "CLIP_benchmark, COCO": ("coco_test_karpathy.json", json.dumps(COCO), None),
 }
 
@@ -374,15 +394,93 @@ PUBLISHED = {
 @pytest.mark.parametrize("case", PUBLISHED)
 def test_captions_as_they_are_published(case: str, folder: Path) -> None:
     name, content, names = PUBLISHED[case]
-    data = SETS["coco" if "coco" in name else "flickr8k" if "8k" in name else "flickr30k"]
+    data = SETS["coco" if "coco" in name else "flickr8k" if "8k" in case else "flickr30k"]
     (folder / "dataset_flickr30k.json").unlink()
     (folder / name).write_text(content)
     if names is not None:
         with pytest.raises(DataError, match="does not say which images the split test has"):
             read_annotations(folder, data, "test")
-        (folder / ("Flickr_8k.testImages.txt" if "8k" in name else "test.txt")).write_text("\n".join(names))
+        (folder / ("Flickr_8k.testImages.txt" if "8k" in case else "test.txt")).write_text("\n".join(names))
     rows = read_annotations(folder, data, "test")
     assert rows == list(CAPTIONS.items())
+
+
+@pytest.mark.parametrize(
+    ("line", "caption"),
+    [
+        ("0.jpg,2 , 3 dogs , running .", "2 , 3 dogs , running ."),
+        ('0.jpg,"2 , 3 dogs"', "2 , 3 dogs"),
+        ('0.jpg,"A ""big"" dog , red"', 'A "big" dog , red'),
+        ('0.jpg,"Stop" says "no"', '"Stop" says "no"'),
+        ('"0.jpg","one , two"', "one , two"),
+        ("0.jpg, one # two | three", "one # two | three"),
+    ],
+)
+def test_commas_and_marks_of_a_caption_stay(line: str, caption: str, folder: Path) -> None:
+    (folder / "dataset_flickr30k.json").unlink()
+    (folder / "flickr30k_test_karpathy.txt").write_text(f"image,caption\n{line}\n")
+    assert read_annotations(folder, SETS["flickr30k"], "test") == [("0.jpg", [caption])]
+
+
+# where the annotations are -> what writes them there
+PLACES: dict[str, Callable[[Path, str], object]] = {
+    "a folder": lambda root, text: put(root / "caption_datasets" / "dataset_flickr30k.json", text),
+    "three folders down": lambda root, text: put(root / "a" / "b" / "c" / "dataset_flickr30k.json", text),
+    "his archive": lambda root, text: zipped(
+        root / "caption_datasets.zip",
+        {"dataset_flickr30k.json": text, "__MACOSX/dataset_flickr30k.json": "no"},
+    ),
+    "his archive of one set": lambda root, text: zipped(
+        root / "flickr30k.zip", {"flickr30k/dataset.json": text, "flickr30k/readme.txt": "x"}
+    ),
+    "a copy": lambda root, text: [put(root / n / "dataset_flickr30k.json", text) for n in "ab"],
+}
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def zipped(path: Path, members: dict[str, str]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_annotations_are_found(case: str, folder: Path) -> None:
+    path = folder / "dataset_flickr30k.json"
+    text = json.dumps(json.loads(path.read_text()) | {"dataset": "flickr30k"})
+    expected = read_annotations(folder, SETS["flickr30k"], "test")
+    path.unlink()
+    PLACES[case](folder, text)
+    assert read_annotations(folder, SETS["flickr30k"], "test") == expected
+
+
+def test_annotations_that_may_be_two_files_are_named(folder: Path) -> None:
+    (folder / "dataset_flickr30k.json").unlink()
+    for name in "ab":
+        put(folder / name / "dataset_flickr30k.json", f'{{"images": [], "of": "{name}"}}')
+    with pytest.raises(DataError, match=r"may be .*/a/dataset\S+ or .*/b/dataset\S+, which differ"):
+        read_annotations(folder, SETS["flickr30k"], "test")
+    put(folder / "dataset.json", '{"images": [], "dataset": "coco"}')
+    (folder / "a" / "dataset_flickr30k.json").unlink()
+    (folder / "b" / "dataset_flickr30k.json").unlink()
+    with pytest.raises(DataError, match="its dataset is 'coco', expected dataset_flickr30k"):
+        read_annotations(folder, SETS["flickr30k"], "test")
+
+
+def test_images_of_a_list_without_captions_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "dataset_flickr30k.json").unlink()
+    (folder / "results.csv").write_text("image_name| comment_number| comment\n0.jpg| 0| a\n")
+    (folder / "test.txt").write_text("0.jpg\n7.jpg\n\n")
+    assert read_annotations(folder, SETS["flickr30k"], "test") == [("0.jpg", ["a"])]
+    assert (
+        "test.txt: 1 of 2 images have no captions in" in (said := capsys.readouterr().err) and "7.jpg" in said
+    )
 
 
 def test_a_line_that_is_no_caption_is_named(folder: Path) -> None:
@@ -423,12 +521,12 @@ def test_a_byte_order_mark_is_no_text(folder: Path, make: Make) -> None:
 
 def test_what_is_missing_is_said(folder: Path, make: Make) -> None:
     (folder / "dataset_flickr30k.json").unlink()
-    with pytest.raises(DataError, match=r"none of dataset_flickr30k\.json, flickr30k_test\.json"):
+    with pytest.raises(DataError, match=r"none of dataset_flickr30k\.json, dataset\.json, flickr30k_test"):
         make().test.ids  # noqa: B018
     with pytest.raises(DataError, match="no package holds flickr30k; use source=hub, or give a folder"):
         make(None, source="package").test.ids  # noqa: B018
     with pytest.raises(UsageError, match="did you mean flickr30k"):
-        make(name="flickr3k")
+        make(None, name="flickr3k")
 
 
 def test_a_damaged_zip_is_one_line(folder: Path, make: Make) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -63,7 +64,7 @@ def test_labels_may_be_names_and_texts_long_or_in_any_script(tmp_path):
         ("a.jsonl", '{"text": "x", "label": "maybe"}\n', "label 'maybe' is none"),
         ("a.jsonl", '{"text": null, "label": 1}\n', "the text is None, not a string"),
         ("a.jsonl", '{"text": "x"\n', "cannot be read"),
-        ("a.jsonl", "[1]\n", "line 1 is not an object"),
+        ("a.jsonl", "[1]\n", "entry 1 is no object"),
         ("a.csv", "text,label\nx\n", "line 2 has 1 fields and the header 2"),
         ("a.parquet", "no parquet", "cannot be read"),
     ],
@@ -364,3 +365,51 @@ def test_a_stray_table_alone_is_an_error(tmp_path):
     (tmp_path / "notes.csv").write_text("who,when\nme,now\n")
     with pytest.raises(DataError, match="has no column text in row 1, it has who, when"):
         local("imdb", "hash", tmp_path)
+
+
+# what: the files of a folder, and the texts and labels of its test split or the words of the message
+FOLDERS: dict[str, tuple[dict[str, str], Any]] = {
+    "capital suffix": ({"test/pos/1.TXT": "a", "test/neg/1.TXT": "b"}, [("b", 0), ("a", 1)]),
+    "one class is empty": (
+        {"test/pos/1.txt": "a", "test/neg/.keep": ""},
+        "neg holds no .txt files; add some",
+    ),
+    "capital columns": ({"test.csv": "Text,LABEL\na,Positive\n"}, [("a", 1)]),
+    "beside the texts": (
+        {"test/pos/1.txt": "a", "test/pos/notes.md": "x", "test/neg/2.txt": "b"},
+        [("b", 0), ("a", 1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_folders_as_people_have_them(case, tmp_path, capsys):
+    files, want = FOLDERS[case]
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    def read():
+        return read_rows("imdb", "official", source="local", root=str(tmp_path), repository="", revision="")
+
+    if isinstance(want, str):
+        with pytest.raises(DataError, match=want):
+            read()
+        return
+    rows = read()
+    assert list(zip(rows.texts, rows.labels, strict=True)) == want
+    assert ("1 other files are not, e.g. notes.md" in capsys.readouterr().err) == (case == "beside the texts")
+
+
+def test_a_class_of_ones_own_is_not_known_by_its_beginning(tmp_path):
+    (tmp_path / "test.csv").write_text("text,label\na,non\n")
+    with pytest.raises(DataError, match="label 'non' is none of the classes"):
+        read_rows(
+            "mine",
+            "official",
+            source="local",
+            root=str(tmp_path),
+            repository="",
+            revision="",
+            classes=["nonsense", "other"],
+        )

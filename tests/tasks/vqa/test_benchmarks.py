@@ -133,7 +133,12 @@ def test_splits_and_options():
         ("vqav2", "vall", False, "did you mean val"),
         ("mme", "val", False, "data.split=val is not known of data=mme; available: test"),
         ("gqa", None, True, "data.ocr=true is for data=textvqa"),
-        ("vqa", None, False, "unknown data 'vqa'; did you mean"),
+        (
+            "mine",
+            "holdout",
+            False,
+            "data.split=holdout is not known of data=mine; available: test, train, val",
+        ),
     ]:
         with pytest.raises(UsageError, match=says) as error:
             check_options(name, split, ocr)

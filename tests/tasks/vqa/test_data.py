@@ -2,14 +2,18 @@
 
 import io
 import json
+import os
+import shutil
 import zipfile
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from pitome.errors import DataError, UsageError
+from pitome.tasks.data import Preprocess
 from pitome.tasks.vqa import easy_vqa
 from pitome.tasks.vqa.data import build_vqa, select
 from pitome.tasks.vqa.easy_vqa import held_out
@@ -245,6 +249,113 @@ def test_samples_that_cannot_be_asked_are_counted_named_and_scored_wrong(tmp_pat
     assert [data.reason(question) for question in data.questions[:3]] == [None, "no image", "empty question"]
 
 
+def as_downloaded(name, root):
+    """The archives of a set's own site, each unpacked into a folder of its name."""
+    info = {"info": {"year": 2017}, "license": {}, "data_subtype": "val2014", "task_type": "Open-Ended"}
+    answers = [{"answer": "dog", "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)]
+    if name == "vqav2":
+        asked = [{"image_id": 42, "question": "What?", "question_id": 42000}]
+        given = [{"question_id": 42000, "image_id": 42, "answer_type": "other", "answers": answers}]
+        kind = "mscoco_val2014"
+        write(
+            root / f"v2_Questions_Val_mscoco/v2_OpenEnded_{kind}_questions.json", info | {"questions": asked}
+        )
+        write(root / f"v2_Annotations_Val_mscoco/v2_{kind}_annotations.json", info | {"annotations": given})
+        return write(root / "val2014/val2014/COCO_val2014_000000000042.jpg", picture())
+    if name == "gqa":
+        entry = {"imageId": "n42", "question": "What?", "answer": "dog", "isBalanced": True, "types": {}}
+        write(root / "questions1.2/testdev_balanced_questions.json", {"07333408": entry})
+        write(root / "questions1.2/testdev_all_questions.json", {"07333408": entry, "1": entry})
+        return write(root / "images/images/n42.jpg", picture())
+    if name == "vizwiz":
+        entry = {"image": "VizWiz_val_00000042.jpg", "question": "What?", "answers": answers, "answerable": 1}
+        write(root / "Annotations/val.json", [entry | {"answer_type": "other"}])
+        write(root / "Annotations/train.json", [])
+        return write(root / "val/VizWiz_val_00000042.jpg", picture())
+    if name == "textvqa":
+        entry = {
+            "image_id": "003a8ae2ef43b901",
+            "question": "What?",
+            "question_id": 34602,
+            "answers": ["dog"] * 10,
+        }
+        write(root / "TextVQA_0.5.1_val.json", {"dataset_type": "val", "data": [entry | {"set_name": "val"}]})
+        return write(root / "train_val_images/train_images/003a8ae2ef43b901.jpg", picture())
+    if name == "scienceqa":
+        problem = {
+            "question": "?",
+            "choices": ["a"],
+            "answer": 0,
+            "hint": "",
+            "split": "test",
+            "image": "image.png",
+        }
+        write(root / "ScienceQA-main/data/scienceqa/problems.json", {"42": problem | {"grade": "grade2"}})
+        return write(root / "ScienceQA-main/data/scienceqa/images/test/42/image.png", picture())
+    folder = root / "MME_Benchmark_release_version/MME_Benchmark"
+    write(folder / "artwork/questions_answers_YN/1.txt", b"Is it?\tYes\r\nIs it not?\tNo")
+    write(root / "eval_tool/LLaVA/artwork.txt", b"1.jpg\tIs it?\tYes\tYes\n")
+    return write(folder / "artwork/images/1.jpg", picture())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", LOCAL)
+def test_archives_as_downloaded(name, packed, tmp_path):
+    """Unpacked next to each other or, but for MME, not at all."""
+    as_downloaded(name, tmp_path)
+    for folder in [path for path in tmp_path.iterdir() if path.is_dir()] if packed and name != "mme" else ():
+        shutil.make_archive(str(folder), "zip", folder)
+        shutil.rmtree(folder)
+    write(tmp_path / "README.md", b"about")
+    write(tmp_path / "._val.json", b"not JSON")
+    data = build(name, tmp_path)
+    assert len(data.questions) == (2 if name == "mme" else 1) and not data.info.skipped
+    assert data.image(data.questions[0]).size == (8, 6) and not data.info.skipped
+    data.image(data.questions[-1])
+    assert data.benchmark.score(data.questions[0], data.questions[0].answers[0]) == 1
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_images_that_are_missing_are_counted_and_named(name, tmp_path):
+    as_downloaded(name, tmp_path).unlink()
+    data = build(name, tmp_path)
+    if name != "mme":  # whose texts without an image end beside those that have one
+        assert all(data.image(question) is None for question in data.questions)
+    assert data.info.n_skipped == len(data.questions)
+    assert all("no such file" in why or "no image" in why for why in data.info.skipped.values())
+
+
+def test_two_images_of_one_text_of_mme_are_named(tmp_path):
+    mme(tmp_path)
+    write(tmp_path / "MME_Benchmark_release_version/OCR/images/0001.jpg", picture())
+    with pytest.raises(DataError, match=r"holds 0001\.jpg and 0001\.png; remove one"):
+        build("mme", tmp_path)
+
+
+def test_images_are_decoded_once_for_all_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PITOME_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "gqa"
+    gqa(root)
+    write(root / "images" / "n2.jpg", b"no image")
+    preprocess = Preprocess(4)
+    data = build("gqa", root)
+    images = [data.prepared(preprocess)(question) for question in data.questions]
+    assert images[0].shape == (3, 4, 4) and images[0][0].min() > 250 and images[1] is None
+    assert data.info.skipped == {1: "question q2: n2.jpg: no image that can be read"}
+    again = build("gqa", root)
+    monkeypatch.setattr("pitome.sources.image_files.decode", None)
+    assert np.array_equal(again.prepared(preprocess)(again.questions[0]), images[0])
+    assert again.prepared(preprocess)(again.questions[1]) is None and again.info.skipped == data.info.skipped
+    monkeypatch.undo()
+    monkeypatch.setenv("PITOME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PITOME_CACHE_GB", "0")
+    assert np.array_equal(build("gqa", root).prepared(preprocess)(data.questions[0]), images[0])
+    monkeypatch.delenv("PITOME_CACHE_GB")
+    os.utime(root / "images" / "n1.jpg", ns=(1, 1))
+    Image.new("RGB", (8, 6), "blue").save(root / "images" / "n1.jpg", "PNG")
+    assert build("gqa", root).prepared(preprocess)(data.questions[0])[0].max() < 5, "a changed file"
+
+
 def test_scienceqa_from_the_root_of_its_repository(tmp_path):
     scienceqa(tmp_path / "data" / "scienceqa")
     (tmp_path / "README.md").write_text("about")
@@ -407,6 +518,8 @@ def test_where_a_set_cannot_be_had(tmp_path):
         file_questions(
             "gqa", "testdev", ocr=False, source="local", root=str(tmp_path / "x"), repository="", revision=""
         )
+    with pytest.raises(UsageError, match="unknown data 'vqa'; did you mean"):
+        build("vqa", None)
     with pytest.raises(UsageError, match=r"data\.split=train is not known of data=gqa"):
         build("gqa", tmp_path, split="train")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import pitome
 from pitome.errors import CheckpointError, UsageError
@@ -168,6 +169,27 @@ def test_a_folder_with_transformers_files(folder: Path, device_map: str | None) 
     assert torch.equal(
         build_llava(model_of(settings()), str(folder)).model.bfloat16().features(IMAGES)[0], expected[0]
     )
+
+
+def test_a_folder_with_torchs_files(folder: Path) -> None:
+    """As models were published before safetensors: pytorch_model.bin, or several such files."""
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"neither .safetensors files nor pytorch_model\*\.bin"):
+        build_llava(model_of(settings()), str(folder))
+    names = sorted(state)
+    parts = {f"pytorch_model-0000{n + 1}-of-00002.bin": names[n::2] for n in range(2)}
+    for file, own in parts.items():
+        torch.save({name: state[name] for name in own}, folder / file)
+    index = {"metadata": {}, "weight_map": {name: file for file, own in parts.items() for name in own}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    built = build_llava(model_of(settings()), str(folder))
+    assert built.sha256 is not None
+    assert torch.equal(built.model.features(IMAGES)[0], llava().features(IMAGES)[0])
+    torch.save({"state_dict": Path}, folder / next(iter(parts)))
+    with pytest.raises(CheckpointError, match="cannot be loaded") as caught:
+        build_llava(model_of(settings()), str(folder))
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
 
 
 def test_a_model_spread_over_devices_is_not_moved() -> None:
