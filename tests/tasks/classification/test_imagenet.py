@@ -215,6 +215,7 @@ def test_revision_follows_the_files(folder, colour):
 
 def test_folders_that_are_not_imagenet(folder, tmp_path, colour):
     (folder / "val" / "cats").mkdir()
+    (folder / "val" / "cats" / "0.JPEG").write_bytes((folder / "val" / "n01440764" / "0.JPEG").read_bytes())
     with pytest.raises(DataError, match="val/cats is not named after an ImageNet-1k class; expected"):
         _ = ImageNet(data_in(folder), colour, batch_size=4, workers=0).info
     (tmp_path / "notes").mkdir()

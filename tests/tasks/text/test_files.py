@@ -64,7 +64,7 @@ def test_labels_may_be_names_and_texts_long_or_in_any_script(tmp_path):
         ("a.jsonl", '{"text": "x", "label": "maybe"}\n', "label 'maybe' is none"),
         ("a.jsonl", '{"text": null, "label": 1}\n', "the text is None, not a string"),
         ("a.jsonl", '{"text": "x"\n', "cannot be read"),
-        ("a.jsonl", "[1]\n", "entry 1 is no object"),
+        ("a.jsonl", "[1]\n", "entry 1 is not an object"),
         ("a.csv", "text,label\nx\n", "line 2 has 1 fields and the header 2"),
         ("a.parquet", "no parquet", "cannot be read"),
     ],
