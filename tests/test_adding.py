@@ -21,7 +21,7 @@ from pitome.merge.registry import Guarantees
 from pitome.merge.schedule import Reduction
 from pitome.paper import files
 from pitome.paper.experiments import choose
-from pitome.paper.verdicts import WITHIN, judge
+from pitome.paper.verdicts import WITHIN, YOURS, judge
 from pitome.records.store import Store
 from pitome.runs.job import Job
 from pitome.tasks.training import key_of
@@ -152,7 +152,7 @@ def test_the_experiment_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(files, "FOLDER", tmp_path)
     assert len(choose("mine").points) == 8
     rows = judge("mine", Store(ROOT / "results" / "published").all()).rows
-    assert [(row.method, row.ratio, row.verdict) for row in rows] == [
+    assert [(row.method, row.ratio, row.verdict) for row in rows if row.verdict != YOURS] == [
         ("ToMe", "0.9", WITHIN),
         ("ToMe", "0.8", WITHIN),
         ("PiToMe", "0.9", WITHIN),
