@@ -12,6 +12,9 @@ import pytest
 
 from pitome.records.store import Store
 
+KILLS = int(os.environ.get("SOAK_KILLS", "5"))
+"""In parallel sweeps; `make soak` asks for 200."""
+
 pytestmark = pytest.mark.nightly  # half a minute; tests/runs/test_claimed.py tests the parts every day
 
 # Makes the first sweep itself, which imports everything, then forks: a real process for each further start,
@@ -21,18 +24,19 @@ STARTS = """
 import os, random, signal, sys, time
 from pathlib import Path
 from pitome.cli.main import main
+from pitome.records.claims import running
 from pitome.records.store import Store
 
 images, folder = sys.argv[1], Path(sys.argv[2])
 
-def sweep(name):
+def sweep(name, seeds=1):
     (folder / name).mkdir(exist_ok=True)
     os.chdir(folder / name)
     words = ["-m", "model.args.depth=2", "model.args.embed_dim=16", f"data.root={images}", "weights=random"]
     words += ["logger=none", "limit=20", "results=results/runs", "merge=none,tome", "ratio=0.9,0.8,0.7"]
-    return main(words)
+    return main([*words, f"seed=range(0,{seeds})"])
 
-def start(name):
+def start(name, seeds=1):
     if pid := os.fork():
         return pid
     (folder / name).mkdir(exist_ok=True)
@@ -44,7 +48,7 @@ def start(name):
         os.write(log, f"{record.run_id} {record.started}\\n".encode())
         return saved
     Store.save = noted
-    os._exit(sweep(name))
+    os._exit(sweep(name, seeds))
 
 def wait(*pids):
     for pid in pids:
@@ -59,6 +63,29 @@ for _ in range(5):
     os.waitpid(pid, 0)
 wait(start("killed"))
 wait(start("two"), start("two"))
+
+# Two processes on one sweep after the other: a random one of them is killed while it has claimed a run, and
+# started again.
+def at_work(name):
+    return {int(owner.split()[1]) for owner in running(folder / name / "results" / "runs").values()}
+
+killed, rounds = 0, 0
+while killed < int(sys.argv[3]):
+    name, rounds = f"parallel{rounds}", rounds + 1
+    pids = [start(name, 3), start(name, 3)]
+    while pids and killed < int(sys.argv[3]):
+        time.sleep(moments.uniform(0, 0.3))
+        pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        held = sorted(set(pids) & at_work(name))
+        if held:
+            pid = moments.choice(held)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pids[pids.index(pid)] = start(name, 3)
+            killed += 1
+    wait(*pids)
+    wait(start(name, 3))
+print(f"{killed} kills with a claim held, in {rounds} sweeps of two processes")
 """
 
 
@@ -66,14 +93,15 @@ wait(start("two"), start("two"))
 def folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("sweeps")
     done = subprocess.run(
-        [sys.executable, "-c", STARTS, str(images), str(made)],
+        [sys.executable, "-c", STARTS, str(images), str(made), str(KILLS)],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},  # a pool of threads would not outlive a fork
     )
 
     said = "".join(path.read_text() for path in made.glob("*/out"))
-    assert done.returncode == 0, done.stderr + said
+    assert done.returncode == 0, done.stderr + said[-5000:]
+    print(done.stdout.splitlines()[-1])
     return made
 
 
@@ -103,3 +131,18 @@ def test_two_processes_do_every_run_once(folder: Path) -> None:
     assert len(saved) == 4 and set(saved.values()) == {1}
     assert table(folder / "two") == table(folder / "whole")
     assert not list((folder / "two" / "results" / "runs").glob(".*"))  # no claim is left
+
+
+def test_parallel_sweeps_survive_kills_while_they_hold_claims(folder: Path) -> None:
+    """Nothing is lost, nothing is done twice, no run is blocked: every sweep ends with all its runs done."""
+    sweeps = sorted(folder.glob("parallel*"))
+    saved_at_all = 0
+    for sweep in sweeps:
+        saved = [line.split() for line in (sweep / "saved").read_text().splitlines()]
+        records = {record.run_id: record for record in Store(sweep / "results" / "runs").all()}
+        assert len(records) == 3 + 9 and all(record.done for record in records.values())
+        assert max(Counter(run_id for run_id, _ in saved).values()) == 1
+        assert all(records[run_id].started == started for run_id, started in saved)
+        assert not list((sweep / "results" / "runs").glob(".*"))
+        saved_at_all += len(saved)
+    print(f"{saved_at_all} runs saved in {len(sweeps)} sweeps: 0 lost, 0 done twice, 0 blocked")
