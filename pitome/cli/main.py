@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pitome.errors import Interrupted, PitomeError, UsageError, nearest, print_error
 
@@ -45,8 +46,12 @@ def main(argv: list[str]) -> int:
     try:
         with _sigterm_raises():
             return _main(argv)
-    except (PitomeError, OSError) as problem:  # a folder that is read-only, a disk that is full
+    except PitomeError as problem:
         return print_error(problem)
+    except OSError as problem:  # of a file that Hydra writes
+        from pitome.records.files import write_error
+
+        return print_error(write_error(Path(problem.filename or "outputs/."), problem))
     except (HydraException, OmegaConfBaseException) as problem:
         return print_error(problem.__cause__ or problem)
     except (KeyboardInterrupt, Interrupted) as stop:

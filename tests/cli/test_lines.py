@@ -38,6 +38,7 @@ REFUSED = {
     "=None": "sets no key",
     "data=" + "n" * 3000: "unknown data=nnn",
     "n" * 3000 + "=1": "unknown key nnn",
+    "results=/proc/none": "make it a writable folder or choose another one",
     "weights=" + "n" * 3000: "error: ",
     "weights=~nobody/x": "error: ",
     "results=a\udcffb": "is not text in UTF-8",
@@ -82,6 +83,27 @@ def test_refused_in_one_line(text: str, worker: Worker) -> None:
     answer = worker(command, words)
     assert answer.fault is None and answer.code == 2, answer
     assert REFUSED[text] in answer.err
+
+
+def test_a_full_disk_is_one_line(worker: Worker) -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1; exec "$@"', "-", sys.executable, str(ROOT / "run.py"), "weights=random"],
+        cwd=worker.folder,
+        env=environment(worker.folder),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: the disk is full"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_slow_import_is_named(worker: Worker) -> None:
+    (worker.folder / "slow.py").write_text("import time\ntime.sleep(1.2)\nraise ValueError('no')\n")
+    answer = worker("run", ["imports=[slow]"])
+    assert answer.code == 2
+    assert answer.err.splitlines() == [
+        "importing slow ...", "error: imports: slow cannot be imported (ValueError: no)"
+    ]  # fmt: skip
 
 
 def test_random_lines(worker: Worker) -> None:

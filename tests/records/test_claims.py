@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,37 @@ def test_a_claim_of_another_machine_expires(tmp_path: Path, monkeypatch: pytest.
         pass
     with claim(tmp_path, KEY, wait=True):
         assert "elsewhere" not in path_of(tmp_path, KEY).read_text()
+
+
+@pytest.mark.parametrize("jump", [-86_400, 86_400])
+def test_a_clock_that_jumps_breaks_no_living_claim(
+    jump: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = start(OWNER, tmp_path)
+    assert owner.stdout is not None and owner.stdout.readline() == b"owned\n"
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump)
+    with pytest.raises(Taken), claim(tmp_path, KEY):
+        pass
+    owner.kill()
+    owner.communicate()
+    with claim(tmp_path, KEY):  # and a dead one blocks nobody
+        pass
+
+
+def test_a_file_system_without_locks_and_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    for module, name in ((fcntl, "flock"), (fcntl, "lockf"), (os, "link"), (os, "symlink")):
+        monkeypatch.setattr(module, name, refuse)
+    with claim(tmp_path, KEY), pytest.raises(Taken), claim(tmp_path, KEY):
+        pass
+    path_of(tmp_path, KEY).write_bytes(b"")
+    os.utime(path_of(tmp_path, KEY), (0, 0))
+    with claim(tmp_path, KEY):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_processes_do_every_run_once(tmp_path: Path) -> None:
