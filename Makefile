@@ -5,7 +5,7 @@ MINUTES ?= 25
 METHODS := none,pitome,tome,tofu,diffrate,random,stride
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench report nightly clean
+.PHONY: help setup demo test lint bench report nightly soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ report: setup ## tables and plots of all recorded runs, and the page of all resu
 
 nightly: setup ## the tests that take minutes as well
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2
+
+soak: setup ## 10,000 command lines, 200 kills, 500 runs in one process (docs/reliability.md)
+	@SOAK_LINES=10000 SOAK_KILLS=200 SOAK_RUNS=500 OMP_NUM_THREADS=1 $(PYTHON) -m pytest \
+	  tests/cli/test_lines.py tests/runs/test_crash.py tests/runs/test_long_process.py tests/records
 
 clean: ## remove the environment and caches; results stay
 	rm -rf .venv build *.egg-info outputs multirun .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -104,6 +104,8 @@ def _finish(job: Job) -> Finished | None:
         except PitomeError as problem:
             return Finished(job.failed(problem), job.store, exit_code=2)
         except Exception as problem:
+            if (refused := job.refused(problem)) is not None:
+                return Finished(job.failed(refused), job.store, exit_code=2)
             traceback.print_exc()
             return Finished(job.failed(problem), job.store, exit_code=1)
 
@@ -276,6 +278,15 @@ class Job:
             return self.store.save(record) if save else record
         except PitomeError:
             return record  # the folder cannot be written, which may be the very reason
+
+    def refused(self, problem: Exception) -> UsageError | None:
+        """What a library raises where the command line changes the model's settings: the model is built,
+        patched and run on one sample before it is identified. None for other errors, such as those of a user's
+        code."""
+        config, label = self.asked, model_label(self.asked.model)
+        if self.identified or config.mode == "train" or config.imports or label == config.model.name:
+            return None
+        return UsageError(f"model={label} cannot be used ({type(problem).__name__}: {one_line(problem)})")
 
     def _identify(self, task: Task) -> None:
         self.weights = WeightsInfo(**task.weights.record(task.sha256))

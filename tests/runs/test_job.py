@@ -141,6 +141,22 @@ def test_weights_of_another_shape_are_one_line(
     assert "Method" not in shown.out
 
 
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("model.preprocess.size=12", "preprocess.size=12) cannot be used"),
+        ("model.args.patch_size=0", "ZeroDivisionError"),
+        ("model.args.num_heads=5", "dim should be divisible by num_heads"),
+    ],
+)
+def test_settings_that_a_library_refuses_are_one_line(
+    word: str, reason: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(word, "merge=tome", "ratio=0.9") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error", "Trace"))]
+    assert reason in line
+
+
 def test_a_device_that_does_not_exist_leaves_no_record(
     run: Run, records: Records, capsys: pytest.CaptureFixture[str]
 ) -> None:

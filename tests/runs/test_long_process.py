@@ -21,7 +21,7 @@ MANY = 200
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads what Linux says of a process")
 def test_a_long_sweep_holds_no_more_at_its_end(
-    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = job.run
     seconds: list[float] = []  # of CPU time
@@ -48,11 +48,12 @@ def test_a_long_sweep_holds_no_more_at_its_end(
     def ends(values: list[float]) -> tuple[float, float]:
         return statistics.median(values[tenth : 2 * tenth]), statistics.median(values[-tenth:])
 
-    print(
-        f"{RUNS} runs: memory {ends(memory)[0]:.0f} to {ends(memory)[1]:.0f} MiB, "
-        f"open files {files[tenth]} to {files[-1]}, threads {threads[tenth]} to {threads[-1]}, "
-        f"CPU time of a run {ends(seconds)[0]:.3f} to {ends(seconds)[1]:.3f} s"
-    )
+    with capsys.disabled():
+        print(
+            f"{RUNS} runs: memory {ends(memory)[0]:.0f} to {ends(memory)[1]:.0f} MiB, "
+            f"open files {files[tenth]} to {files[-1]}, threads {threads[tenth]} to {threads[-1]}, "
+            f"CPU time of a run {ends(seconds)[0]:.3f} to {ends(seconds)[1]:.3f} s"
+        )
     assert files[-1] <= files[tenth] and threads[-1] <= threads[tenth]
     if RUNS >= MANY:
         assert ends(memory)[1] <= 1.05 * ends(memory)[0]
