@@ -58,3 +58,10 @@ def test_every_data_set_has_a_row_and_an_example(name: str) -> None:
     ]
     found = [(what, example) for sets, what, example in rows if name in re.split(r"[ ,]+", sets)]
     assert found and all(what.strip() and "data.root=" in example for what, example in found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert (ROOT / file).is_file(), file
+        assert f"def {name}" in (ROOT / file).read_text(), f"{file}::{name}"

@@ -281,8 +281,8 @@ class Job:
 
     def refused(self, problem: Exception) -> UsageError | None:
         """What a library raises where the command line changes the model's settings: the model is built,
-        patched and run on one sample before it is identified. None for other errors, such as those of a user's
-        code."""
+        patched and run on one sample before it is identified. None for other errors, such as those of code
+        of a user's own."""
         config, label = self.asked, model_label(self.asked.model)
         if self.identified or config.mode == "train" or config.imports or label == config.model.name:
             return None
