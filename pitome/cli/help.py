@@ -27,11 +27,11 @@ examples:
 """
 
 
-def help_text(conf: Path, own: Path | None = None) -> str:
+def help_text(conf: Path, custom: Path | None = None) -> str:
     """Every group with one line per choice, every key, examples. own: the user's conf/ folder."""
     lines = [_INTRO]
     for group in GROUPS:
-        folders = [folder for folder in (conf, own) if folder is not None]
+        folders = [folder for folder in (conf, custom) if folder is not None]
         paths = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
         files = [paths[name] for name in sorted(paths)]
         if files:

@@ -82,7 +82,7 @@ def _is_owned(path: Path) -> bool | None:
 
 def running(folder: Path) -> dict[str, str]:
     """What is claimed in `folder` at this moment, and by whom: `process 12 on host`."""
-    found = {}
+    claims = {}
     for path in folder.glob(f".*{CLAIM}"):
         with contextlib.suppress(OSError):  # released meanwhile
             owner = SoftFileLease(path, lease_duration=LEASE_SECONDS).owner
@@ -90,8 +90,8 @@ def running(folder: Path) -> dict[str, str]:
             recent = path.stat().st_mtime > time.time() - 2 * LEASE_SECONDS
             if recent and owner is not None and not _is_dead(owner.pid, owner.hostname):
                 key = path.name.removeprefix(".").removesuffix(CLAIM)
-                found[key] = f"process {owner.pid} on {owner.hostname}"
-    return found
+                claims[key] = f"process {owner.pid} on {owner.hostname}"
+    return claims
 
 
 def _is_dead(pid: int, host: str) -> bool:

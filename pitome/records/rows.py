@@ -153,14 +153,14 @@ def mean_outcomes(row: ResultRow, outcomes: Outcomes) -> tuple[np.ndarray, np.nd
 
 def identical(row: ResultRow, outcomes: Outcomes) -> bool:
     """Whether several seeds gave the same outcome on every sample."""
-    found = mean_outcomes(row, outcomes) if len(row.runs) > 1 else None
-    if found is None or row.deviation != 0:
+    mean = mean_outcomes(row, outcomes) if len(row.runs) > 1 else None
+    if mean is None or row.deviation != 0:
         return False
     first = mean_outcomes(ResultRow(row.runs[:1], "", "", "", ""), outcomes)
     assert first is not None
-    if len(first[0]) != len(found[0]):
+    if len(first[0]) != len(mean[0]):
         return False
-    return bool(np.array_equal(first[1][np.argsort(first[0])], found[1][np.argsort(found[0])]))
+    return bool(np.array_equal(first[1][np.argsort(first[0])], mean[1][np.argsort(mean[0])]))
 
 
 def _options(record: Record) -> dict[str, Any]:
@@ -183,5 +183,5 @@ def _serves(control: Record, row: ResultRow) -> bool:
         return False
     record = row.first
     budget = record.method.asked.get("flops", record.cost.share if record.cost else None)
-    own, larger = control.method.asked.get("shares", (2.0, 2.0))
-    return budget is not None and own <= budget < larger
+    share, larger = control.method.asked.get("shares", (2.0, 2.0))
+    return budget is not None and share <= budget < larger

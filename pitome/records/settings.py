@@ -32,8 +32,8 @@ def point(record: Record) -> str:
     method = record.method
     if method.name in (UNMERGED, RESIZE):
         return ""
-    own = not {"ratio", "r", "flops"} & set(method.asked)
-    return word_of(method.asked | ({"schedule": method.schedule} if own else {}))
+    scheduled = not {"ratio", "r", "flops"} & set(method.asked)
+    return word_of(method.asked | ({"schedule": method.schedule} if scheduled else {}))
 
 
 def point_name(record: Record) -> str:

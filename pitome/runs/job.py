@@ -368,8 +368,8 @@ def method_name_parts(method: MethodInfo) -> dict[str, Any]:
 
 def attention_kernel(model: nn.Module) -> str:
     """How the model computes attention: `sdpa` (torch chooses the kernel), `eager`, or transformers' name."""
-    if own := getattr(getattr(model, "config", None), "_attn_implementation", None):
-        return str(own)
+    if implementation := getattr(getattr(model, "config", None), "_attn_implementation", None):
+        return str(implementation)
     # nn.MultiheadAttention, of open_clip's towers, gives no attention map there, and so is fused.
     fused = any(
         isinstance(module, nn.MultiheadAttention) or getattr(module, "fused_attn", False)

@@ -383,9 +383,9 @@ def _from_folder(
     return model, load_tokenizer(folder)
 
 
-def _check_settings(config: ModelConfig, folder: Path, found: Any) -> None:
+def _check_settings(config: ModelConfig, folder: Path, settings: Any) -> None:
     """Raise CheckpointError where the folder's settings are not those of conf/model."""
-    expected, theirs = _settings(config).to_dict(), found.to_dict()
+    expected, theirs = _settings(config).to_dict(), settings.to_dict()
     for part in ("vision_config", "text_config", None):
         names = (
             config.args.get(part, {}) if part else ("vision_feature_layer", "vision_feature_select_strategy")

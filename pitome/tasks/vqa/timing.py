@@ -38,10 +38,10 @@ def measure_throughput(
     others is what a whole answer takes longer.
     """
     tokens = max(tokens, 2)
-    own = images[list(shown)].to(next(model.parameters()).device)
+    shown_images = images[list(shown)].to(next(model.parameters()).device)
     with torch.no_grad():
-        whole = throughput(Answers(model, prompts, tokens), own, precision=precision)
-        first = throughput(Answers(model, prompts, 1), own, precision=precision)
+        whole = throughput(Answers(model, prompts, tokens), shown_images, precision=precision)
+        first = throughput(Answers(model, prompts, 1), shown_images, precision=precision)
 
     def later(all_per_s: float, first_per_s: float) -> float | None:
         seconds = 1 / all_per_s - 1 / first_per_s
