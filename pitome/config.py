@@ -15,13 +15,19 @@ from typing import Any, Literal
 
 from pitome.errors import UsageError, nearest
 from pitome.fields import decode, like, number, text, types_of, whole
-from pitome.merge.schedule import Reduction
+from pitome.merge.schedule import Reduction, shown_schedule
 from pitome.sources.yaml_files import read_yaml
 
 CONF = Path(__file__).parent.parent / "conf"
 DEFAULT_RATIO = 0.925
 
-PATH_KEYS = ("weights", "data.root", "results", "merge.options.schedule_file")  # whose values are paths
+PATH_KEYS = (
+    "weights",
+    "data.root",
+    "results",
+    "merge.options.schedule_file",
+    "schedule",
+)  # whose values are paths
 
 
 @dataclass(kw_only=True)
@@ -181,6 +187,7 @@ class Config:
     r: int | list[int] | None = like(Reduction, "r")
     inflection: float | None = like(Reduction, "inflection")
     flops: float | None = like(Reduction, "flops")
+    schedule: str | list[int] | None = like(Reduction, "schedule")
     layers: str | list[int] | None = None
     source: Literal["auto", "hub", "local", "package"] = "auto"  # where data comes from
     weights: str | None = None  # pretrained, random or a path; None: pretrained to test, random to train
@@ -233,6 +240,7 @@ def portable(config: Config) -> dict[str, Any]:
     for part, key in ((values, "weights"), (values["data"], "root")):
         if part[key] is not None:
             part[key] = Path(part[key]).name
+    values["schedule"] = shown_schedule(config.schedule)
     return values
 
 

@@ -73,6 +73,21 @@ def text(default: Any = MISSING, *, pattern: str, hint: str) -> Any:
     return _field(default, Rule(lambda value: bool(re.fullmatch(pattern, value)), ending, ending))
 
 
+def later(default: Any, unsaid: Any = MISSING) -> Any:
+    """A field that a class of options was given after records of it had been written: at its default (or at
+    `unsaid`, what a default of None stands for) a record leaves it out, so that older records stay valid."""
+    return field(default=default, metadata={"unsaid": default if unsaid is MISSING else unsaid})
+
+
+def recorded(instance: Any) -> dict[str, Any]:
+    """The fields of a dataclass as a record keeps them, without those of `later` that say nothing new."""
+    values = dataclasses.asdict(instance)
+    unsaid = {
+        one.name: one.metadata["unsaid"] for one in dataclasses.fields(instance) if "unsaid" in one.metadata
+    }
+    return {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
+
+
 def like(kind: type, name: str) -> Any:
     """A field with the default and the rule of the field `name` of another dataclass."""
     (declared,) = (option for option in dataclasses.fields(kind) if option.name == name)

@@ -25,13 +25,16 @@ from torch import Tensor
 import pitome
 from pitome.merge import registry
 from pitome.runs.validate import import_modules
-from tests.adapters.tiny import GRAPH_ATOL, PATCH, images, mae, vit
+from tests.adapters.tiny import GRAPH_ATOL, PATCH, images, mae, patch, vit
 from tests.adapters.tiny_text import batch, bert, sentence
 
 import_modules(os.environ.get("PITOME_IMPORTS", "").split())
 METHODS = pitome.methods()
 RATIOS = (0.95, 0.9, 0.75, 0.6, 0.5)
 BUILD = {"deit": vit, "mae": mae}
+
+# Of a method that decides by image: so that images of the tiny models fall on both sides.
+OPTIONS: dict[str, dict[str, Any]] = {"ppt": {"threshold": 0.05}}
 
 each_method = pytest.mark.parametrize("name", METHODS)
 each_kind = pytest.mark.parametrize("kind", BUILD)
@@ -81,14 +84,15 @@ class Spy:
         return self.plans[-1]
 
     def pruned(self) -> bool:
-        dropped = any((plan.target < 0).any() for plan in self.plans)
-        return dropped or any((plan.weight == 0).any() for plan in self.plans if plan.weight is not None)
+        """Whether a token has no weight in any output row, or is dropped."""
+        matrices = [plan.matrix(torch.float64) for plan in self.plans]
+        return any((matrix == 0).all(dim=1).any() for matrix in matrices)
 
 
 def observe(name: str, kind: str, ratio: float, seed: int) -> Run:
     model = BUILD[kind](seed=seed)
     x = images(model, batch=3, seed=seed + 1)
-    handle = pitome.patch(model, name, ratio=ratio, trace=True)
+    handle = patch(model, name, ratio=ratio, trace=True, **OPTIONS.get(name, {}))
     spy = Spy(handle.method.plan)
     handle.state.method = dataclasses.replace(handle.method, plan=spy)
     forward(model, x)
@@ -134,7 +138,7 @@ def test_conserves_mass(name: str) -> None:
 def test_prunes(name: str) -> None:
     assert any(run.pruned for run in runs(name)) == guarantees(name).prunes
     if not guarantees(name).prunes:
-        assert all((run.sources.sum(dim=1) == 1).all() for run in runs(name))
+        assert all((run.sources.sum(dim=1) >= 1).all() for run in runs(name))
 
 
 @each_method
@@ -145,8 +149,9 @@ def test_keeps_protected_first(name: str) -> None:
 
 @each_method
 def test_groups_are_disjoint_and_counted(name: str) -> None:
+    disjoint = [bool((run.sources.sum(dim=1) <= 1).all()) for run in runs(name)]
+    assert all(disjoint) if guarantees(name).groups else not all(disjoint)
     for run in runs(name):
-        assert (run.sources.sum(dim=1) <= 1).all(), "a token ended in two outputs"
         assert (run.sources.sum(dim=2) >= 1).all(), "an output holds no token"
         assert run.tokens == run.expected
         assert run.sources.shape[1] == run.tokens[-1] == run.size.shape[1]
@@ -154,7 +159,7 @@ def test_groups_are_disjoint_and_counted(name: str) -> None:
 
 def grouped(name: str, x: Tensor, model: Any) -> Tensor:
     """[B, N, N]: 1 where two input tokens end in the same output."""
-    with pitome.patch(model, name, ratio=0.6, trace=True) as handle:
+    with patch(model, name, ratio=0.6, trace=True, **OPTIONS.get(name, {})) as handle:
         forward(model, x)
         return handle.sources.transpose(1, 2) @ handle.sources
 
@@ -174,7 +179,12 @@ def test_equivariant(name: str) -> None:
         )
         # Token 0 is the class token; token 1 + i of `after` is token 1 + order[i] of `before`.
         index = torch.cat([torch.zeros(1, dtype=torch.long), 1 + order])
-        holds.append(torch.equal(after, before[:, index][:, :, index]))
+        same = torch.equal(after, before[:, index][:, :, index])
+        if not guarantees(name).groups:  # every token is with every other: look at the output
+            x, shuffled = (assemble(part, rows, columns).double() for part in (patches, patches[order]))
+            with patch(model, name, ratio=0.6):
+                same = torch.allclose(forward(model, x), forward(model, shuffled))
+        holds.append(same)
     assert all(holds) if guarantees(name).equivariant else not all(holds)
 
 
@@ -190,7 +200,7 @@ def merged_difference(name: str, model: Any, patches: Tensor, **how: Any) -> tup
     model.pos_embed.data.zero_()
     x = assemble(patches, *model.patch_embed.grid_size)
     unmerged = forward(model, x)
-    with pitome.patch(model, name, trace=True, **how) as handle:
+    with patch(model, name, trace=True, **how) as handle:
         return (forward(model, x) - unmerged).abs().max().item(), handle.sources
 
 
@@ -230,11 +240,11 @@ def test_identity_at_1(name: str, kind: str) -> None:
     model = BUILD[kind]()
     x = images(model)
     unmerged = forward(model, x)
-    with pitome.patch(model, name, ratio=1.0) as handle:
+    with patch(model, name, ratio=1.0) as handle:
         assert torch.equal(forward(model, x), unmerged)
         assert handle.sizes is None, "a size, and with it a bias, where nothing merged"
     # A permutation may undo itself over four layers: look at one.
-    handle = pitome.patch(model, name, ratio=0.999, layers=[3], trace=True)
+    handle = patch(model, name, ratio=0.999, layers=[3], trace=True)
     output = forward(model, x)
     if name == "diffrate_repo":  # whose first layer takes one token more than the ratio says
         assert handle.tokens[3] == 16
@@ -250,9 +260,9 @@ def test_needs_class_token(name: str) -> None:
     model = mae(class_token=False)
     if guarantees(name).needs_class_token:
         with pytest.raises(pitome.errors.UnsupportedModelError, match="class token"):
-            pitome.patch(model, name, ratio=0.75)
+            patch(model, name, ratio=0.75)
     else:
-        pitome.patch(model, name, ratio=0.75)
+        patch(model, name, ratio=0.75)
         assert forward(model, images(model)).isfinite().all()
 
 
@@ -272,7 +282,7 @@ def test_patch_then_remove_leaves_no_trace(name: str, kind: str) -> None:
     x = images(model)
     unmerged, keys = forward(model, x), list(model.state_dict())
     before = [(set(vars(m)), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
-    handle = pitome.patch(model, name, ratio=0.75)
+    handle = patch(model, name, ratio=0.75)
     forward(model, x)
     assert list(model.state_dict()) == keys
     handle.remove()
@@ -287,7 +297,7 @@ def test_deepcopy_is_patched_on_its_own(name: str) -> None:
     model = vit()
     x, longer = images(model), images(model, batch=3)
     unmerged = forward(model, x)
-    handle = pitome.patch(model, name, ratio=0.75)
+    handle = patch(model, name, ratio=0.75)
     model(x).sum().backward()  # leaves tensors with a graph in the state
     merged = forward(model, x)
     twin = copy.deepcopy(model)
@@ -305,7 +315,7 @@ def test_deepcopy_is_patched_on_its_own(name: str) -> None:
 def test_two_sizes_in_a_row(name: str) -> None:
     model = vit(dynamic_img_size=True)
     small, large = images(model), images(model, size=(20, 24))
-    handle = pitome.patch(model, name, ratio=0.75)
+    handle = patch(model, name, ratio=0.75)
     first, counts = forward(model, small), handle.tokens
     forward(model, large)
     assert handle.tokens[0] == 31
@@ -321,7 +331,7 @@ def test_two_sizes_in_a_row(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_blank_images_stay_finite(name: str, kind: str, dtype: torch.dtype) -> None:
     model = BUILD[kind]().to(dtype)
-    handle = pitome.patch(model, name, ratio=0.6)
+    handle = patch(model, name, ratio=0.6)
     counts = set()
     for fill in (0.0, 1.0, None):
         x = images(model) if fill is None else torch.full_like(images(model), fill)
@@ -336,7 +346,7 @@ def test_blank_images_stay_finite(name: str, kind: str, dtype: torch.dtype) -> N
 def test_autocast(name: str) -> None:
     model = vit()
     x = images(model)
-    handle = pitome.patch(model, name, ratio=0.6)
+    handle = patch(model, name, ratio=0.6)
     forward(model, x)
     counts = handle.tokens
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -353,7 +363,7 @@ def test_autocast(name: str) -> None:
 def test_few_tokens(name: str, kind: str, patches: int) -> None:
     model = BUILD[kind](grid=(1, patches))
     for ratio in (0.5, 0.6, 0.75, 0.9, 1.0):
-        with pitome.patch(model, name, ratio=ratio) as handle:
+        with patch(model, name, ratio=ratio) as handle:
             assert forward(model, images(model, batch=1)).isfinite().all()
             assert handle.tokens[0] == patches + 1
             assert handle.tokens[-1] >= 1
@@ -364,7 +374,7 @@ def test_all_ratios_and_batch_of_one(name: str) -> None:
     model = vit(grid=(5, 6))
     x, previous = images(model, batch=1), 0
     for percent in range(50, 101, 5):
-        with pitome.patch(model, name, ratio=percent / 100) as handle:
+        with patch(model, name, ratio=percent / 100) as handle:
             output = forward(model, x)
             assert output.shape == (1, 7)
             assert output.isfinite().all()
@@ -377,7 +387,7 @@ def test_all_ratios_and_batch_of_one(name: str) -> None:
 def test_gradients_match_finite_differences(name: str, kind: str) -> None:
     """Steps of 1e-6 leave every decision as it is, so the model is smooth between them."""
     model = BUILD[kind](grid=(2, 3), dim=8, depth=2).double()
-    handle = pitome.patch(model, name, ratio=0.6)
+    handle = patch(model, name, ratio=0.6)
     x = images(model, batch=1).double().requires_grad_()
     assert torch.autograd.gradcheck(model, x, atol=1e-6, rtol=1e-4)
     assert handle.tokens[-1] < handle.tokens[0] or name == "none"
@@ -389,7 +399,7 @@ def test_gradient_checkpointing(name: str) -> None:
     for checkpointing in (False, True):
         model = vit().train()
         model.set_grad_checkpointing(checkpointing)
-        pitome.patch(model, name, ratio=0.75)
+        patch(model, name, ratio=0.75)
         model(images(model)).square().sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     for got, want in zip(*gradients, strict=True):
@@ -409,7 +419,7 @@ def fresh_compiler() -> Iterator[None]:
 def compiled_difference(name: str, backend: str) -> float:
     model = vit(depth=2)
     x = images(model)
-    handle = pitome.patch(model, name, ratio=0.75)
+    handle = patch(model, name, ratio=0.75)
     eager, counts = forward(model, x), handle.tokens
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     first = forward(compiled, x)
@@ -455,7 +465,7 @@ def test_text_of_every_length_in_one_batch(name: str) -> None:
     output = logits(**inputs)
     assert output.isfinite().all()
     sources = handle.sources
-    assert (sources.sum(dim=1) <= 1).all(), "a token ended in two outputs"
+    assert (sources.sum(dim=1) <= 1).all() or not guarantees(name).groups, "a token ended in two outputs"
     if registry.get(name).padding != "merged":
         if guarantees(name).conserves_mass and handle.sizes is not None:
             torch.testing.assert_close(handle.sizes.sum(dim=1), mask.sum(dim=1).float())

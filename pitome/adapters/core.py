@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +17,11 @@ from pitome.merge.contract import check_plan
 from pitome.merge.costs import Architecture
 from pitome.merge.fast_path import is_eager_on_cpu
 from pitome.merge.padding import plan_alone, real_tokens, removals
-from pitome.merge.plan import Plan, Tokens
+from pitome.merge.plan import AnyPlan, Tokens
 from pitome.merge.registry import Method, MethodOptions
 from pitome.merge.schedule import Schedule
+
+QKV = ("query", "keys", "values")
 
 
 class Forward:
@@ -36,9 +39,8 @@ class Forward:
         self.membership: list[Tensor | None] = [None] * (depth + 1)
         # [B, N], True at padding; None where an adapter found none
         self.padding: list[Tensor | None] = [None] * (depth + 1)
-        # Of the layer that runs, set before its merge and used up by it.
-        self.keys: Tensor | None = None
-        self.cls_query: Tensor | None = None
+        # Of the layer that runs, set before its merge and used up by it: what `LayerPatch.captures` names.
+        self.captured: dict[str, Tensor] = {}
         self.order: Tensor | None = None
 
 
@@ -129,15 +131,26 @@ class LayerPatch:
         self.begins = layer == 0 if begins is None else begins
 
     @property
-    def needs_keys(self) -> bool:
+    def captures(self) -> frozenset[str]:
+        """What the adapter hands over from the layer: `keys`, `query`, `values` [B, H, N, D], of `query` the
+        first token alone where only that is asked for; `mlp` [B, N, C]."""
         state = self.state
-        return state.schedule.may_remove(self.layer) and (
-            state.options.metric == "keys" or state.method.needs_cls_attention
-        )
+        if not state.schedule.may_remove(self.layer):
+            return frozenset()
+        needs = state.method.needs(state.options)
+        attends = bool(needs & {"attention", "cls_attention"})
+        parts = {"keys": attends or state.options.metric == "keys", "query": attends}
+        parts |= {name: name in needs for name in ("values", "mlp")}
+        return frozenset(name for name, wanted in parts.items() if wanted)
 
-    @property
-    def needs_cls_query(self) -> bool:
-        return self.state.schedule.may_remove(self.layer) and self.state.method.needs_cls_attention
+    def capture(self, name: str, value: Tensor) -> None:
+        """Keep a part of the layer for its merge, if it is one of `captures`."""
+        state = self.state
+        if name not in self.captures:
+            return
+        if name == "query" and "attention" not in state.method.needs(state.options):
+            value = value[:, :, :1]
+        state.current().captured[name] = value
 
     def enter(self, x: Tensor) -> Tensor | None:
         """Start the layer with features `x` [B, N, C]; returns the attention bias [B, 1, 1, N].
@@ -163,6 +176,33 @@ class LayerPatch:
             )
         return size_bias(size, x) if state.options.prop_attn else None
 
+    @property
+    def hooks(self) -> frozenset[str]:
+        """`captures`, as far as they come from hooks: not where `merge_first` hands them over."""
+        return frozenset() if self.merges_first else self.captures
+
+    @property
+    def merges_last(self) -> bool:
+        return self.state.options.position == "after_block"
+
+    @property
+    def merges_first(self) -> bool:
+        """Whether tokens merge before this layer's attention, which then runs on what is left."""
+        return self.state.options.position == "before_attention" and self.state.schedule.may_remove(
+            self.layer
+        )
+
+    def merge_first(
+        self, x: Tensor, parts: tuple[Tensor, Tensor, Tensor], scale: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Merge before the attention, with queries, keys and values of all tokens; returns the features and
+        the bias for the attention on them."""
+        for name, part in zip(QKV, parts, strict=True):
+            self.capture(name, part)
+        x = self.merge(x, scale)
+        size = self.state.current().size[self.layer + 1]
+        return x, None if size is None or not self.state.options.prop_attn else size_bias(size, x)
+
     def arrange(self, x: Tensor, order: Tensor) -> Tensor:
         """Start a layer in another order, `order` [B, N], before `enter`; returns `x` [B, N, C] so.
 
@@ -185,8 +225,7 @@ class LayerPatch:
         """
         state, layer = self.state, self.layer
         forward = state.current()
-        keys, forward.keys = forward.keys, None
-        query, forward.cls_query = forward.cls_query, None
+        captured, forward.captured = forward.captured, {}
         size, membership, padding = forward.size[layer], forward.membership[layer], self.padding()
         if membership is not None and forward.order is not None:
             membership = membership.gather(1, forward.order[..., None].expand_as(membership))
@@ -200,7 +239,7 @@ class LayerPatch:
                 if size is None:
                     size = x.new_ones(x.shape[:2], dtype=_wide(x))
                     size = size if dropped is None else size.masked_fill(dropped, 0)
-                plan = self.decide(x, size, keys, query, scale, padding, remove)
+                plan = self.decide(x, size, captured, scale, padding, remove)
                 x, size = plan.apply(x), plan.sizes(size)
                 if membership is not None:
                     membership = plan.trace(membership)
@@ -216,14 +255,13 @@ class LayerPatch:
         self,
         x: Tensor,
         size: Tensor,
-        keys: Tensor | None,
-        query: Tensor | None,
+        captured: Mapping[str, Tensor],
         scale: float,
         padding: Tensor | None,
         remove: int,
-    ) -> Plan:
+    ) -> AnyPlan:
         """What `merge` carries out; apart from it, so that the two can be timed apart."""
-        tokens = self._tokens(x, size, keys, query, scale, padding)
+        tokens = self._tokens(x, size, captured, scale, padding)
         if padding is None or self.state.method.padding == "merged":
             return self._plan(tokens, remove)
         return self._padded_plan(tokens, padding)
@@ -232,7 +270,7 @@ class LayerPatch:
         state, method = self.state, self.state.method
         return state.schedule.remove(self.layer, n, state.protected, method.count, method.limit)
 
-    def _plan(self, tokens: Tokens, remove: int | Tensor) -> Plan:
+    def _plan(self, tokens: Tokens, remove: int | Tensor) -> AnyPlan:
         state = self.state
         plan = state.method.plan(tokens, remove, state.options)
         # Nor while a graph is traced, which would hold the check.
@@ -242,7 +280,7 @@ class LayerPatch:
             state.checked[self.layer] = check_plan(plan, tokens, remove, state.method.name, promise)
         return plan
 
-    def _padded_plan(self, tokens: Tokens, padding: Tensor) -> Plan:
+    def _padded_plan(self, tokens: Tokens, padding: Tensor) -> AnyPlan:
         """The plan of a batch with padding, every sample from its own length."""
         state, n = self.state, tokens.x.shape[1]
         leading = torch.arange(n, device=padding.device) < state.protected
@@ -262,21 +300,27 @@ class LayerPatch:
         self,
         x: Tensor,
         size: Tensor,
-        keys: Tensor | None,
-        query: Tensor | None,
+        captured: Mapping[str, Tensor],
         scale: float,
         padding: Tensor | None,
     ) -> Tokens:
         state, wide = self.state, _wide(x)
-        metric, attention = x.to(wide), None
+        parts = {name: value.to(wide) for name, value in captured.items()}
+        keys, query = parts.get("keys"), parts.get("query")
+        metric = x.to(wide)
         if keys is not None and state.options.metric == "keys":
-            metric = mean_of_heads(keys.to(wide))
+            metric = mean_of_heads(keys)
+        attention = cls_attention = None
         if keys is not None and query is not None:
             bias = _log_size(size) if state.options.prop_attn else None
             if padding is not None:
                 bias = torch.zeros_like(size) if bias is None else bias
                 bias = bias.masked_fill(padding, torch.finfo(wide).min)
-            attention = class_attention(query.to(wide), keys.to(wide), bias, scale)
+            if "attention" in state.method.needs(state.options):
+                attention = attention_map(query, keys, bias, scale)
+                cls_attention = attention[:, :, 0].mean(dim=1)
+            else:
+                cls_attention = class_attention(query, keys, bias, scale)
         return Tokens(
             x=x,
             metric=metric,
@@ -284,26 +328,42 @@ class LayerPatch:
             protected=state.protected,
             layer=self.layer,
             depth=state.depth,
-            cls_attention=attention,
+            cls_attention=cls_attention,
+            attention=attention,
+            values=parts.get("values"),
+            mlp=parts.get("mlp"),
         )
 
 
 class Capture:
-    """Forward hook that keeps a module's output for the merge of its layer.
-
-    `name`: `keys` keeps [B, H, N, D] as it is; `cls_query` keeps the first token, [B, H, 1, D].
-    """
+    """Forward hook that keeps a module's output, [B, H, N, D] or the MLP's, for the merge of its layer."""
 
     def __init__(self, layer: LayerPatch, name: str) -> None:
         self.layer = layer
         self.name = name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        forward = self.layer.state.current()
-        if self.name == "keys":
-            forward.keys = output
-        else:
-            forward.cls_query = output[:, :, :1]
+        self.layer.capture(self.name, output)
+
+
+class CaptureFused(Capture):
+    """The same for a projection to queries, keys and values, [B, N, 3 * H * D], of which it keeps `names`."""
+
+    def __init__(self, layer: LayerPatch, heads: int, names: Sequence[str] = QKV) -> None:
+        super().__init__(layer, "")
+        self.heads = heads
+        self.names = names
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        for name, part in zip(QKV, split_heads(output, self.heads), strict=True):
+            if name in self.names:
+                self.layer.capture(name, part)
+
+
+def split_heads(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """[B, N, 3 * H * D] -> queries, keys and values [B, H, N, D]."""
+    query, key, value = projected.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    return query, key, value
 
 
 class Replacement:
@@ -386,6 +446,14 @@ class Adapter(ABC):
         their type, or token ids [1, N]."""
 
 
+def refuse_merging_first(state: State, what: str) -> None:
+    """Raise UsageError where tokens are to merge before the attention, which `what` has no place for."""
+    if state.options.position == "before_attention":
+        raise UsageError(
+            f"merge={state.method.name}: position=before_attention is not for {what}; use before_mlp"
+        )
+
+
 def size_bias(size: Tensor, x: Tensor) -> Tensor:
     """What an attention over merged tokens adds to its logits: log(size) [B, N] as [B, 1, 1, N], in the
     type the attention computes in for features `x`."""
@@ -433,6 +501,14 @@ def class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, scale: flo
     if bias is not None:
         logits = logits + bias[:, None, :]
     return logits.softmax(dim=-1).mean(dim=1)
+
+
+def attention_map(query: Tensor, keys: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """All of an attention's weights, [B, H, N, N] from `query` and `keys` [B, H, N, D]; `bias` as above."""
+    logits = (query * scale) @ keys.transpose(-2, -1)
+    if bias is not None:
+        logits = logits + bias[:, None, None, :]
+    return logits.softmax(dim=-1)
 
 
 def _in_backward() -> bool:

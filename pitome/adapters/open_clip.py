@@ -26,12 +26,14 @@ from torch.nn import functional
 
 from pitome.adapters import timm
 from pitome.adapters.core import (
+    QKV,
     Adapter,
     Capture,
     LayerPatch,
     Replacement,
     State,
     check_class,
+    refuse_merging_first,
     remove_hooks,
     replace_methods,
     restore_methods,
@@ -73,6 +75,14 @@ class OpenClipAdapter(Adapter):
         self.family = "clip"
 
     def attach(self, state: State) -> None:
+        custom = [block for block in self.blocks if not isinstance(block, ResidualAttentionBlock)]
+        if custom and "values" in state.method.needs(state.options):
+            raise UnsupportedModelError(
+                f"merge={state.method.name} reads the values of the attention, which open_clip's "
+                f"{type(custom[0]).__name__} does not hand out"
+            )
+        if custom:
+            refuse_merging_first(state, f"open_clip's {type(custom[0]).__name__}")
         replace_methods(self.host, MergingTower)
         if self.host.attn_pool is not None:
             self.host.attn_pool._pitome = state
@@ -80,14 +90,17 @@ class OpenClipAdapter(Adapter):
         for layer, block in enumerate(self.blocks):
             patch = LayerPatch(state, layer)
             block._pitome = patch
+            captures = patch.captures
+            if "mlp" in captures:
+                block.mlp.register_forward_hook(Capture(patch, "mlp"))
             if isinstance(block, ResidualAttentionBlock):
                 replace_methods(block, MergingResidualBlock)
                 continue
             replace_methods(block, MergingCustomBlock)
-            if patch.needs_keys:
+            if "keys" in captures:
                 block.attn.ln_k.register_forward_hook(Capture(patch, "keys"))
-            if patch.needs_cls_query:
-                block.attn.ln_q.register_forward_hook(Capture(patch, "cls_query"))
+            if "query" in captures:
+                block.attn.ln_q.register_forward_hook(Capture(patch, "query"))
 
     def detach(self) -> None:
         restore_methods(self.host)
@@ -163,16 +176,18 @@ class MergingResidualBlock(Replacement):
     ) -> Tensor:
         _refuse_mask(k_x, v_x, attn_mask)
         patch: LayerPatch = self._pitome
-        bias, x = patch.enter(q_x), self.ln_1(q_x)
-        if bias is None and not patch.needs_keys:
+        bias = patch.enter(q_x)
+        if patch.merges_first:
+            x = self.ln_1(q_x)
+            q_x, bias = patch.merge_first(q_x, _project(self.attn, x, x), self.attn.head_dim**-0.5)
+        x = self.ln_1(q_x)
+        if bias is None and not patch.hooks & set(QKV):
             x = self.attention(q_x=x)
         else:
-            x, query, keys = _attend(self.attn, x, x, bias)
-            forward = patch.state.current()
-            if patch.needs_keys:
-                forward.keys = keys
-            if patch.needs_cls_query:
-                forward.cls_query = query[:, :, :1]
+            x, parts = _attend(self.attn, x, x, bias)
+            for name, part in zip(QKV, parts, strict=True):
+                if name in patch.hooks:
+                    patch.capture(name, part)
         return _rest(self, q_x + self.ls_1(x), self.attn.head_dim**-0.5)
 
 
@@ -227,11 +242,10 @@ class MergedPool(Replacement):
 def _rest(block: Any, x: Tensor, scale: float) -> Tensor:
     """What follows the attention of either block."""
     patch: LayerPatch = block._pitome
-    before_mlp = patch.state.options.position == "before_mlp"
-    if before_mlp:
+    if patch.state.options.position == "before_mlp":
         x = patch.merge(x, scale)
     x = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return x if before_mlp else patch.merge(x, scale)
+    return patch.merge(x, scale) if patch.merges_last else x
 
 
 def _refuse_mask(*given: Tensor | None) -> None:
@@ -241,12 +255,21 @@ def _refuse_mask(*given: Tensor | None) -> None:
 
 def _attend(
     attn: nn.MultiheadAttention, x: Tensor, context: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """`nn.MultiheadAttention` of `x` [B, M, C] over `context` [B, N, D] with its own weights, and a bias
     [B, 1, 1, N] that is broadcast, not spread over heads and queries.
 
-    Returns the output [B, M, C], queries [B, H, M, D] and keys [B, H, N, D].
+    Returns the output [B, M, C], and queries [B, H, M, D], keys and values [B, H, N, D].
     """
+    q, k, v = _project(attn, x, context)
+    dropout = attn.dropout if attn.training else 0.0
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    out = out.transpose(1, 2).flatten(2)
+    return functional.linear(out, attn.out_proj.weight, attn.out_proj.bias), (q, k, v)
+
+
+def _project(attn: nn.MultiheadAttention, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of `x` [B, M, C], keys and values of `context` [B, N, D], each with its heads apart."""
     if context is x:
         projected = functional.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
     else:
@@ -256,10 +279,7 @@ def _attend(
         parts = zip((x, context, context), weights, attn.in_proj_bias.chunk(3), strict=True)
         projected = tuple(functional.linear(*part) for part in parts)
     q, k, v = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in projected)
-    dropout = attn.dropout if attn.training else 0.0
-    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-    out = out.transpose(1, 2).flatten(2)
-    return functional.linear(out, attn.out_proj.weight, attn.out_proj.bias), q, k
+    return q, k, v
 
 
 def _check_tower(host: Any) -> None:
@@ -302,6 +322,7 @@ def _layer_cost(block: Any) -> LayerCost:
         metric_dim=attn.head_dim,
         hidden_dim=width,
         heads=attn.num_heads,
+        attn_inputs=attn.in_proj_weight.numel(),
     )
 
 

@@ -19,8 +19,18 @@ from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge import registry
 from pitome.merge.costs import LEAST_RATIO, Architecture, ratio_for_share
 from pitome.merge.registry import Method, MethodOptions, one_of
-from pitome.merge.schedule import Reduction, Schedule, build_schedule, parse_layers
+from pitome.merge.schedule import (
+    ONE_OF,
+    Reduction,
+    Schedule,
+    build_schedule,
+    check_whole_schedule,
+    kept_schedule,
+    own_schedule,
+    parse_layers,
+)
 from pitome.sources.llava_family import KNOWN, MISSING
+from pitome.sources.schedule_file import NAMES, OPTIONS, find_schedule
 
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
 _MODULES = (module.name for module in pkgutil.iter_modules(pitome.adapters.__path__))
@@ -165,6 +175,7 @@ def patch(
     r: int | Sequence[int] | None = None,
     inflection: float | None = None,
     flops: float | None = None,
+    schedule: str | Sequence[int] | None = None,
     input_size: int | tuple[int, int] | None = None,
     layers: str | Sequence[int] | None = None,
     trace: bool = False,
@@ -177,8 +188,10 @@ def patch(
     or one per layer; 0.5 is used for anything below it); `r`, the number each layer
     removes (a number, with ToMe's `inflection` in [-1, 1] if wanted, or one per layer); `flops`,
     a share of the unmerged cost: the largest ratio whose cost does not exceed it (with
-    `input_size` where the model does not fix its own); or the options of a method that has a
-    schedule of its own.
+    `input_size` where the model does not fix its own); `schedule`, the tokens that each layer leaves,
+    protected ones counted: a list, a file, or `published/deit_s@2.9` (`pitome.sources.schedule_file`), of
+    which `diffrate` prunes and merges to its two lists, and any other method merges to the counts that are
+    left; or the options of a method that are a schedule.
 
     `layers` restricts merging to some blocks: indices, or `first3`, `last3`, `every2` (`every1`: all).
     Left out, all of them merge, but for `_repo` presets on texts: those merge in the first three, as
@@ -218,32 +231,46 @@ def patch(
     family = adapter.family if family is None else family
     one_of("family", family, FAMILIES)
     entry = entry.of_family(family)
+    reduction = Reduction(
+        ratio=ratio, r=r, inflection=inflection, flops=flops, schedule=schedule, layers=layers
+    )
+    found = None if schedule is None else find_schedule(schedule)
+    if found is not None and {f.name for f in dataclasses.fields(entry.options)} >= set(OPTIONS):
+        if set(OPTIONS) & {name for name, value in options.items() if value is not None}:
+            raise UsageError(f"give schedule, or {' and '.join(NAMES)}, not both")
+        options |= found.options()
     resolved = entry.resolve(entry.build_options(options), family, adapter.depth)
-    if entry.guarantees.needs_class_token and not adapter.has_class_token:
+    if not adapter.has_class_token and (
+        entry.guarantees.needs_class_token or "cls_attention" in entry.needs(resolved)
+    ):
         raise UnsupportedModelError(
             f"merge={method} ranks tokens by the class token, and this {type(adapter.host).__name__} has none"
         )
-    kept = entry.kept(resolved)
-    reduction = Reduction(ratio=ratio, r=r, inflection=inflection, flops=flops, layers=layers)
-    given = reduction.given if kept is None else [*reduction.given, f"the schedule of {method}"]
+    protected = adapter.protected if resolved.protected is None else resolved.protected
+    given, own = reduction.given, entry.kept(resolved)
+    if found is None and own is not None:
+        found, given = own_schedule(own), [*given, f"the schedule of {method}"]
     if len(given) != 1:
-        found = " and ".join(given) or "none of them"
-        raise UsageError(f"give exactly one of ratio, r, flops and a method's own schedule; got {found}")
-    if kept is not None:
-        schedule = _own_schedule(kept, adapter.depth, inflection, layers)
+        names = " and ".join(given) or "none of them"
+        raise UsageError(f"give exactly one of {ONE_OF} and a method's own schedule; got {names}")
+    if found is not None:
+        check_whole_schedule(inflection, layers)
+        rule = kept_schedule(
+            found, adapter.depth, _tokens(adapter, input_size), protected, method, entry.most or entry.limit
+        )
     else:
         layers = entry.layers if layers is None else layers
         if flops is not None:
             ratio = ratio_for_share(adapter.architecture(input_size), flops, entry, resolved, layers)
-        schedule = build_schedule(adapter.depth, ratio=ratio, r=r, inflection=inflection, layers=layers)
-        if min(schedule.ratios or (1.0,)) < LEAST_RATIO:
+        rule = build_schedule(adapter.depth, ratio=ratio, r=r, inflection=inflection, layers=layers)
+        if min(rule.ratios or (1.0,)) < LEAST_RATIO:
             _log.warning("ratio below 0.5: a layer merges at most half of its tokens, so 0.5 is used there")
-            schedule = Schedule(ratios=tuple(max(value, LEAST_RATIO) for value in schedule.ratios or ()))
+            rule = Schedule(ratios=tuple(max(value, LEAST_RATIO) for value in rule.ratios or ()))
     state = State(
         method=entry,
         options=resolved,
-        schedule=schedule,
-        protected=adapter.protected if resolved.protected is None else resolved.protected,
+        schedule=rule,
+        protected=protected,
         trace=trace,
     )
     adapter.attach(state)
@@ -375,13 +402,9 @@ def _refuse_scripting() -> None:
     )
 
 
-def _own_schedule(
-    kept: Sequence[int], depth: int, inflection: float | None, layers: str | Sequence[int] | None
-) -> Schedule:
-    if inflection is not None or layers is not None:
-        raise UsageError("a method's own schedule names every layer; leave out inflection and layers")
-    if len(kept) != depth:
-        raise UsageError(
-            f"the schedule has {len(kept)} entries, the model has {depth} layers; give one per layer"
-        )
-    return Schedule(kept=tuple(kept))
+def _tokens(adapter: Adapter, input_size: int | tuple[int, int] | None) -> int | None:
+    """How many tokens enter the first layer; None where the model takes any number."""
+    try:
+        return adapter.architecture(input_size).tokens
+    except (UsageError, UnsupportedModelError):
+        return None

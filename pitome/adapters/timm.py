@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pitome.adapters.core import (
     Adapter,
     Capture,
+    CaptureFused,
     LayerPatch,
     Replacement,
     State,
@@ -26,6 +27,7 @@ from pitome.adapters.core import (
     replace_methods,
     restore_methods,
     size_bias,
+    split_heads,
 )
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
@@ -78,10 +80,15 @@ class TimmAdapter(Adapter):
             patch = LayerPatch(state, layer)
             block._pitome = patch
             replace_methods(block, MergingBlock)
-            if patch.needs_keys:
+            heads, captures = block.attn.num_heads, patch.hooks
+            if "keys" in captures:
                 block.attn.k_norm.register_forward_hook(Capture(patch, "keys"))
-            if patch.needs_cls_query:
-                block.attn.q_norm.register_forward_hook(Capture(patch, "cls_query"))
+            if "query" in captures:
+                block.attn.q_norm.register_forward_hook(Capture(patch, "query"))
+            if "values" in captures:
+                block.attn.qkv.register_forward_hook(CaptureFused(patch, heads, ("values",)))
+            if "mlp" in captures:
+                block.mlp.register_forward_hook(Capture(patch, "mlp"))
 
     def detach(self) -> None:
         restore_methods(self.host)
@@ -133,12 +140,16 @@ class MergingBlock(Replacement):
             raise UsageError("a patched model takes no attn_mask: its tokens no longer match the mask's")
         patch: LayerPatch = self._pitome
         bias = patch.enter(x)
+        if patch.merges_first:
+            query, keys, values = split_heads(self.attn.qkv(self.norm1(x)), self.attn.num_heads)
+            parts = self.attn.q_norm(query), self.attn.k_norm(keys), values
+            x, bias = patch.merge_first(x, parts, self.attn.scale)
         before_mlp = patch.state.options.position == "before_mlp"
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=bias)))
         if before_mlp:
             x = patch.merge(x, self.attn.scale)
         x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-        return x if before_mlp else patch.merge(x, self.attn.scale)
+        return patch.merge(x, self.attn.scale) if patch.merges_last else x
 
 
 class MergingTransformer(Replacement):
@@ -225,6 +236,7 @@ def _layer_cost(block: Any) -> LayerCost:
         metric_dim=attn.head_dim,
         hidden_dim=attn.qkv.in_features,
         heads=attn.num_heads,
+        attn_inputs=_linear(attn.qkv),
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pitome.errors import MethodError
-from pitome.merge.plan import Plan, Tokens
+from pitome.merge.plan import DensePlan, Plan, Tokens
 
 _INDICES = ("kept", "source", "target")
 
@@ -21,10 +21,13 @@ def check_plan(
     gives every sample a count of its own (then only the indices are compared with N). Shapes and
     types are checked everywhere, values not on the meta device. Returns whether values were.
     """
-    problem = _form(plan, tokens, remove)
-    if problem is None and tokens.x.device.type != "meta":
-        assert isinstance(plan, Plan)
-        problem = _values(plan, tokens, keeps_protected_first)
+    if isinstance(plan, DensePlan):
+        problem = _matrix(plan.weights, tokens, remove, keeps_protected_first)
+    else:
+        problem = _form(plan, tokens, remove)
+        if problem is None and tokens.x.device.type != "meta":
+            assert isinstance(plan, Plan)
+            problem = _values(plan, tokens, keeps_protected_first)
     if problem is not None:
         raise MethodError(f"merge={method}: in layer {tokens.layer} its plan {problem}")
     return tokens.x.device.type != "meta"
@@ -65,6 +68,27 @@ def _form(plan: object, tokens: Tokens, remove: int | Tensor) -> str | None:
         if (part := getattr(plan, name)) is not None and part.device != tokens.x.device
     ]
     return f"has {wrong[0]} on another device than the tokens, {tokens.x.device}" if wrong else None
+
+
+def _matrix(weights: Tensor, tokens: Tokens, remove: int | Tensor, keeps_protected_first: bool) -> str | None:
+    """What is wrong with a plan that is a matrix."""
+    batch, n = tokens.x.shape[:2]
+    if not isinstance(weights, Tensor) or not weights.is_floating_point() or weights.ndim != 3:
+        return "is a matrix of another form; give a floating point tensor [B, M, N]"
+    if weights.shape[0] != batch or weights.shape[2] != n:
+        return f"is a matrix of shape {list(weights.shape)} for {batch} x {n} tokens"
+    if isinstance(remove, int) and weights.shape[1] != n - remove:
+        return f"removes {n - weights.shape[1]} of {n} tokens; {remove} were asked for"
+    if weights.device != tokens.x.device:
+        return f"has its matrix on another device than the tokens, {tokens.x.device}"
+    if weights.device.type == "meta":
+        return None
+    if not weights.isfinite().all() and tokens.x.isfinite().all():
+        return "has a weight that is not finite"
+    p = tokens.protected
+    if keeps_protected_first and (weights[:, :p] != torch.eye(p, n, device=weights.device)).any():
+        return f"changes a protected token: the first {p} rows must be these tokens as they are"
+    return None
 
 
 def _values(plan: Plan, tokens: Tokens, keeps_protected_first: bool) -> str | None:

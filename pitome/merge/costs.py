@@ -27,6 +27,7 @@ class LayerCost:
     metric_dim: int  # width of the keys once averaged over heads
     hidden_dim: int  # width of the features
     heads: int
+    attn_inputs: int = 0  # of attn_token, the projections to queries, keys and values
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class ClosedForm:
     stem: int  # the patch embedding
     attention_macs: int  # all blocks together
     mlp_macs: int  # all blocks together
-    # What the merge method itself computes: its matrix products and, where it ranks by class attention,
-    # the class token's row.
+    # What the merge method itself computes: its matrix products and, where it reads attention, the class
+    # token's row of scores, or the whole map of them.
     plan_macs: int
     head: int  # everything after the last block
 
@@ -83,14 +84,14 @@ def closed_form(
     """Cost of one image from the schedule alone, without running the model.
 
     Attention is paid at the tokens that enter a block, the MLP at those the merge leaves; with
-    `options.position == "after_block"` both at those that enter. `options` are resolved for the
+    `options.position == "after_block"` both at those that enter, with `before_attention` both at those it
+    leaves, and the projections of all that enter once more for the map. `options` are resolved for the
     model's family (`Method.resolve`). Without a schedule: the unmerged model. Only matrix products
     and convolutions count, as in torch's FlopCounterMode.
     """
     n = architecture.tokens
     tokens, attention, mlp, plan = [n], 0, 0, 0
     for index, layer in enumerate(architecture.layers):
-        attention += n * layer.attn_token + n * n * layer.attn_pair
         entering = n
         if schedule is not None and method is not None:
             protected = architecture.protected if options.protected is None else options.protected
@@ -99,10 +100,18 @@ def closed_form(
                 dim = layer.metric_dim if options.metric == "keys" else layer.hidden_dim
                 given = (n, protected, dim, remove, options)
                 plan += method.layer_macs(*given, index) if method.layer_macs else method.macs(*given)
-                if method.needs_cls_attention:  # the class query against all keys, in every head
+                needs = method.needs(options)
+                if "attention" in needs:  # all queries against all keys, in every head
+                    plan += layer.heads * layer.metric_dim * n * n
+                elif "cls_attention" in needs:
                     plan += layer.heads * layer.metric_dim * n
+            if schedule.may_remove(index) and options.position == "before_attention":
+                plan += n * layer.attn_inputs
             n -= remove
-        after_block = schedule is not None and options.position == "after_block"
+        position = "before_mlp" if schedule is None else options.position
+        after_block = position == "after_block"
+        attends = n if position == "before_attention" else entering
+        attention += attends * layer.attn_token + attends * attends * layer.attn_pair
         mlp += (entering if after_block else n) * layer.mlp_token
         tokens.append(n)
     head = architecture.head + n * architecture.pool_token

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pitome.merge.plan import Plan, Tokens, keep_all
+from pitome.merge.plan import AnyPlan, DensePlan, Plan, Tokens, keep_all
 from pitome.merge.registry import Method
 from pitome.merge.schedule import Schedule, count_unprotected, limit_unprotected
 
@@ -59,16 +59,23 @@ def split(tokens: Tokens, remove: Tensor, order: Tensor, partner: Tensor, **fiel
     return Plan(kept=kept, source=source, target=target, **fields)
 
 
-def plan_alone(plan: Callable[[Tokens, int], Plan], tokens: Tokens, remove: Tensor) -> Plan:
+def plan_alone(plan: Callable[[Tokens, int], AnyPlan], tokens: Tokens, remove: Tensor) -> AnyPlan:
     """The plan of a batch with padding, by a function that knows nothing of padding: it is asked
     for one sample at a time, without the padding. `remove` [B]."""
     assert tokens.padding is not None and tokens.rows is not None
     n, rows = tokens.x.shape[1], tokens.rows
     counts = zip(real_tokens(tokens.padding).tolist(), remove.tolist(), strict=True)
-    parts = []
+    plans: list[AnyPlan] = []
     for i, (real, k) in enumerate(counts):
         sample = _sample(tokens, i, real)
-        parts.append(_pad(plan(sample, k) if k > 0 else keep_all(sample), n, rows))
+        plans.append(plan(sample, k) if k > 0 else keep_all(sample))
+    dense = [part for part in plans if isinstance(part, DensePlan)]
+    if dense:
+        matrices = [part.matrix(tokens.size.dtype) for part in plans]
+        # Padding is a row of zeros.
+        padded = [functional.pad(m, (0, n - m.shape[2], 0, rows - m.shape[1])) for m in matrices]
+        return Plan.dense(torch.cat(padded), dense[0].dtype)
+    parts = [_pad(part, n, rows) for part in plans if isinstance(part, Plan)]
 
     def together(name: str, width: int) -> Tensor | None:
         found = [getattr(part, name) for part in parts]
@@ -89,13 +96,20 @@ def plan_alone(plan: Callable[[Tokens, int], Plan], tokens: Tokens, remove: Tens
 
 def _sample(tokens: Tokens, i: int, real: int) -> Tokens:
     """Sample `i` of the batch without its padding."""
-    attention = tokens.cls_attention
+
+    def cut(part: Tensor | None, axis: int) -> Tensor | None:
+        return None if part is None else part[i : i + 1].narrow(axis, 0, real)
+
+    attention = cut(tokens.attention, 2)
     return replace(
         tokens,
         x=tokens.x[i : i + 1, :real],
         metric=tokens.metric[i : i + 1, :real],
         size=tokens.size[i : i + 1, :real],
-        cls_attention=None if attention is None else attention[i : i + 1, :real],
+        cls_attention=cut(tokens.cls_attention, 1),
+        attention=None if attention is None else attention[..., :real],
+        values=cut(tokens.values, 2),
+        mlp=cut(tokens.mlp, 1),
         padding=None,
         rows=None,
     )

@@ -17,7 +17,9 @@ class Tokens:
     Shapes: `x` [B, N, C] features at the merge point; `metric` [B, N, D] what similarity is
     measured on (float32 or float64); `size` [B, N] how many input tokens each token stands for;
     `cls_attention` [B, N], only for methods that ask for it: the softmax of the class query
-    against all keys (same bias as the attention), averaged over heads. The first `protected`
+    against all keys (same bias as the attention), averaged over heads. So are these:
+    `attention` [B, H, N, N], the whole map of the layer's attention; `values` [B, H, N, D], what that
+    attention averages; `mlp` [B, N, C], what the layer's MLP added to x. The first `protected`
     tokens (class, distillation, registers) never move. `layer` runs 0..`depth`-1 over all blocks
     of the model.
 
@@ -35,6 +37,9 @@ class Tokens:
     depth: int
     padding: Tensor | None = None
     cls_attention: Tensor | None = None
+    attention: Tensor | None = None
+    values: Tensor | None = None
+    mlp: Tensor | None = None
     rows: int | None = None
 
 
@@ -78,6 +83,16 @@ class Plan:
             self.mass if mass is None else mass,
             self.scale if scale is None else scale,
         )
+
+    @staticmethod
+    def dense(matrix: Tensor, dtype: torch.dtype | None = None) -> DensePlan:
+        """The second form of a plan, for methods that mix tokens without groups: see `DensePlan`."""
+        return DensePlan(matrix, dtype)
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """The plan as a matrix [B, M, N]: what `apply` multiplies features with."""
+        tokens = torch.eye(self.n_in, dtype=dtype, device=self.kept.device)
+        return self.apply(tokens.expand(len(self.kept), -1, -1))
 
     @property
     def n_in(self) -> int:
@@ -142,6 +157,52 @@ class Plan:
         rows = self.assignment()
         out = select(y, rows.clamp_min(0))
         return out.masked_fill((rows < 0)[..., None], 0)
+
+
+@dataclass(frozen=True)
+class DensePlan:
+    """A plan as a matrix: every output row is a weighted sum of all tokens.
+
+    It has no groups: each row counts as one token from here on (`sizes`), and holds every token that it
+    has a weight for (`trace`), so that a token may be in several rows.
+    """
+
+    weights: Tensor  # [B, M, N], features are multiplied with it
+    dtype: torch.dtype | None = (
+        None  # what rows that mix tokens are rounded to, but in float64; None: nothing
+    )
+
+    @property
+    def n_in(self) -> int:
+        return self.weights.shape[2]
+
+    @property
+    def n_out(self) -> int:
+        return self.weights.shape[1]
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """[B, M, N], as `Plan.matrix`."""
+        return self.weights.to(dtype)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Features `x` [B, N, C] -> [B, M, C]."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        out = self.weights.to(wide) @ x.to(wide)
+        if self.dtype is not None and wide != torch.float64:
+            mixes = (self.weights != 0).sum(dim=-1, keepdim=True) > 1
+            out = torch.where(mixes, out.to(self.dtype).to(wide), out)
+        return out.to(x.dtype)
+
+    def sizes(self, size: Tensor) -> Tensor:
+        """Sizes [B, N] -> [B, M]: 1 for every row, 0 for one without any token (padding)."""
+        return (self.weights != 0).any(dim=-1).to(size.dtype)
+
+    def trace(self, membership: Tensor) -> Tensor:
+        """`membership` [B, N, S] -> [B, M, S], of 0 and 1 (0 where weights are 0)."""
+        return ((self.weights != 0).to(membership.dtype) @ membership).clamp_max(1)
+
+
+AnyPlan = Plan | DensePlan
 
 
 def keep_all(tokens: Tokens) -> Plan:

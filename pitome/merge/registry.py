@@ -17,7 +17,7 @@ import pitome.merge.methods
 from pitome.errors import MethodError, UsageError, nearest
 from pitome.fields import check, parts, types_of, whole
 from pitome.merge import plugins
-from pitome.merge.plan import Plan, Tokens
+from pitome.merge.plan import AnyPlan, Tokens
 from pitome.merge.schedule import CountFunction, LimitFunction, count_unprotected, limit_unprotected
 
 _log = logging.getLogger("pitome")
@@ -58,9 +58,13 @@ class Guarantees:
     keeps_protected_first: bool = True  # leading tokens stay first, in order, unchanged
     identity_at_1: bool = True  # nothing to remove: the sequence is returned as it is
     needs_class_token: bool = False
+    groups: bool = True  # every token ends in one row at most; false: its plans are matrices (`Plan.dense`)
+    averages: bool = True  # a row is a mean of tokens: equal tokens merge into the same token
 
 
-PlanFunction = Callable[[Tokens, Any, Any], Plan]
+Part = Literal["cls_attention", "attention", "values", "mlp"]
+Reads = Callable[[Any], Sequence[Part]]
+PlanFunction = Callable[[Tokens, Any, Any], AnyPlan]
 PaddingRule = Literal["alone", "batch", "merged"]
 
 
@@ -72,6 +76,8 @@ class Method:
     resolve(options, family, depth) -> options fills what depends on the model's family.
     count(n, protected, ratio, layer) -> int: tokens a layer of `n` removes at `ratio`.
     limit(n, protected) -> int: the most tokens one layer of `n` can remove.
+    most(n, protected) -> int: the same for a schedule of tokens kept, where more can leave than ratio and r
+    take (methods that drop tokens); None: `limit`.
     macs(n, protected, dim, remove, options) -> int: multiply-accumulates of one plan (one
     image), as FlopCounterMode counts them: matrix products only. layer_macs: used instead if
     that depends on the layer, whose index is its last argument.
@@ -81,6 +87,7 @@ class Method:
     and never sees padding; `batch`, it takes `Tokens.padding` and a tensor [B] as `remove`; `merged`,
     it treats padding as any other token.
     layers: where it merges unless the caller says (`first3`, ...); None: in every layer.
+    reads(options) -> the optional fields of `Tokens` that `plan` reads, `cls_attention` or others.
     families: family of models -> the fields of this class that are others there (a `_repo` preset
     whose authors wrote another function for it).
     """
@@ -100,11 +107,18 @@ class Method:
     layers: str | None = None
     families: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     layer_macs: Callable[[int, int, int, int, Any, int], int] | None = None
+    reads: Reads = lambda options: ()
+    most: LimitFunction | None = None
     family: str = ""  # for whose models it is; "": not chosen yet
 
     def of_family(self, family: str) -> Method:
         """The method as it is in a model of `family`."""
         return dataclasses.replace(self, family=family, **self.families.get(family, {}))
+
+    def needs(self, options: Any) -> frozenset[Part]:
+        """The optional fields of `Tokens` that a plan with these options reads."""
+        always: tuple[Part, ...] = ("cls_attention",) if self.needs_cls_attention else ()
+        return frozenset((*always, *self.reads(options)))
 
     def __reduce__(self) -> tuple[Callable[..., Method], tuple[str, str, str]]:
         # By name: a copy in another process is what is registered there.
@@ -141,6 +155,8 @@ def register(
     kept: Callable[[Any], Sequence[int] | None] = lambda options: None,
     padding: PaddingRule = "alone",
     families: Mapping[str, Mapping[str, Any]] | None = None,
+    reads: Reads = lambda options: (),
+    most: LimitFunction | None = None,
 ) -> Callable[[PlanFunction], PlanFunction]:
     """Make a plan function known as `merge=<name>`.
 
@@ -178,6 +194,8 @@ def register(
             kept=kept,
             padding=padding,
             families=families or {},
+            reads=reads,
+            most=most,
         )
         return plan
 

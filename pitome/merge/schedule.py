@@ -9,8 +9,12 @@ from typing import Any
 
 from pitome.errors import UsageError
 from pitome.fields import check, number, whole
+from pitome.sources.schedule_file import PUBLISHED, KeptTokens, check_falling, find_schedule
 
 _DEEPEST = 10_000  # layers of a model that is not known yet
+
+AMOUNTS = ("ratio", "r", "flops", "schedule")
+ONE_OF = "ratio, r, flops and schedule"
 
 CountFunction = Callable[[int, int, float, int], int]  # (n, protected, ratio, layer) -> removed
 LimitFunction = Callable[[int, int], int]  # (n, protected) -> the most that can be removed
@@ -29,6 +33,16 @@ def count_unprotected(n: int, protected: int, ratio: float, layer: int) -> int:
 def limit_unprotected(n: int, protected: int) -> int:
     """Every pair gives up at most one token."""
     return max(n - protected, 0) // 2
+
+
+def all_unprotected(n: int, protected: int) -> int:
+    """Nothing that is removed needs a partner."""
+    return max(n - protected, 0)
+
+
+def all_but_one(n: int, protected: int) -> int:
+    """One unprotected token is left for the others to join."""
+    return max(n - protected - 1, 0)
 
 
 def count_all(n: int, protected: int, ratio: float, layer: int) -> int:
@@ -80,8 +94,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Reduction:
-    """How much to merge, as it is asked for: one of ratio, r and flops; none of them where a method has
-    a schedule of its own, or nothing merges.
+    """How much to merge, as it is asked for: one of ratio, r, flops and schedule; none of them where the
+    options of a method are a schedule, or nothing merges.
 
     Raises UsageError for values that do not fit, and for those that exclude each other.
     """
@@ -99,6 +113,8 @@ class Reduction:
     flops: float | None = number(
         None, above=0, most=1, hint="; give a share of the unmerged cost, e.g. flops=0.7"
     )
+    # tokens that each layer leaves, protected ones counted: a list, a file, or published/MODEL@GFLOPS
+    schedule: str | Sequence[int] | None = None
     # where to merge: indices, or firstK, lastK, everyK; None: in all layers
     layers: str | Sequence[int] | None = None
 
@@ -106,20 +122,29 @@ class Reduction:
         parse_layers(self.layers, _DEEPEST)  # its form; the model knows its depth
         check(self)
         if len(self.given) > 1:
-            raise UsageError(
-                f"{' and '.join(self.given)} exclude each other: give exactly one of ratio, r and flops"
-            )
+            raise UsageError(f"{' and '.join(self.given)} exclude each other: give exactly one of {ONE_OF}")
+        if self.schedule is not None:
+            find_schedule(self.schedule)
+            check_whole_schedule(self.inflection, self.layers)
         if self.inflection is not None and not isinstance(self.r, int):
             raise UsageError("inflection goes with a single r, e.g. r=8 inflection=-1")
 
     @property
     def given(self) -> list[str]:
-        """Those of ratio, r and flops that were given: one at most."""
-        return [name for name in ("ratio", "r", "flops") if getattr(self, name) is not None]
+        """Those of ratio, r, flops and schedule that were given: one at most."""
+        return [name for name in AMOUNTS if getattr(self, name) is not None]
 
     def asked(self) -> dict[str, Any]:
-        """Name -> value of everything that was given."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """Name -> value of everything that was given; of a file its name alone."""
+        given = vars(self) | {"schedule": shown_schedule(self.schedule)}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def shown_schedule(schedule: str | Sequence[int] | None) -> str | Sequence[int] | None:
+    """A schedule as a record keeps it: of a file, the name without its folder."""
+    if not isinstance(schedule, str) or schedule.startswith(PUBLISHED):
+        return schedule
+    return schedule.rpartition("/")[2]
 
 
 def parse_layers(layers: str | Sequence[int] | None, depth: int) -> tuple[int, ...]:
@@ -164,7 +189,7 @@ def build_schedule(
     Raises UsageError on anything that does not fit.
     """
     if not Reduction(ratio=ratio, r=r, inflection=inflection, layers=layers).given:
-        raise UsageError("give exactly one of ratio, r and flops")
+        raise UsageError(f"give exactly one of {ONE_OF}")
     chosen = parse_layers(layers, depth)
     if r is None:
         shares = _per_layer("ratio", ratio, depth)
@@ -174,6 +199,54 @@ def build_schedule(
     else:
         counts = _per_layer("r", [*r, *[0] * (depth - len(r))], depth)
     return Schedule(removals=tuple(n if i in chosen else 0 for i, n in enumerate(counts)))
+
+
+def check_whole_schedule(inflection: float | None, layers: str | Sequence[int] | None) -> None:
+    """Raise UsageError for what a schedule, which names every layer, leaves no room for."""
+    if inflection is not None or layers is not None:
+        raise UsageError("a schedule names every layer; leave out inflection and layers")
+
+
+def own_schedule(kept: Sequence[int]) -> KeptTokens:
+    """The schedule that a method's options are. Raises UsageError for counts that rise."""
+    check_falling("the schedule", kept)
+    return KeptTokens(tuple(kept))
+
+
+def kept_schedule(
+    found: KeptTokens, depth: int, tokens: int | None, protected: int, name: str, most: LimitFunction
+) -> Schedule:
+    """A schedule from tokens kept, for a model of `depth` layers which `tokens` enter (None: not known, or
+    any number). `most(n, protected)`: what the method `name` can remove from n tokens.
+
+    Raises UsageError, one line, for the schedule of another model and for a layer that is to remove more than
+    the method can.
+    """
+    kept = found.kept
+    if len(kept) != depth:
+        raise UsageError(
+            f"the schedule has {len(kept)} entries, the model has {depth} layers; give one per layer"
+        )
+    if tokens is None:
+        return Schedule(kept=kept)
+    if found.tokens not in (None, tokens):
+        raise UsageError(
+            f"the schedule is another model's: it begins with {found.tokens} tokens, this model with {tokens}"
+        )
+    if kept[0] > tokens:
+        raise UsageError(
+            f"the schedule is another model's: it keeps {kept[0]} tokens in layer 0, which {tokens} enter"
+        )
+    before = tokens
+    for layer, after in enumerate(kept):
+        can = most(before, protected)
+        if before - after > can:
+            raise UsageError(
+                f"the schedule removes {before - after} of {before} tokens in layer {layer}; "
+                f"merge={name} can remove {can} of them"
+            )
+        before = after
+    return Schedule(kept=kept)
 
 
 def _inflect(r: int, inflection: float, depth: int) -> list[int]:

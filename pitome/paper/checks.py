@@ -22,7 +22,7 @@ from pitome.paper.points import OPTIONS, REPO, PaperValue, Point, expand, offlin
 from pitome.records.identity import canonical
 
 GROUPS = ("task", "model", "data", "merge")  # of conf/, each of which a run needs
-_AMOUNTS = ("ratio", "r", "inflection", "flops", "layers")
+_AMOUNTS = ("ratio", "r", "inflection", "flops", "schedule", "layers")
 
 
 def check_points(item: PaperItem) -> None:

@@ -128,10 +128,11 @@ def _has_model(point: Point, record: Record) -> bool:
 
 
 def _has_options(point: Point, record: Record) -> bool:
-    """Compared as they were asked: in a `_repo` preset null stands for the value of the model's family."""
+    """Compared as they were asked: in a `_repo` preset null stands for the value of the model's family. An
+    option that a record does not know, because it came later, has its default."""
     given = {key.removeprefix(OPTIONS): value for key, value in point.items() if key.startswith(OPTIONS)}
     usual = method_options(record.method.name)
-    return bool(canonical(asked_options(record)) == canonical(usual | given))
+    return bool(canonical(usual | asked_options(record)) == canonical(usual | given))
 
 
 def _has_amount(point: Point, record: Record) -> bool:

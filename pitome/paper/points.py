@@ -18,7 +18,7 @@ from pitome.records.identity import UNMERGED
 Point = dict[str, Any]
 
 REPO = "_repo"  # ends the name of a preset: what the authors' code runs under the name before it
-AMOUNTS = ("ratio", "r", "inflection", "flops")
+AMOUNTS = ("ratio", "r", "inflection", "flops", "schedule")
 OPTIONS = "merge.options."
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pitome.errors import UsageError
 from pitome.merge import registry
-from pitome.merge.plan import Tokens, cosine
+from pitome.merge.plan import Plan, Tokens, cosine
 from pitome.merge.schedule import build_schedule
 
 
@@ -59,7 +59,8 @@ def merged_groups(x: Tensor, method: str, *, ratio: float, layers: int = 1) -> T
     Raises UsageError for a method that drops tokens or needs a class token: it leaves no partition.
     """
     entry = registry.get(method)
-    if entry.guarantees.prunes or entry.guarantees.needs_class_token:
+    promises = entry.guarantees
+    if promises.prunes or promises.needs_class_token or not promises.groups:
         raise UsageError(f"merge={method} leaves no partition of all tokens; use one that only merges")
     options = entry.resolve(entry.build_options({}), "deit", layers)
     schedule = build_schedule(layers, ratio=ratio)
@@ -70,6 +71,7 @@ def merged_groups(x: Tensor, method: str, *, ratio: float, layers: int = 1) -> T
         remove = schedule.remove(layer, n, 0, entry.count, entry.limit)
         tokens = Tokens(x=features, metric=features, size=size, protected=0, layer=layer, depth=layers)
         plan = entry.plan(tokens, remove, options)
+        assert isinstance(plan, Plan)
         groups = plan.assignment()[0][groups]
         features, size = plan.apply(features), plan.sizes(size)
     return groups

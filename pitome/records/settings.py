@@ -84,6 +84,8 @@ def _asked(record: Record) -> list[str]:
         parts.append("r per layer" if isinstance(r, list) else f"r {r}")
     if (flops := asked.pop("flops", None)) is not None:
         parts.append(f"FLOPs {flops:g}")
+    if (schedule := asked.pop("schedule", None)) is not None:
+        parts.append(f"schedule {word(schedule)}")
     if not parts:
         parts.append("own schedule")
     return parts + [f"{key} {word(value)}" for key, value in asked.items() if value is not None]

@@ -20,7 +20,7 @@ from torch import nn
 from pitome.adapters.patch import Patched
 from pitome.config import Config, MergeConfig, custom_model, model_label, portable
 from pitome.errors import Interrupted, MissingDeviceError, PitomeError, UsageError, one_line
-from pitome.fields import decode
+from pitome.fields import decode, recorded
 from pitome.measure.memory import peak_memory
 from pitome.merge.schedule import Reduction
 from pitome.records import code
@@ -354,7 +354,7 @@ def method_info(patched: Patched | None, amount: Reduction, layers: Layers) -> M
     merging = {ratio for ratio in patched.schedule.ratios or () if ratio != 1.0}
     return MethodInfo(
         name=patched.method.name,
-        options=dataclasses.asdict(patched.options),
+        options=recorded(patched.options),
         asked=amount.asked(),
         ratio=merging.pop() if len(merging) == 1 else None,
         schedule=layers.schedule,

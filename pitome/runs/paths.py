@@ -26,7 +26,7 @@ def quote_paths(words: Iterable[str], multirun: bool) -> list[str]:
 
 def _quote_word(word: str, multirun: bool) -> str:
     key, equals, value = word.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS:
+    if not equals or key.lstrip("+") not in PATH_KEYS or value.startswith("["):  # a list, of a schedule
         return word
     parts = list(_split(value)) if multirun and key != _NEVER_SWEPT else [value]
     if len(parts) > 1 and _exists(value):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FOLDER = Path("results/pictures")
 METHODS = "merge=pitome,tome"
 OWN = ("image", "out", "after", "max_pixels")
-AMOUNTS = ("merge", "ratio", "r", "inflection", "flops", "layers")  # what may differ on one page
+AMOUNTS = ("merge", "ratio", "r", "inflection", "flops", "schedule", "layers")  # what may differ on one page
 SHARED = ("task", "model", "data", "source", "weights", "device", "seed", "imports")
 
 HELP = """\
@@ -31,7 +31,7 @@ usage: python scripts/show_tokens.py [KEY=VALUE ...]
                without it: one test image per class
   task=        (classification); of the others the first test images, or texts, are shown
   merge=       methods, with commas (pitome,tome)
-  ratio=       also r=, flops=, inflection=, layers= and merge.options.NAME=; several with commas
+  ratio=       also r=, flops=, schedule=, inflection=, layers= and merge.options.NAME=; several with commas
   model=       (vit_fmnist); also weights=, seed=, device=, data=, source=, imports=
   after=       how many layers have passed in the pictures shown, e.g. after=1,6,12
   out=         the PNG file (results/pictures/...)

@@ -88,4 +88,6 @@ def side_by_side(configs: Sequence[Config]) -> list[tuple[Config, Reduction]]:
 
 
 def _merges(config: Config) -> bool:
-    return config.merge.name in set(registry.names()) - {UNMERGED}
+    """Whether a run's method leaves groups to draw."""
+    name = config.merge.name
+    return name in set(registry.names()) - {UNMERGED} and registry.get(name).guarantees.groups

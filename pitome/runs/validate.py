@@ -193,8 +193,15 @@ def _check_stages(config: Config) -> None:
 def reduction_of(config: Config) -> Reduction:
     """How much a run merges: as it was asked, or the defaults. Raises UsageError."""
     layers = config.task.layers if config.layers is None else config.layers
+    if config.schedule is not None:
+        layers = config.layers  # a schedule names every layer
     asked = Reduction(
-        ratio=config.ratio, r=config.r, inflection=config.inflection, flops=config.flops, layers=layers
+        ratio=config.ratio,
+        r=config.r,
+        inflection=config.inflection,
+        flops=config.flops,
+        schedule=config.schedule,
+        layers=layers,
     )
     if asked.given:
         return asked

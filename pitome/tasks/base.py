@@ -148,6 +148,7 @@ def patch_model(
         r=amount.r,
         inflection=amount.inflection,
         flops=amount.flops,
+        schedule=amount.schedule,
         input_size=input_size,
         layers=amount.layers,
         **config.merge.options,

@@ -27,7 +27,7 @@ from pitome.errors import UnsupportedModelError, UsageError
 from pitome.measure.flops import count_flops
 from pitome.merge import registry
 from pitome.merge.costs import closed_form
-from tests.adapters.tiny import GRAPH_ATOL, images, mae, randomise, vit
+from tests.adapters.tiny import GRAPH_ATOL, images, mae, patch, randomise, vit
 
 
 class OwnBlock(Block):
@@ -341,7 +341,7 @@ def test_architecture_foretells_the_counted_flops(build: Any, method: str) -> No
         ):
             pitome.patch(model, method, ratio=0.7)
         return
-    handle = pitome.patch(model, method, ratio=0.7)
+    handle = patch(model, method, ratio=0.7)
     cost = closed_form(handle.architecture(), handle.schedule, handle.method, handle.options)
     assert count_flops(model, images(model, batch=1)).macs == cost.macs
     assert list(cost.tokens) == handle.tokens

@@ -156,7 +156,8 @@ def test_parity(case: dict[str, Any]) -> None:
         for index, block in enumerate(blocks):
             if f"block{index}" in want:
                 close(block, f"block{index}")
-    if "size" in want and patched.sizes is not None:
+    restarts = case["model"] == "hf_clip_a" and case["method"] == "mctf"  # recorded: those of the last layer
+    if "size" in want and patched.sizes is not None and not restarts:
         torch.testing.assert_close(patched.sizes, want["size"].flatten(1), **case["tolerance"])
     if "source" in want:
         assert torch.equal(patched.sources, want["source"])
@@ -195,7 +196,7 @@ def test_every_method_and_kind_of_attention(tower: str, method: str) -> None:
         if kind == "sdpa" and tower == "blip":
             continue  # BLIP's attention is written out
         model = BUILD[tower](attn_implementation=kind)
-        if method == "diffrate" and tower == "siglip":
+        if pitome.merge.registry.get(method).guarantees.needs_class_token and tower == "siglip":
             with pytest.raises(UnsupportedModelError, match="class token"):
                 pitome.patch(model, method, ratio=0.7)
             return

@@ -8,6 +8,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+import pitome
 from pitome.merge.fast_path import BEFORE_2_7
 
 torch.set_num_threads(1)
@@ -50,3 +51,13 @@ def images(model: Any, batch: int = 2, seed: int = 1, size: tuple[int, int] | No
     """Noise images [B, C, H, W] of the size the model was built for."""
     shape = (batch, model.in_chans, *(size or model.patch_embed.img_size))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def patch(model: Any, method: str, **how: Any) -> pitome.Patched:
+    """`pitome.patch`; a preset without a row for the family of these models as if they were CLIP's."""
+    try:
+        return pitome.patch(model, method, **how)
+    except pitome.errors.UsageError:
+        if method != "mctf_repo":
+            raise
+        return pitome.patch(model, method, family="clip", **how)

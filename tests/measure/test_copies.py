@@ -8,7 +8,7 @@ import torch
 import pitome
 from pitome.errors import UsageError
 from pitome.measure.copies import evaluating, meta_copy, unmerged_copy
-from tests.adapters.tiny import images, mae, vit
+from tests.adapters.tiny import images, mae, patch, vit
 
 
 @pytest.mark.parametrize("build", [vit, mae])
@@ -18,7 +18,7 @@ def test_unmerged_copy_computes_what_the_model_did_before_the_patch(build, metho
     x = images(model)
     with torch.no_grad():
         before = model(x)
-        handle = pitome.patch(model, method, ratio=0.6)
+        handle = patch(model, method, ratio=0.6)
         merged = model(x)
         tokens = handle.tokens
         twin = unmerged_copy(model)

@@ -13,7 +13,7 @@ import pitome
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.measure.flops import count_flops, flops
 from pitome.merge.costs import closed_form
-from tests.adapters.tiny import images, mae, vit
+from tests.adapters.tiny import images, mae, patch, vit
 
 # Counted and closed form agree to 0.1 %.
 AGREE = 1e-3
@@ -80,7 +80,7 @@ def architecture(model):
 @pytest.mark.parametrize("method", pitome.methods())
 def test_counted_and_closed_form_agree_on_tiny_models(method, ratio, build):
     model = build()
-    pitome.patch(model, method, ratio=ratio)
+    patch(model, method, ratio=ratio)
     cost = flops(model)
     assert cost.macs_closed_form == pytest.approx(cost.macs, rel=AGREE)
     assert cost.macs == count_flops(model, images(model, batch=3)).macs  # as it runs on the CPU
@@ -97,7 +97,7 @@ def meta(name):
 @pytest.mark.parametrize("name", ["deit_small_patch16_224", "deit_base_patch16_224"])
 @pytest.mark.parametrize("method", pitome.methods())
 def test_counted_and_closed_form_agree_on_deit(name, method):
-    with pitome.patch(meta(name), method, ratio=0.925) as handle:
+    with patch(meta(name), method, ratio=0.925) as handle:
         counted = count_flops(meta(name), handle.example())
         form = closed_form(handle.architecture(), handle.schedule, handle.method, handle.options)
         assert form.macs == pytest.approx(counted.macs, rel=AGREE)

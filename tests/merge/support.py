@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -82,18 +83,39 @@ def make_tokens(
         layer=layer,
         depth=DEPTH,
         cls_attention=normal(batch, n).softmax(dim=-1).to(wide),
+        attention=normal(batch, 2, n, n).softmax(dim=-1).to(wide),
+        # of every second image nearly alike in length, where a method decides by image
+        values=(normal(batch, 2, n, 3) * (1 - 0.999 * (torch.arange(batch) % 2))[:, None, None, None]).to(
+            wide
+        ),
+        mlp=normal(batch, n, width).to(wide),
     )
+
+
+# Field of `Tokens` -> the axes that run over tokens.
+AXES = {
+    "x": (1,),
+    "metric": (1,),
+    "size": (1,),
+    "cls_attention": (1,),
+    "attention": (2, 3),
+    "values": (2,),
+    "mlp": (1,),
+}
 
 
 def reorder(tokens: Tokens, order: torch.Tensor) -> Tokens:
     """The tokens at positions `order` [N], for all images."""
-    return replace(
-        tokens,
-        x=tokens.x[:, order],
-        metric=tokens.metric[:, order],
-        size=tokens.size[:, order],
-        cls_attention=tokens.cls_attention[:, order],
-    )
+    parts = {name: getattr(tokens, name) for name in AXES}
+    for name, axes in AXES.items():
+        for axis in axes:
+            parts[name] = parts[name].index_select(axis, order)
+    return replace(tokens, **parts)
+
+
+def each(tokens: Tokens, change: Callable[[torch.Tensor], torch.Tensor]) -> Tokens:
+    """`change` of every tensor."""
+    return replace(tokens, **{name: change(getattr(tokens, name)) for name in AXES})
 
 
 def groups(plan: Plan) -> list[set[frozenset[int]]]:

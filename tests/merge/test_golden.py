@@ -8,6 +8,7 @@ method uses).
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from pitome.merge import registry
 from pitome.merge.energy import energy
+from pitome.merge.methods.dct import low_pass
 from pitome.merge.methods.pitome import PitomeOptions, energy_plan
 from pitome.merge.methods.tofu import TofuRepoOptions
 from pitome.merge.methods.tome import TomeRepoOptions
 from pitome.merge.plan import Plan, Tokens, cosine, rank
 from tests import GOLDEN
+from tests.merge.test_dct import cosine_basis
 
 CASES = json.loads((GOLDEN / "function.json").read_text())["cases"]
 
@@ -176,6 +179,62 @@ def test_tofu_of_the_repository(case):
         check(case, f"out_{want}", plan.apply(tokens.x), data[f"out_{want}"])
         check_plan(case, plan, data, tokens.size)
         assert torch.equal(plan.sizes(tokens.size), torch.ones(plan.kept.shape))
+
+
+@cases("crossget")
+def test_crossget_of_the_repository(case):
+    data, tokens, remove = load(case)
+    method = registry.get("crossget_repo")
+    assert method.count(tokens.x.shape[1], tokens.protected, case["params"]["ratio"], 0) == remove
+    plan = method.plan(tokens, remove, method.options())
+    check(case, "out_x", plan.apply(tokens.x), data["out_x"])
+    check_plan(case, plan, data, tokens.size)
+    assert torch.equal(plan.sizes(torch.ones_like(tokens.size)), torch.ones(plan.kept.shape))
+
+
+@cases("mctf")
+def test_mctf_of_the_repository(case):
+    """The attention that they merge with the tokens is used nowhere in their models, and is not built."""
+    data, tokens, remove = load(case)
+    method, params = registry.get("mctf_repo"), case["params"]
+    assert method.count(tokens.x.shape[1], tokens.protected, params["ratio"], 0) == remove
+    options = method.build_options(
+        {
+            "t_sim": params["tau_sim"],
+            "t_info": params["tau_info"] if params["attn_in_matching"] else 0,
+            "t_size": params["tau_size"],
+            "bidirectional": bool(params["bidirection"]),
+        }
+    )
+    plan = method.plan(replace(tokens, attention=data["attn"]), remove, options)
+    check(case, "out_x", plan.apply(tokens.x), data["out_x"])
+    check_plan(case, plan, data, tokens.size)
+
+
+@cases("dct")
+def test_dct_of_the_repository(case):
+    data, tokens, remove = load(case)
+    method = registry.get("dct_repo")
+    assert method.count(tokens.x.shape[1], tokens.protected, case["params"]["ratio"], 0) == remove
+    out = method.plan(tokens, remove, method.options()).apply(tokens.x)
+    check(case, "out_dct", out, data["out_dct"].float())
+    assert torch.equal(out[:, : tokens.protected], tokens.x[:, : tokens.protected])  # not rounded
+    if remove:
+        rest = out[:, tokens.protected :]
+        assert torch.equal(rest, rest.half().float())
+
+
+@cases("dct_kernel")
+def test_dct_kernel(case):
+    """Forth and back are the recorded ones, and the matrix of a plan is their product."""
+    data = load_file(GOLDEN / case["file"])
+    n = data["x"].shape[1]
+    basis = cosine_basis(n).float()
+    check(case, "dct", data["x"] @ basis.T, data["dct"])
+    check(case, "idct", data["x"] @ basis, data["idct"])
+    for left in (n, n // 2, 1):
+        want = cosine_basis(left).T @ cosine_basis(n)[:left]
+        torch.testing.assert_close(low_pass(n, left, torch.device("cpu")), want, atol=1e-12, rtol=0)
 
 
 @cases("diffrate_merge")

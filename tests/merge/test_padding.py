@@ -33,8 +33,12 @@ CASES = [
             ("paper", "high_low", "none"),
             ("elu", "alternate", "none"),
             ("gaussian", "high_low", "first_half"),
+            ("paper", "random", "all"),
+            ("paper", "random", "none"),
         )
     ),
+    ("pitome", {"rank_by": "cls_attention"}),
+    ("pitome", {"rank_by": "mean_attention", "protect": "second_half"}),
 ]
 
 

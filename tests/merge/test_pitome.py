@@ -10,7 +10,7 @@ import torch
 from pitome.merge import registry
 from pitome.merge.energy import energy
 from pitome.merge.methods.pitome import PitomeOptions, _protects
-from tests.merge.support import make_tokens
+from tests.merge.support import groups, make_tokens
 
 
 def dot(u, v):
@@ -159,3 +159,65 @@ def test_margins_of_the_families(family, depth, margins):
     method = registry.get("pitome_repo")
     options = method.resolve(method.options(), family, depth)
     assert [options.margin - options.margin_slope * (i / depth) for i in range(depth)] == margins
+
+
+def ablation(tokens, image, k, options, b_of):
+    """Algorithm 1 with another order of the tokens, or another split: output row of every token.
+
+    b_of: from the 2k tokens that take part, in order, to those that are destinations."""
+    n = tokens.x.shape[1]
+    if options.rank_by == "cls_attention":
+        received = tokens.cls_attention[image].tolist()
+    else:
+        heads = tokens.attention[image].tolist()
+        received = [sum(row[t] for head in heads for row in head) for t in range(n)]
+    ranked = sorted(range(1, n), key=lambda t: received[t])
+    if options.rank_by == "energy":
+        keys = tokens.metric[image].tolist()
+        margin = options.margin - options.margin_slope * tokens.layer / tokens.depth
+        ranked = sorted(
+            range(1, n), key=lambda i: -sum(f_m(cos(keys[i], keys[j]), margin, 1) for j in range(1, n))
+        )
+    part = ranked[: 2 * k]
+    b = b_of(part)
+    goes = {
+        i: max(b, key=lambda j: cos(tokens.metric[image, i].tolist(), tokens.metric[image, j].tolist()))
+        for i in part
+        if i not in b
+    }
+    return {frozenset([j, *(i for i in goes if goes[i] == j)]) for j in b}
+
+
+@pytest.mark.parametrize("rank_by", ["cls_attention", "mean_attention"])
+def test_ranking_by_attention_merges_what_gets_least(rank_by):
+    method = registry.get("pitome")
+    options = method.build_options({"rank_by": rank_by})
+    for n in (9, 16):
+        tokens = make_tokens(n, seed=n, dtype=torch.float64)
+        plan = method.plan(tokens, n // 3, options)
+        for image in range(2):
+            want = ablation(tokens, image, n // 3, options, lambda part: part[1::2])
+            assert want <= groups(plan)[image]
+
+
+def test_a_random_split_takes_the_same_tokens_and_pairs_them_otherwise():
+    method = registry.get("pitome")
+    splits = set()
+    for layer in range(4):
+        tokens = make_tokens(17, layer=layer, dtype=torch.float64)
+        options = method.build_options({"split": "random"})
+        plan = method.plan(tokens, 5, options)
+        usual = method.plan(tokens, 5, method.options())
+        for image in range(2):
+            b = plan.kept[image, 7:].tolist()
+            part = [*plan.source[image].tolist(), *b]
+            assert set(part) == {*usual.source[image].tolist(), *usual.kept[image, 7:].tolist()}
+            assert ablation(tokens, image, 5, options, lambda part, b=b: b) <= groups(plan)[image]
+            ranked = [*usual.source[image].tolist(), *usual.kept[image, 7:].tolist()]
+            places = sorted(range(10), key=lambda place: place % 5 * 2 + place // 5)  # a and b alternate
+            splits.add((layer, tuple(sorted(places.index(ranked.index(t)) for t in b))))
+    assert len(splits) == 4, "one split for all images of a layer, another in every layer"
+    seeds = [
+        method.plan(tokens, 5, method.build_options({"split": "random", "split_seed": s})) for s in (0, 1)
+    ]
+    assert not torch.equal(seeds[0].source, seeds[1].source)

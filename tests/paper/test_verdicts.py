@@ -150,7 +150,7 @@ def test_the_method_as_published_has_a_row_of_its_own(write: Callable[..., Path]
 def test_what_is_not_here_or_only_quoted_says_so(write: Callable[..., Path]) -> None:
     (quoted,) = [one for one in judge("table99", []).rows if one.model == "Other"]
     assert quoted.verdict == NOT_RUN and "another work" in quoted.reason and quoted.command == ""
-    assert "merge=dct_repo is not among" in row([], "dct_repo").reason
+    assert "merge=absent_repo is not among" in row([], "absent_repo").reason
 
 
 def test_flops_need_no_run(write: Callable[..., Path]) -> None:

@@ -90,7 +90,7 @@ def test_a_figure_shows_printed_logged_and_measured(write: Callable[..., Path]) 
         "unmerged",
         "ToMe, repo",
         "PiToMe, repo",
-        "DCT, repo",
+        "Absent, repo",
     ]
     legend = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert legend[:3] == ["printed", "logged", "measured"]

@@ -10,7 +10,7 @@ import pytest
 
 from pitome.errors import UsageError
 from pitome.merge import registry
-from pitome.sources.schedule_file import read_schedule
+from pitome.sources.schedule_file import find_schedule, published_names, read_schedule
 
 
 @pytest.mark.parametrize("content", [{"prune_kept": [9, 7], "merge_kept": [8, 6]}, {"merge_kept": [8, 6]}])
@@ -77,3 +77,81 @@ def test_a_missing_file_a_folder_and_bytes(tmp_path):
 def test_reading_needs_no_torch():
     code = "import sys, pitome.sources.schedule_file; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# `schedule=`: a list, a file, a published one
+
+THEIRS = {
+    "ViT-S-DeiT": {
+        "2.9": {"prune_kept_num": "[197,190,180]", "merge_kept_num": "[196, 192, 150]"},
+        "3.1": {"prune_kept_num": [197, 196, 190], "merge_kept_num": [197, 195, 189]},
+    },
+    "CAFormer-S36": {"5.2": {"prune_kept_num": "None", "merge_kept_num": "[196, 193, 137]"}},
+}
+
+
+def test_a_list_and_files_of_every_form(tmp_path):
+    assert find_schedule([9, 7]).kept == (9, 7)
+    for content, kept in (
+        ([9, 7], (9, 7)),
+        ({"merge_kept": [9, 7]}, (9, 7)),
+        ({"prune_kept": [9, 7]}, (9, 7)),
+        ({"prune_kept": [9, 9], "merge_kept": [8, 7]}, (8, 7)),
+    ):
+        path = tmp_path / "kept.json"
+        path.write_text(json.dumps(content))
+        assert find_schedule(str(path)).kept == kept
+
+
+def test_their_own_file_as_it_is(tmp_path):
+    path = tmp_path / "compression_rate.json"
+    path.write_text(json.dumps(THEIRS))
+    found = find_schedule(f"{path}@ViT-S-DeiT@2.9")
+    # Layer 1 keeps 190 by pruning, so a merge count of 192 does not merge.
+    assert found.options() == {"prune_kept": [197, 190, 180], "merge_kept": [196, 190, 150]}
+    assert found.tokens == 197
+    assert find_schedule(f"{path}@ViT-S-DeiT@3.1").kept == (197, 195, 189)
+    for choice, says in (
+        ("", "no model ''"),
+        ("@ViT-S", "did you mean ViT-S-DeiT"),
+        ("@ViT-S-DeiT", r"available: .*@ViT-S-DeiT@2\.9"),
+        ("@ViT-S-DeiT@3", r"available: .*@ViT-S-DeiT@2\.9"),
+        ("@CAFormer-S36@5.2", "no prune_kept_num and merge_kept_num"),
+    ):
+        with pytest.raises(UsageError, match=says) as error:
+            find_schedule(f"{path}{choice}")
+        assert "\n" not in str(error.value)
+
+
+def test_the_published_ones():
+    names = published_names()
+    assert len(names) == 28
+    found = {name: find_schedule(name) for name in names}
+    assert sum(len(one.kept) for one in found.values()) == 19 * 12 + 5 * 24 + 4 * 32
+    for one in found.values():
+        assert one.prune_kept and one.merge_kept
+        before = one.tokens
+        for prune, merge in zip(one.prune_kept, one.merge_kept, strict=True):
+            assert before >= prune >= merge
+            before = merge
+    # As in the repository: a merge count above the prune count does not merge, more than enter do not stay.
+    assert found["published/mae_l@34.7"].kept[13] == found["published/mae_l@34.7"].prune_kept[13] == 95
+    assert found["published/deit_t@1.0"].kept[5:9] == (154, 148, 148, 145)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [
+        ([9, 10], "keeps 10 tokens in layer 1 after 9 in layer 0"),
+        ([], "whole numbers above 0"),
+        ([9, 0], "whole numbers above 0"),
+        ("published/deit_s@2.8", r"available: published/deit_s@2\.3"),
+        ("published/deit_s", "at no GFLOPs"),
+        ("published/deit", "did you mean"),
+        ("absent.json", "cannot be read"),
+    ],
+)
+def test_schedules_that_cannot_be_used(schedule, says):
+    with pytest.raises(UsageError, match=says) as error:
+        find_schedule(schedule)
+    assert "\n" not in str(error.value)

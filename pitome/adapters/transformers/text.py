@@ -28,7 +28,7 @@ from transformers.models.distilbert.modeling_distilbert import (
     TransformerBlock,
 )
 
-from pitome.adapters.core import Adapter, LayerPatch, State, remove_hooks
+from pitome.adapters.core import Adapter, Capture, LayerPatch, State, refuse_merging_first, remove_hooks
 from pitome.adapters.transformers.shared import CaptureHeads, check_attention, check_forward, linear
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
@@ -39,8 +39,8 @@ class TextKind:
     """Where a layer class keeps what the hooks need; paths are relative to the layer.
 
     attention: all of its projections are in there; inner: the module that computes attention,
-    with `scaling`; merge_point: the module whose output is merged (a tensor, or a tuple that
-    begins with it).
+    with `scaling`; mlp: the module whose output the layer adds to its features; merge_point: the
+    module whose output is merged (a tensor, or a tuple that begins with it).
     """
 
     family: str
@@ -51,6 +51,8 @@ class TextKind:
     inner: str
     query: str
     key: str
+    value: str
+    mlp: str
     merge_point: str
 
 
@@ -64,6 +66,8 @@ KINDS = (
         inner="attention.self",
         query="attention.self.query",
         key="attention.self.key",
+        value="attention.self.value",
+        mlp="output.dense",
         merge_point="attention",
     ),
     TextKind(
@@ -75,6 +79,8 @@ KINDS = (
         inner="attention",
         query="attention.q_lin",
         key="attention.k_lin",
+        value="attention.v_lin",
+        mlp="ffn",
         merge_point="sa_layer_norm",
     ),
 )
@@ -151,6 +157,12 @@ class TextAdapter(Adapter):
                 "give 1 ([CLS]) or 2 ([CLS] and [SEP])"
             )
         check_attention(self.host.config, state)
+        refuse_merging_first(state, "text encoders")
+        if self.dense and not state.method.guarantees.groups:
+            raise UsageError(
+                f"merge={state.method.name} mixes all tokens, and this model's head reads every one of them; "
+                "use a method that groups tokens"
+            )
         state.trace = state.trace or self.dense
         self.host.register_forward_pre_hook(Begin(state), with_kwargs=True)
         if self.dense:
@@ -164,13 +176,12 @@ class TextAdapter(Adapter):
                 Enter(patch, inner.config, merging[0] if merging else self.depth), with_kwargs=True
             )
             heads = self.host.config.num_attention_heads
-            if patch.needs_keys:
-                operator.attrgetter(self.kind.key)(layer).register_forward_hook(
-                    CaptureHeads(patch, "keys", heads)
-                )
-            if patch.needs_cls_query:
-                query = operator.attrgetter(self.kind.query)(layer)
-                query.register_forward_hook(CaptureHeads(patch, "cls_query", heads))
+            paths = {"keys": self.kind.key, "query": self.kind.query, "values": self.kind.value}
+            for name in patch.captures & set(paths):
+                projection = operator.attrgetter(paths[name])(layer)
+                projection.register_forward_hook(CaptureHeads(patch, name, heads))
+            if "mlp" in patch.captures:
+                operator.attrgetter(self.kind.mlp)(layer).register_forward_hook(Capture(patch, "mlp"))
             before_mlp = state.options.position == "before_mlp"
             point = operator.attrgetter(self.kind.merge_point)(layer) if before_mlp else layer
             point.register_forward_hook(Leave(patch, inner.scaling))
@@ -342,4 +353,4 @@ class Unmerge:
         return output
 
 
-_HOOKS = (Begin, Enter, CaptureHeads, Leave, Unmerge)
+_HOOKS = (Begin, Enter, Capture, Leave, Unmerge)

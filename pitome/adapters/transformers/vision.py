@@ -27,7 +27,10 @@ from transformers.models.siglip import modeling_siglip as siglip
 from transformers.models.vit import modeling_vit as vit
 
 from pitome.adapters.core import (
+    QKV,
     Adapter,
+    Capture,
+    CaptureFused,
     LayerPatch,
     Replacement,
     State,
@@ -35,6 +38,7 @@ from pitome.adapters.core import (
     replace_methods,
     restore_methods,
     size_bias,
+    split_heads,
 )
 from pitome.adapters.transformers.shared import CaptureHeads, check_attention, check_forward, linear
 from pitome.errors import UnsupportedModelError, UsageError
@@ -82,6 +86,8 @@ KINDS = (
     VisionKind("blip", blip.BlipVisionModel, blip.BlipEncoderLayer, blip.BlipAttention, fused=True),
     VisionKind("eva", blip_2.Blip2VisionModel, blip_2.Blip2EncoderLayer, blip_2.Blip2Attention, fused=True),
 )
+
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 # Models around a tower that take any number of tokens from it. Those whose forward takes an image
 # alone, and adds linear layers only, are measured whole; of the others, the tower.
@@ -163,15 +169,17 @@ class VisionAdapter(Adapter):
             replace_methods(layer, MergingLayer)
             attention = getattr(layer, self.kind.attention)
             heads = self.host.config.num_attention_heads
+            captures = patch.hooks
+            if "mlp" in captures:
+                layer.mlp.register_forward_hook(Capture(patch, "mlp"))
             if self.kind.fused:
                 replace_methods(attention, BiasedAttention)
-                if patch.needs_keys:
+                if captures & set(QKV):
                     attention.qkv.register_forward_hook(CaptureFused(patch, heads))
                 continue
-            if patch.needs_keys:
-                attention.k_proj.register_forward_hook(CaptureHeads(patch, "keys", heads))
-            if patch.needs_cls_query:
-                attention.q_proj.register_forward_hook(CaptureHeads(patch, "cls_query", heads))
+            for name, projection in zip(QKV, _PROJECTIONS, strict=True):
+                if name in captures:
+                    getattr(attention, projection).register_forward_hook(CaptureHeads(patch, name, heads))
 
     def detach(self) -> None:
         for layer in self.layers:
@@ -227,6 +235,7 @@ class VisionAdapter(Adapter):
     def _layer_cost(self, layer: Any) -> LayerCost:
         attention = getattr(layer, self.kind.attention)
         heads = self.host.config.num_attention_heads
+        names = ("qkv",) if self.kind.fused else _PROJECTIONS
         return LayerCost(
             attn_token=linear(attention),
             attn_pair=2 * heads * attention.head_dim,
@@ -234,6 +243,7 @@ class VisionAdapter(Adapter):
             metric_dim=attention.head_dim,
             hidden_dim=self.host.config.hidden_size,
             heads=heads,
+            attn_inputs=sum(linear(getattr(attention, name)) for name in names),
         )
 
 
@@ -243,20 +253,6 @@ class VisionLayerPatch(LayerPatch):
     def __init__(self, state: State, layer: int, kind: VisionKind) -> None:
         super().__init__(state, layer)
         self.kind = kind
-
-
-class CaptureFused:
-    """Forward hook of a projection to queries, keys and values, [B, N, 3 * H * D]."""
-
-    def __init__(self, layer: LayerPatch, heads: int) -> None:
-        self.layer = layer
-        self.heads = heads
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        forward = self.layer.state.current()
-        query, forward.keys, _ = _split(output, self.heads)
-        if self.layer.needs_cls_query:
-            forward.cls_query = query[:, :, :1]
 
 
 class PoolBias:
@@ -276,7 +272,7 @@ class PoolBias:
         return args, {**kwargs, "key_padding_mask": size_bias(size, args[1])[:, 0, 0]}
 
 
-_HOOKS = (CaptureHeads, CaptureFused, PoolBias)
+_HOOKS = (Capture, PoolBias)
 
 
 class MergingLayer(Replacement):
@@ -293,14 +289,15 @@ class MergingLayer(Replacement):
         norm1, norm2 = (getattr(self, name) for name in patch.kind.norms)
         dropout = getattr(self, "dropout", _same)  # ViT alone has one
         scale = attention.head_dim**-0.5
-        before_mlp = patch.state.options.position == "before_mlp"
         bias = patch.enter(hidden_states)
         x = hidden_states
+        if patch.merges_first:
+            x, bias = patch.merge_first(x, _parts(attention, norm1(x), patch.kind.fused), scale)
         x = x + dropout(attention(hidden_states=norm1(x), attention_mask=bias, **kwargs)[0])
-        if before_mlp:
+        if patch.state.options.position == "before_mlp":
             x = patch.merge(x, scale)
         x = x + dropout(self.mlp(norm2(x)))
-        return x if before_mlp else patch.merge(x, scale)
+        return patch.merge(x, scale) if patch.merges_last else x
 
 
 class BiasedAttention(Replacement):
@@ -312,7 +309,7 @@ class BiasedAttention(Replacement):
     ) -> tuple[Tensor, Tensor | None]:
         if attention_mask is None:
             return super().forward(hidden_states, **kwargs)  # type: ignore[misc, no-any-return]
-        query, key, value = _split(self.qkv(hidden_states), self.num_heads)
+        query, key, value = split_heads(self.qkv(hidden_states), self.num_heads)
         dropout = self.config.attention_dropout if self.training else 0.0
         out = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=self.scale
@@ -320,10 +317,13 @@ class BiasedAttention(Replacement):
         return self.projection(out.transpose(1, 2).flatten(2)), None
 
 
-def _split(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """[B, N, 3 * H * D] -> queries, keys and values [B, H, N, D]."""
-    query, key, value = projected.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    return query, key, value
+def _parts(attention: Any, x: Tensor, fused: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [B, H, N, D] of normed features `x` [B, N, C]."""
+    if fused:
+        return split_heads(attention.qkv(x), attention.num_heads)
+    projected = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    query, keys, values = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in projected)
+    return query, keys, values
 
 
 def _same(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,10 @@ from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank, select
 from pitome.merge.presets import fill
 from pitome.merge.registry import Guarantees, MethodOptions, register
-from pitome.sources.schedule_file import read_schedule
+from pitome.merge.schedule import all_unprotected
+from pitome.sources.schedule_file import check_pair, read_schedule
+
+_log = logging.getLogger("pitome")
 
 FEW = 5
 """Where at most one token in so many leaves, a product with all rows is faster than with those that stay."""
@@ -30,7 +34,7 @@ class DiffrateOptions(MethodOptions):
     prune_kept: tokens left by pruning in each layer, the class token counted.
     merge_kept: tokens left by merging after that. One of the two lists alone merges or prunes only;
         neither: the schedule comes from ratio, r or flops, and all removals are merges.
-    schedule_file: YAML or JSON file with these two lists.
+    schedule_file: YAML or JSON file with these two lists; the name until 0.1 of what `schedule` is now.
     metric: features, as in the authors' code.
     """
 
@@ -44,16 +48,7 @@ class DiffrateOptions(MethodOptions):
         lists = [counts for counts in (self.prune_kept, self.merge_kept) if counts is not None]
         if lists and self.schedule_file is not None:
             raise UsageError("give prune_kept and merge_kept, or schedule_file, not both")
-        if len(lists) == 2:
-            pruned, merged = lists
-            if len(pruned) != len(merged):
-                raise UsageError(
-                    f"prune_kept has {len(pruned)} entries, merge_kept {len(merged)}; give one per layer"
-                )
-            if any(m > p for p, m in zip(pruned, merged, strict=True)):
-                raise UsageError(
-                    "merge_kept exceeds prune_kept in a layer; pruning comes first, so it keeps more"
-                )
+        check_pair(self.prune_kept, self.merge_kept)
 
 
 def rank_plan(tokens: Tokens, remove: int, prune: int, clamp: bool) -> Plan:
@@ -162,6 +157,7 @@ def _listed_each(tokens: Tokens, options: DiffrateOptions) -> Tensor:
 def _read(options: Any) -> Any:
     if options.schedule_file is None:
         return options
+    _log.warning("merge.options.schedule_file is schedule now; the old name is gone in the next version")
     return replace(options, schedule_file=None, **read_schedule(options.schedule_file))
 
 
@@ -172,6 +168,7 @@ def _read(options: Any) -> Any:
     source="arXiv 2305.17997; OpenGVLab/DiffRate 91ae3e3, DiffRate/merge.py and DiffRate/patch/deit.py",
     needs_cls_attention=True,
     macs=macs,
+    most=all_unprotected,
     padding="batch",
     resolve=lambda options, family, depth: _read(options),
     kept=kept,
@@ -253,6 +250,7 @@ def clip_plan(tokens: Tokens, remove: int, options: DiffrateRepoOptions) -> Plan
     needs_cls_attention=True,
     count=count_repo,
     macs=macs,
+    most=all_unprotected,
     padding="merged",
     resolve=lambda options, family, depth: _read(fill("diffrate_repo", options, family, FAMILIES)),
     kept=kept,

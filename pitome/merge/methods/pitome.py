@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,13 +14,15 @@ import torch
 from torch import Tensor
 
 from pitome.errors import UsageError
+from pitome.fields import later
 from pitome.merge.energy import Similarity, energy
+from pitome.merge.methods.random import shuffle_keys
 from pitome.merge.methods.tome import macs as bipartite_macs
 from pitome.merge.methods.tome import unclamped_plan
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
 from pitome.merge.presets import TEXT_LAYERS, fill
-from pitome.merge.registry import Guarantees, MethodOptions, register
+from pitome.merge.registry import Guarantees, MethodOptions, Part, register
 from pitome.merge.schedule import count_all, count_unprotected
 
 
@@ -32,8 +35,13 @@ class PitomeOptions(MethodOptions):
         standard deviation 1 - m.
     alpha: weight of cosines below the margin (paper: 1; `gaussian` has none).
     margin, margin_slope: layer l of L has m = margin - margin_slope * l / L (paper: 0.9 - 0.9 l/L).
-    split: who merges into whom, in order of descending energy. `alternate`: ranks 0, 2, 4, ...
-        into ranks 1, 3, 5, ... (Algorithm 1); `high_low`: the upper half into the lower half.
+    rank_by: what orders the tokens. `energy`; or, as ablations (Figure 6), the attention a token gets, least
+        first: `cls_attention` from the class token, `mean_attention` from all of them, which takes the whole
+        map.
+    split: who merges into whom, in that order. `alternate`: ranks 0, 2, 4, ... into ranks 1, 3, 5, ...
+        (Algorithm 1); `high_low`: the upper half into the lower half; `random`: one half into the other
+        (Table 7).
+    split_seed: of the random split, one draw per layer and number of tokens for all images.
     protect: layers in which only the 2k tokens of highest energy take part and all others are
         protected: `all`, `none`, `first_half` (the first ceil(L/2)), `second_half` (the others).
         Without protection all tokens are split, and the k sources with the highest
@@ -45,7 +53,9 @@ class PitomeOptions(MethodOptions):
     alpha: float = 1.0
     margin: float = 0.9
     margin_slope: float = 0.9
-    split: Literal["alternate", "high_low"] = "alternate"
+    rank_by: Literal["energy", "cls_attention", "mean_attention"] = later("energy")
+    split: Literal["alternate", "high_low", "random"] = "alternate"
+    split_seed: int = later(0)
     protect: Literal["all", "none", "first_half", "second_half"] = "all"
     weighted: bool = True
 
@@ -72,13 +82,19 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
     batch = tokens.x.shape[0]
     similarity = Similarity(cosine(tokens.metric[:, p:].detach()))
     margin = options.margin - options.margin_slope * (layer / depth)
-    order = rank(similarity.energy(options.energy, margin, options.alpha))
+    if options.rank_by == "energy":
+        order = rank(similarity.energy(options.energy, margin, options.alpha))
+    else:
+        order = rank(-_attention(tokens, options))
 
     protects = _protects(options.protect, layer, depth)
     taking_part, outside = (
         (order[:, : 2 * remove], order[:, 2 * remove :]) if protects else (order, order[:, :0])
     )
-    if options.split == "alternate":
+    if options.split == "random":
+        draw = torch.arange(taking_part.shape[1], device=order.device)
+        taking_part = taking_part[:, rank(shuffle_keys(draw, options.split_seed, layer))]
+    if options.split != "high_low":
         a, b = taking_part[:, ::2], taking_part[:, 1::2]
     else:
         half = (taking_part.shape[1] + 1) // 2
@@ -113,16 +129,22 @@ def padded_energy_plan(tokens: Tokens, remove: Tensor, options: PitomeOptions) -
     unit = cosine(tokens.metric[:, p:].detach())
     similarity = unit @ unit.transpose(1, 2)
     margin = options.margin - options.margin_slope * (layer / depth)
-    score = energy(similarity, options.energy, margin, options.alpha, padding)
+    if options.rank_by == "energy":
+        score = energy(similarity, options.energy, margin, options.alpha, padding)
+    else:
+        score = -_attention(tokens, options)
     order = rank(score.masked_fill(padding, -torch.inf))
-    image = torch.arange(batch, device=order.device)[:, None, None]
-    similarity = similarity[image, order[:, :, None], order[:, None, :]]
-
     place = torch.arange(n - p, device=order.device).expand(batch, -1)
     protects = _protects(options.protect, layer, depth)
     real = real_tokens(padding)[:, None]
     limit = 2 * remove[:, None] if protects else real
-    if options.split == "alternate":
+    if options.split == "random":  # of those that take part; the others stay where they are
+        keys = shuffle_keys(place, options.split_seed, layer)
+        order = order.gather(1, rank(keys.masked_fill(place >= limit, -1)))
+    image = torch.arange(batch, device=order.device)[:, None, None]
+    similarity = similarity[image, order[:, :, None], order[:, None, :]]
+
+    if options.split != "high_low":
         a, b = place % 2 == 0, place % 2 == 1
     else:
         half = (limit + 1) // 2
@@ -148,6 +170,31 @@ def padded_energy_plan(tokens: Tokens, remove: Tensor, options: PitomeOptions) -
     )
 
 
+def _attention(tokens: Tokens, options: PitomeOptions) -> Tensor:
+    """The attention that every unprotected token gets, [B, T]; from real tokens alone where there is
+    padding."""
+    if options.rank_by == "cls_attention":
+        assert tokens.cls_attention is not None
+        return tokens.cls_attention[:, tokens.protected :].detach()
+    assert tokens.attention is not None
+    heads = tokens.attention.detach().mean(dim=1)
+    if tokens.padding is not None:
+        heads = heads.masked_fill(tokens.padding[:, :, None], 0)
+    return heads.sum(dim=1)[:, tokens.protected :]
+
+
+_READS: dict[str, Sequence[Part]] = {
+    "energy": (),
+    "cls_attention": ("cls_attention",),
+    "mean_attention": ("attention",),
+}
+
+
+def reads(options: PitomeOptions) -> Sequence[Part]:
+    """What of the attention a ranking takes; a preset that is not resolved ranks by energy."""
+    return _READS[options.rank_by or "energy"]
+
+
 def _protects(protect: str, layer: int, depth: int) -> bool:
     if protect in ("first_half", "second_half"):
         return (layer < (depth + 1) // 2) == (protect == "first_half")
@@ -166,6 +213,7 @@ def macs(n: int, protected: int, dim: int, remove: int, options: Any) -> int:
     source="arXiv 2405.16148, Section 3.2, Eq. 3-4 and Algorithm 1",
     macs=macs,
     padding="batch",
+    reads=reads,
 )
 def pitome(tokens: Tokens, remove: int | Tensor, options: PitomeOptions) -> Plan:
     """The paper's text: energy of Eq. 4, alternate split, protection in every layer, size-weighted
@@ -186,7 +234,9 @@ class PitomeRepoOptions(PitomeOptions):
     alpha: float | None = None  # type: ignore[assignment]
     margin: float | None = None  # type: ignore[assignment]
     margin_slope: float | None = None  # type: ignore[assignment]
-    split: Literal["alternate", "high_low"] | None = None  # type: ignore[assignment]
+    rank_by: Literal["energy", "cls_attention", "mean_attention"] | None = later(None, "energy")  # type: ignore[assignment]
+    split: Literal["alternate", "high_low", "random"] | None = None  # type: ignore[assignment]
+    split_seed: int | None = later(None, 0)  # type: ignore[assignment]
     protect: Literal["all", "none", "first_half", "second_half"] | None = None  # type: ignore[assignment]
     weighted: bool | None = None  # type: ignore[assignment]
 
@@ -199,6 +249,8 @@ def _family(margin: float, margin_slope: float, **other: Any) -> dict[str, Any]:
         "protected": 1,
         "energy": "elu",
         "alpha": 1.0,
+        "rank_by": "energy",
+        "split_seed": 0,
         "split": "alternate",
         "protect": "all",
         "weighted": True,
@@ -249,6 +301,7 @@ def llava_plan(tokens: Tokens, remove: int, options: PitomeRepoOptions) -> Plan:
     source="hchautran/PiToMe 550b5de, algo/pitome/merge.py and algo/pitome/patch/",
     macs=macs,
     padding="merged",
+    reads=reads,
     resolve=lambda options, family, depth: fill("pitome_repo", options, family, FAMILIES),
     families={
         **TEXT_LAYERS,

@@ -11,6 +11,7 @@ from torch import Tensor
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, keep_all, rank
 from pitome.merge.registry import MethodOptions, register
+from pitome.merge.schedule import all_but_one
 
 _MASK = 0xFFFFFFFF
 
@@ -25,7 +26,9 @@ class RandomOptions(MethodOptions):
     seed: int = 0
 
 
-@register("random", options=RandomOptions, source="a baseline of this project", padding="batch")
+@register(
+    "random", options=RandomOptions, source="a baseline of this project", padding="batch", most=all_but_one
+)
 def random(tokens: Tokens, remove: int | Tensor, options: RandomOptions) -> Plan:
     """Draw `remove` unprotected tokens uniformly and add each to a random one of the others.
 
@@ -73,6 +76,12 @@ def _padded(tokens: Tokens, remove: Tensor, options: RandomOptions) -> Plan:
         torch.cat([head, ranking.gather(1, chosen) + p], dim=1),
         weight=tokens.size,
     )
+
+
+def shuffle_keys(positions: Tensor, seed: int, layer: int) -> Tensor:
+    """Numbers by which `positions` are drawn in a random order that depends on seed and layer alone."""
+    keys: Tensor = _mix(positions + _key(seed, layer, 2))
+    return keys
 
 
 def _key(seed: int, layer: int, use: int) -> int:

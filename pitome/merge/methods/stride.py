@@ -10,9 +10,10 @@ from torch import Tensor
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, keep_all, rank
 from pitome.merge.registry import MethodOptions, register
+from pitome.merge.schedule import all_but_one
 
 
-@register("stride", source="a baseline of this project", padding="batch")
+@register("stride", source="a baseline of this project", padding="batch", most=all_but_one)
 def stride(tokens: Tokens, remove: int | Tensor, options: MethodOptions) -> Plan:
     """Keep evenly spaced tokens and average each other one, by size, into the nearest kept one.
 

@@ -18,7 +18,7 @@ from pitome.adapters.patch import Patched
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.energy import energy
 from pitome.merge.methods.pitome import PitomeOptions
-from pitome.merge.plan import Plan, Tokens, cosine
+from pitome.merge.plan import AnyPlan, Tokens, cosine
 
 DROPPED = -1
 
@@ -102,8 +102,8 @@ def _watch(handle: Patched) -> dict[int, Tensor]:
     state, energies = handle.state, {}
     method = state.method
 
-    def plan(tokens: Tokens, remove: Any, options: Any) -> Plan:
-        if isinstance(options, PitomeOptions):
+    def plan(tokens: Tokens, remove: Any, options: Any) -> AnyPlan:
+        if isinstance(options, PitomeOptions) and options.rank_by == "energy":
             energies[tokens.layer] = _energies(tokens, options)
         return method.plan(tokens, remove, options)
 
