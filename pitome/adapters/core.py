@@ -188,7 +188,7 @@ class LayerPatch:
     @property
     def merges_first(self) -> bool:
         """Whether tokens merge before this layer's attention, which then runs on what is left."""
-        return self.state.options.position == "before_attention" and self.state.schedule.may_remove(
+        return str(self.state.options.position) == "before_attention" and self.state.schedule.may_remove(
             self.layer
         )
 
@@ -448,7 +448,7 @@ class Adapter(ABC):
 
 def refuse_merging_first(state: State, what: str) -> None:
     """Raise UsageError where tokens are to merge before the attention, which `what` has no place for."""
-    if state.options.position == "before_attention":
+    if str(state.options.position) == "before_attention":
         raise UsageError(
             f"merge={state.method.name}: position=before_attention is not for {what}; use before_mlp"
         )

@@ -122,9 +122,9 @@ class MctfRepoOptions(MctfOptions):
     prop_attn: bool | None = None  # type: ignore[assignment]
     metric: Literal["keys", "hidden"] | None = None  # type: ignore[assignment]
     position: Literal["before_attention", "before_mlp", "after_block"] | None = None  # type: ignore[assignment]
-    t_sim: float | None = number(None, least=0, hint=_HINT)
-    t_info: float | None = number(None, least=0, hint=_HINT)
-    t_size: float | None = number(None, least=0, hint=_HINT)
+    t_sim: float | None = number(None, least=0, hint=_HINT)  # type: ignore[assignment]
+    t_info: float | None = number(None, least=0, hint=_HINT)  # type: ignore[assignment]
+    t_size: float | None = number(None, least=0, hint=_HINT)  # type: ignore[assignment]
     bidirectional: bool | None = None  # type: ignore[assignment]
 
 
