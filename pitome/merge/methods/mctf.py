@@ -53,8 +53,10 @@ def fusion_plan(tokens: Tokens, remove: int, options: MctfOptions, fixed: int, s
     never meet another. Output rows: fixed tokens, the rest of A (by position, or by descending score where
     nothing is fixed), the rest of B by descending score.
     """
-    assert tokens.attention is not None
     batch, n = tokens.x.shape[:2]
+    if n == 1:  # set B is empty
+        return keep_all(tokens)
+    assert tokens.attention is not None
     received = tokens.attention.mean(dim=(1, 2))
     with torch.no_grad():
         unit = cosine(tokens.metric)
@@ -141,16 +143,9 @@ _COMMON = {
 FAMILIES = {
     "clip": _COMMON,
     "blip": _COMMON,
-    "llava": {**_COMMON, "position": "after_block", "t_size": 1.0},
+    "llava": {**_COMMON, "position": "after_block", "t_size": 0.0},
     "bert": {**_COMMON, "metric": "keys", "position": "before_mlp"},
 }
-
-
-def restarting_plan(tokens: Tokens, remove: int, options: MctfRepoOptions) -> Plan:
-    """`mctf_repo` where sizes restart at 1 in every layer: on texts and LLaVA."""
-    ones = torch.ones_like(tokens.size)
-    plan = fusion_plan(tokens, remove, options, min(tokens.protected, 1), ones)
-    return plan.replaced(mass=ones.scatter(1, plan.source, 0))
 
 
 @register(
@@ -163,18 +158,15 @@ def restarting_plan(tokens: Tokens, remove: int, options: MctfRepoOptions) -> Pl
     macs=macs,
     padding="merged",
     resolve=lambda options, family, depth: fill("mctf_repo", options, family, FAMILIES),
-    families={
-        "bert": {**TEXT_LAYERS["bert"], "plan": restarting_plan},
-        "llava": {"plan": restarting_plan},
-    },
+    families={"bert": TEXT_LAYERS["bert"]},
 )
 def mctf_repo(tokens: Tokens, remove: int, options: MctfRepoOptions) -> Plan:
     """What the PiToMe repository runs as MCTF. Its particulars:
 
     - no patch hands attention to the matching, so that t_info has no effect there;
     - CLIP and BLIP merge before the attention, which is computed once for the weights and once more on
-      what is left; LLaVA after the block with all temperatures 1; BERT, on keys, in the first three layers;
-    - on BERT and LLaVA sizes restart at 1 in every layer;
+      what is left; LLaVA after the block and without the factor of sizes; BERT, on keys, in the first three
+      layers;
     - no proportional attention; a ratio counts all tokens, the class token included;
     - at a ratio below 1 that leaves nothing to remove, tokens are permuted.
 
