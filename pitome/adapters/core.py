@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -187,18 +187,17 @@ class LayerPatch:
 
     @property
     def merges_first(self) -> bool:
-        """Whether tokens merge before this layer's attention, which then runs on what is left."""
-        return str(self.state.options.position) == "before_attention" and self.state.schedule.may_remove(
-            self.layer
-        )
+        """Whether tokens merge before the layer's attention, which then runs on what is left."""
+        return str(self.state.options.position) == "before_attention"
 
     def merge_first(
-        self, x: Tensor, parts: tuple[Tensor, Tensor, Tensor], scale: float
+        self, x: Tensor, parts: Callable[[], tuple[Tensor, Tensor, Tensor]], scale: float
     ) -> tuple[Tensor, Tensor | None]:
-        """Merge before the attention, with queries, keys and values of all tokens; returns the features and
-        the bias for the attention on them."""
-        for name, part in zip(QKV, parts, strict=True):
-            self.capture(name, part)
+        """Merge before the attention; `parts()`: queries, keys and values of all tokens. Returns the features
+        and the bias for the attention on them."""
+        if self.captures:
+            for name, part in zip(QKV, parts(), strict=True):
+                self.capture(name, part)
         x = self.merge(x, scale)
         size = self.state.current().size[self.layer + 1]
         return x, None if size is None or not self.state.options.prop_attn else size_bias(size, x)

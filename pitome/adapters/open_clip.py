@@ -178,8 +178,9 @@ class MergingResidualBlock(Replacement):
         patch: LayerPatch = self._pitome
         bias = patch.enter(q_x)
         if patch.merges_first:
-            x = self.ln_1(q_x)
-            q_x, bias = patch.merge_first(q_x, _project(self.attn, x, x), self.attn.head_dim**-0.5)
+            normed = self.ln_1(q_x)
+            scale = self.attn.head_dim**-0.5
+            q_x, bias = patch.merge_first(q_x, lambda: _project(self.attn, normed, normed), scale)
         x = self.ln_1(q_x)
         if bias is None and not patch.hooks & set(QKV):
             x = self.attention(q_x=x)

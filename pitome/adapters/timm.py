@@ -141,15 +141,19 @@ class MergingBlock(Replacement):
         patch: LayerPatch = self._pitome
         bias = patch.enter(x)
         if patch.merges_first:
-            query, keys, values = split_heads(self.attn.qkv(self.norm1(x)), self.attn.num_heads)
-            parts = self.attn.q_norm(query), self.attn.k_norm(keys), values
-            x, bias = patch.merge_first(x, parts, self.attn.scale)
+            x, bias = patch.merge_first(x, lambda: _parts(self.attn, self.norm1(x)), self.attn.scale)
         before_mlp = patch.state.options.position == "before_mlp"
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=bias)))
         if before_mlp:
             x = patch.merge(x, self.attn.scale)
         x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
         return patch.merge(x, self.attn.scale) if patch.merges_last else x
+
+
+def _parts(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [B, H, N, D] of normed features `x` [B, N, C]."""
+    query, keys, values = split_heads(attn.qkv(x), attn.num_heads)
+    return attn.q_norm(query), attn.k_norm(keys), values
 
 
 class MergingTransformer(Replacement):

@@ -37,7 +37,7 @@ def test_lists_and_files_in_one_sweep(run: Callable[..., int], tmp_path: Path) -
     found = Store(tmp_path / "results" / "runs").all()
     assert sorted(record.method.name for record in found) == ["diffrate", "tome"], "the list is the file's"
     for record in found:
-        assert record.method.schedule == [180, 150, 110, 90]
+        assert record.method.schedule == [17, 30, 40, 20]  # what each layer removes
         assert record.config["schedule"] == "kept @ 2.json"
         assert setting(record) == "schedule kept @ 2.json"
     (diffrate,) = (record for record in found if record.method.name == "diffrate")

@@ -292,7 +292,9 @@ class MergingLayer(Replacement):
         bias = patch.enter(hidden_states)
         x = hidden_states
         if patch.merges_first:
-            x, bias = patch.merge_first(x, _parts(attention, norm1(x), patch.kind.fused), scale)
+            x, bias = patch.merge_first(
+                x, lambda: _parts(attention, norm1(hidden_states), patch.kind.fused), scale
+            )
         x = x + dropout(attention(hidden_states=norm1(x), attention_mask=bias, **kwargs)[0])
         if patch.state.options.position == "before_mlp":
             x = patch.merge(x, scale)
