@@ -304,7 +304,7 @@ def test_a_counter_example_for_what_is_not_promised(method, promise):
     holds, _ = PROMISES[promise]
     for variant in (v for v in VARIANTS if v.method.name == method):
         protected = variant.protected(1)
-        for n in (8, 9, 12):
+        for n in (8, 9, 12, 2):
             for layer in range(DEPTH):
                 tokens = make_tokens(n, protected=protected, layer=layer, dtype=torch.float64)
                 if not holds(variant, tokens, variant.remove(n, protected, 0.5, layer)):

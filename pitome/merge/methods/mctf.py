@@ -45,18 +45,19 @@ def _scarce(value: Tensor) -> Tensor:
     return inverse / inverse.amax(dim=1, keepdim=True)
 
 
-def fusion_plan(tokens: Tokens, remove: int, options: MctfOptions, fixed: int, size: Tensor) -> Plan:
+def fusion_plan(tokens: Tokens, remove: int, options: MctfOptions, fixed: int, strict: bool) -> Plan:
     """Match even positions (A) with odd ones (B) by the product of the three factors, in both directions.
 
     The best `remove` // 2 of A join B; then the best of B, with what has joined them, join what is left of A,
-    by the same scores. A token weighs the attention it receives times `size` [B, N]. The first `fixed` tokens
-    never meet another. Output rows: fixed tokens, the rest of A (by position, or by descending score where
-    nothing is fixed), the rest of B by descending score.
+    by the same scores. A token weighs the attention it receives times its size. The first `fixed` tokens
+    never meet another; if not `strict`, they do where nothing else is left. Output rows: fixed tokens, the
+    rest of A (by position, or by descending score where nothing is fixed), the rest of B by descending score.
     """
     batch, n = tokens.x.shape[:2]
     if n == 1:  # set B is empty
         return keep_all(tokens)
     assert tokens.attention is not None
+    size, head = tokens.size, fixed if strict else 0
     received = tokens.attention.mean(dim=(1, 2))
     with torch.no_grad():
         unit = cosine(tokens.metric)
@@ -66,7 +67,6 @@ def fusion_plan(tokens: Tokens, remove: int, options: MctfOptions, fixed: int, s
             if temperature:
                 factor = _scarce(value)
                 score = score * (factor[:, ::2, None] * factor[:, None, 1::2]) ** (1 / temperature)
-        fixed_a, fixed_b = (fixed + 1) // 2, fixed // 2
         position = torch.arange(n, device=score.device)
         closed = position < fixed
         score = score.masked_fill(closed[::2, None] | closed[1::2], -torch.inf)
@@ -75,21 +75,23 @@ def fusion_plan(tokens: Tokens, remove: int, options: MctfOptions, fixed: int, s
     best, to_b = score.max(dim=-1)
     order = rank(best)
     a_gone, a_left = order[:, :first], order[:, first:]
-    a_left = a_left[:, : a_left.shape[1] - fixed_a]
+    a_left = a_left[:, : a_left.shape[1] - (head + 1) // 2]
     if fixed:
         a_left = a_left.sort(dim=-1).values
     left = score.gather(1, a_left[..., None].expand(-1, -1, score.shape[2]))
+    if a_left.shape[1] == 0:  # all of A has joined B
+        left = score.new_zeros(batch, 1, score.shape[2])
     best, to_a = left.max(dim=1)
     order = rank(best)
     b_gone, b_left = order[:, : remove - first], order[:, remove - first :]
-    b_left = b_left[:, : b_left.shape[1] - fixed_b]
+    b_left = b_left[:, : b_left.shape[1] - head // 2]
 
     rows = torch.arange(b_left.shape[1], device=order.device).expand_as(b_left)
-    row_of_b = (to_a + fixed).scatter(1, b_left, rows + fixed + a_left.shape[1])
+    row_of_b = (to_a + head).scatter(1, b_left, rows + head + a_left.shape[1])
     target = torch.cat([row_of_b.gather(1, to_b.gather(1, a_gone)), row_of_b.gather(1, b_gone)], dim=1)
-    head = torch.arange(fixed, device=order.device).expand(batch, -1)
+    first_rows = torch.arange(head, device=order.device).expand(batch, -1)
     return Plan(
-        kept=torch.cat([head, 2 * a_left, 2 * b_left + 1], dim=1),
+        kept=torch.cat([first_rows, 2 * a_left, 2 * b_left + 1], dim=1),
         source=torch.cat([2 * a_gone, 2 * b_gone + 1], dim=1),
         target=target,
         weight=received * size / size.amax(dim=1, keepdim=True),
@@ -114,7 +116,7 @@ def mctf(tokens: Tokens, remove: int, options: MctfOptions) -> Plan:
     """
     if remove == 0:
         return keep_all(tokens)
-    return fusion_plan(tokens, remove, options, tokens.protected, tokens.size)
+    return fusion_plan(tokens, remove, options, tokens.protected, strict=True)
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,10 @@ def mctf_repo(tokens: Tokens, remove: int, options: MctfRepoOptions) -> Plan:
       what is left; LLaVA after the block and without the factor of sizes; BERT, on keys, in the first three
       layers;
     - no proportional attention; a ratio counts all tokens, the class token included;
-    - at a ratio below 1 that leaves nothing to remove, tokens are permuted.
+    - at a ratio below 1 that leaves nothing to remove, tokens are permuted; of two or three tokens the last
+      merge into the class token.
 
     With padding their code divides zero by zero on BERT; here a group of padding keeps the token it starts
     from. It has rows for CLIP, BLIP, LLaVA and BERT, the families on which their patches run.
     """
-    return fusion_plan(tokens, remove, options, min(tokens.protected, 1), tokens.size)
+    return fusion_plan(tokens, remove, options, min(tokens.protected, 1), strict=False)
