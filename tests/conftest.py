@@ -19,6 +19,7 @@ from pitome.records.schema import DataRecord, Headline, MethodInfo, ModelInfo, R
 from pitome.records.store import Store
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.data import Preprocess
+from tests.hub_double import Hub, point_to, serve
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -74,6 +75,27 @@ def records(tmp_path: Path) -> Callable[[], dict[str, Record]]:
         }
 
     return read
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub without repositories on a loopback port, to which huggingface_hub turns; all caches are empty."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    for name in ("http_proxy", "https_proxy", "all_proxy", "hf_token"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PITOME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    double = Hub()
+    with serve(double) as address:
+        point_to(address, monkeypatch)
+        yield double
 
 
 @pytest.fixture

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 
 
 def quiet_libraries() -> None:
-    """Silence Lightning's advice on devices, workers and its own features."""
+    """Silence Lightning's advice on devices, workers and its own features, and what huggingface_hub says of
+    each attempt: the error tells the reason of the last."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # which it sets itself when imported
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")

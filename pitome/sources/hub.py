@@ -1,13 +1,21 @@
-"""Files from the Hugging Face hub: from its cache, else downloaded, else one line within 5 seconds."""
+"""Files from the Hugging Face hub: from its cache, else downloaded, else one line within 5 seconds.
+
+huggingface_hub finds, fetches, resumes and caches them. By hand are only the 5 seconds (its time-outs hold per
+address and attempt, up to 20 s in all), the choice among names, the size said beforehand, and one line for what
+goes wrong. `datasets` reads the tables (`pitome.sources.parquet`) but does not fetch them: `load_dataset` of a
+repository refuses those with a loading script, asks the hub again each time, does not find a pinned revision
+in its cache without the hub, and fetches all splits of a configuration unless files are named.
+"""
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import queue
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +24,7 @@ from pitome.errors import PitomeError
 
 Result = TypeVar("Result")
 
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT}
 PATIENCE = 5.0  # seconds until the hub counts as out of reach, name look-up and proxies included
 
 
@@ -47,57 +56,71 @@ def within(seconds: float, call: Callable[[], Result]) -> Result:
     return result  # type: ignore[return-value]
 
 
-def cached_folder(repo: str, pattern: str, *, kind: str = "model", revision: str = "main") -> Path | None:
-    """The snapshot folder of `repo` in the hub's cache, if it holds all files of `pattern`.
+def cached_folder(
+    repo: str, *wanted: str | Sequence[str], kind: str = "model", revision: str = "main"
+) -> Path | None:
+    """The snapshot folder of `repo` in the hub's cache, if it holds all that is `wanted` (of `fetch_folder`).
 
-    The folder's name is the commit. A sharded file set (`name-00002-of-00014.parquet`) counts only
-    when complete: a download may have been cut off.
+    The folder's name is the commit. A set of shards (`name-00002-of-00014.parquet`) counts only when
+    complete: a download may have been cut off, and only newer versions of huggingface_hub notice.
     """
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = Path(
-            snapshot_download(
-                repo, repo_type=kind, revision=revision, allow_patterns=[pattern], local_files_only=True
+    def snapshot(patterns: list[str]) -> Path | None:
+        try:
+            return Path(
+                snapshot_download(
+                    repo, repo_type=kind, revision=revision, allow_patterns=patterns, local_files_only=True
+                )
             )
-        )
-    except (OSError, ValueError):
-        return None
-    files = sorted(folder.rglob(pattern))
-    shards = {int(of) for file in files for of in re.findall(r"-of-(\d+)", file.name)}
-    return folder if files and (not shards or len(files) >= max(shards)) else None
+        except (OSError, ValueError):
+            return None
+
+    def holds(pattern: str) -> bool:
+        folder = snapshot([pattern])
+        files = sorted(folder.rglob(pattern)) if folder else []
+        shards = {int(of) for file in files for of in re.findall(r"-of-(\d+)", file.name)}
+        return bool(files) and (not shards or len(files) >= max(shards))
+
+    return snapshot([]) if all(any(map(holds, _either(names))) for names in wanted) else None
 
 
 def fetch_folder(
     repo: str,
-    pattern: str,
-    *,
+    *wanted: str | Sequence[str],
     kind: str = "model",
     revision: str = "main",
     error: type[PitomeError],
     otherwise: str,
 ) -> Path:
-    """Bring the files of `repo` that match `pattern` into the hub's cache; return their folder.
+    """Bring files of `repo` into the hub's cache; return their folder, whose name is the commit.
 
-    kind: `model` or `dataset`; revision: branch, tag or commit (the folder's name is the commit);
-    otherwise: what the user can do instead, for the message. Raises `error`, one line, when the
-    hub is out of reach (after 5 seconds at most), refuses access or lacks the files.
+    wanted: patterns of names; of several together, the first that the repository has is fetched; kind:
+    `model` or `dataset`; revision: branch, tag or commit; otherwise: what the user can do instead, for the
+    message. Raises `error`, one line, when the hub is out of reach (after 5 seconds at most), refuses
+    access or lacks the files, and when its cache cannot be written.
     """
-    folder = cached_folder(repo, pattern, kind=kind, revision=revision)
+    folder = cached_folder(repo, *wanted, kind=kind, revision=revision)
     if folder is not None:
         return folder
-    what = f"{pattern} of {repo} (revision {revision})"
+    what = f"{' and '.join(map(_named, wanted))} of {repo} (revision {revision})"
     with _explained(what, error, otherwise):
         from huggingface_hub import snapshot_download
 
-        listing = _listing(repo, kind, revision)
-        sizes = [size for name, size in listing if fnmatch.fnmatch(name, pattern)]
-        if not sizes:
-            raise error(f"{what} is not on the hub: check the revision, {otherwise}")
-        say(f"fetching {what} from the hub, {sum(sizes) / 1e6:.1f} MB")
+        sizes = _listing(repo, kind, revision)
+        patterns = []
+        for names in wanted:
+            chosen = next((pattern for pattern in _either(names) if fnmatch.filter(sizes, pattern)), None)
+            if chosen is None:
+                missing = f"{_named(names)} of {repo} (revision {revision})"
+                raise error(f"{missing} is not on the hub: check the revision, {otherwise}")
+            patterns.append(chosen)
+        files = {name for pattern in patterns for name in fnmatch.filter(sizes, pattern)}
+        total = sum(sizes[name] for name in files) / 1e6
+        say(f"fetching {', '.join(patterns)} of {repo} (revision {revision}) from the hub, {total:.1f} MB")
         return Path(
             snapshot_download(
-                repo, repo_type=kind, revision=revision, allow_patterns=[pattern], etag_timeout=PATIENCE
+                repo, repo_type=kind, revision=revision, allow_patterns=patterns, etag_timeout=PATIENCE
             )
         )
 
@@ -108,47 +131,80 @@ def check_reach(repo: str, *, revision: str = "main", error: type[PitomeError], 
 
     otherwise: as of `fetch_folder`. Raises `error` likewise.
     """
-    if cached_folder(repo, "*", revision=revision) is None:
+    if cached_folder(repo, revision=revision) is None:
         with _explained(f"{repo} (revision {revision})", error, otherwise):
             _listing(repo, "model", revision)
 
 
-def _listing(repo: str, kind: str, revision: str) -> list[tuple[str, int]]:
-    """Name and bytes of every file of a repository."""
+def _either(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _named(names: str | Sequence[str]) -> str:
+    return " or ".join(_either(names))
+
+
+def _listing(repo: str, kind: str, revision: str) -> dict[str, int]:
+    """Bytes of every file of a repository, by name."""
     from huggingface_hub import HfApi
 
-    def ask() -> list[tuple[str, int]]:
+    def ask() -> dict[str, int]:
         info = HfApi().repo_info(
             repo, repo_type=kind, revision=revision, files_metadata=True, timeout=PATIENCE
         )
-        return [(file.rfilename, file.size or 0) for file in getattr(info, "siblings", None) or []]
+        return {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or []}
 
     return within(PATIENCE, ask)
+
+
+def full_or_closed(problem: BaseException) -> str | None:
+    """Why a cache cannot be written, if `problem` says so: no space left, or no permission."""
+    place = f" ({problem.filename})" if isinstance(problem, OSError) and problem.filename else ""
+    if isinstance(problem, OSError) and problem.errno in _CLOSED:
+        return f"{problem.strerror}{place}"
+    return _reason(problem) if "enough disk space" in str(problem) else None
 
 
 @contextmanager
 def _explained(what: str, error: type[PitomeError], otherwise: str) -> Iterator[None]:
     """What goes wrong with the hub as one line."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         yield
     except PitomeError:
         raise
-    except GatedRepoError:
-        raise error(
-            f"{what} is gated: accept its terms on the hub and run `hf auth login`, {otherwise}"
-        ) from None
-    except RepositoryNotFoundError:
-        raise error(f"{what} is not on the hub, or needs `hf auth login`: log in, {otherwise}") from None
-    except HfHubHTTPError as problem:
-        raise error(f"{what} was refused by the hub ({_reason(problem)}): try again, {otherwise}") from None
+    except LocalEntryNotFoundError as problem:  # after it tried in vain
+        raise error(f"{what} {_why(problem.__cause__ or problem)}, {otherwise}") from None
     except Exception as problem:  # the errors of its HTTP library, which differs between versions
-        raise error(
-            f"{what} is not in the hub's cache and the hub is out of reach ({_reason(problem)}): "
-            f"go online (a gated file also needs `hf auth login`), {otherwise}"
-        ) from None
+        raise error(f"{what} {_why(problem)}, {otherwise}") from None
 
 
-def _reason(problem: Exception) -> str:
+def _why(problem: BaseException) -> str:
+    from huggingface_hub import constants, errors
+
+    reason = _reason(problem)
+    match problem:
+        case errors.GatedRepoError():
+            return "is gated: accept its terms on the hub and run `hf auth login`"
+        case errors.RepositoryNotFoundError():
+            return "is not on the hub, or needs `hf auth login`: log in"
+        case errors.RevisionNotFoundError():
+            return "is not on the hub: it has no such revision; correct it"
+        case errors.HfHubHTTPError():
+            return f"was refused by the hub ({reason}): try again"
+    if (closed := full_or_closed(problem)) is not None:
+        return (
+            f"cannot be kept in the hub's cache {constants.HF_HUB_CACHE} ({closed}): make room there, or "
+            "choose another folder with HF_HOME=FOLDER"
+        )
+    if isinstance(problem, ValueError) or (isinstance(problem, OSError) and "Consistency" in reason):
+        return f"did not arrive whole ({reason}): try again, check HF_ENDPOINT and proxies"
+    return (
+        f"is not in the hub's cache and the hub is out of reach ({reason}): go online (a gated file also "
+        "needs `hf auth login`)"
+    )
+
+
+def _reason(problem: BaseException) -> str:
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

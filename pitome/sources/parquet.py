@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from pitome.errors import DataError, Unreadable, one_line
+from pitome.sources.hub import full_or_closed
 from pitome.sources.images import DEFAULT, ImageRules, decode
 from pitome.sources.json_files import check_regular
 
@@ -44,7 +45,13 @@ def load_parquet(files: Sequence[Path], columns: Sequence[str] = ()) -> Dataset:
             if isinstance(feature, datasets.Image):
                 table = table.cast_column(name, datasets.Image(decode=False))
     except Exception as problem:  # its errors wrap those of pyarrow and of its own cache
-        raise _damaged(files[0], problem.__cause__ or problem) from None
+        cause = problem.__cause__ or problem
+        if (why := full_or_closed(cause)) is not None:
+            raise DataError(
+                f"the cache of datasets, {datasets.config.HF_DATASETS_CACHE}, cannot be written ({why}): "
+                "make room there, or choose another folder with HF_HOME=FOLDER"
+            ) from None
+        raise _damaged(files[0], cause) from None
     return table.select_columns(list(columns)) if columns else table
 
 

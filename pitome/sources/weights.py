@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pitome.sources.checkpoint_files import PUBLISHED, check_checkpoint
 from pitome.sources.hub import check_reach, fetch_folder
 
 SHIPPED = Path(__file__).parent / "shipped"  # <model>.safetensors beside its card <model>.md
-_FILE = "model.safetensors"  # what timm's repositories on the hub hold
+_FILES = ("model.safetensors", "pytorch_model.bin")  # in repositories of timm and transformers
 _OTHERWISE = "give the file with weights=PATH, or use weights=random"
 
 
@@ -115,9 +116,9 @@ def check_hub(weights: Weights) -> None:
         check_reach(weights.name, revision=weights.revision, error=CheckpointError, otherwise=_OTHERWISE)
 
 
-def fetch_weights(weights: Weights, file: str = _FILE) -> Weights:
+def fetch_weights(weights: Weights, files: Sequence[str] = _FILES) -> Weights:
     """Bring hub weights into the hub's cache; the revision becomes the commit. Others stay as they are.
-    file: its name in the repository.
+    files: what the file may be called, the first that the repository has is taken.
 
     Raises CheckpointError, one line with the three ways to provide the file, when it is not available.
     """
@@ -125,10 +126,7 @@ def fetch_weights(weights: Weights, file: str = _FILE) -> Weights:
         return weights
     assert weights.revision is not None
     folder = fetch_folder(
-        weights.name,
-        file,
-        revision=weights.revision,
-        error=CheckpointError,
-        otherwise=_OTHERWISE,
+        weights.name, files, revision=weights.revision, error=CheckpointError, otherwise=_OTHERWISE
     )
-    return Weights("hub", weights.name, folder / file, folder.name)
+    path = next(path for file in files if (path := folder / file).is_file())
+    return Weights("hub", weights.name, path, folder.name)

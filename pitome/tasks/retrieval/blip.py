@@ -17,7 +17,7 @@ from pitome.measure.flops import count_flops
 from pitome.sources.checkpoints import load_checkpoint, load_into
 from pitome.sources.hub import fetch_folder
 from pitome.sources.minilm import fetch_minilm
-from pitome.sources.weights import Weights, fetch_weights, find_weights
+from pitome.sources.weights import fetch_weights, find_weights
 from pitome.tasks.built import Built, preprocess_of
 from pitome.tasks.retrieval.checks import BLIP_ARCHS
 from pitome.tasks.tokenizers import load_tokenizer
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ELSE = "give the file with weights=PATH, or use weights=random"
-_FILES = ("model.safetensors", "pytorch_model.bin")
-_WORDS = ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594")
+WORDS_OF = ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594")
 
 
 class ImageTextMatching(nn.Module):
@@ -212,16 +211,14 @@ def build_blip(
     package that models of texts use. Raises CheckpointError when weights or words are missing,
     damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be built.
     """
-    origin, digest = find_weights(config.name, config.checkpoint, weights), None
-    if origin.source == "hub":
-        origin = _fetch(origin)
+    origin, digest = fetch_weights(find_weights(config.name, config.checkpoint, weights)), None
     model = build_model(config)
     if origin.path is not None:
         checkpoint = load_checkpoint(origin.path, model, key)
         load_into(model, checkpoint)
         digest = checkpoint.sha256
     if origin.source == "hub":
-        repo, revision = _WORDS
+        repo, revision = WORDS_OF
         folder = fetch_folder(repo, "*.json", revision=revision, error=CheckpointError, otherwise=_ELSE)
     else:
         folder = fetch_minilm()
@@ -244,10 +241,3 @@ def build_model(config: ModelConfig) -> nn.Module:
     else:
         raise UsageError(f"model.arch={arch} is not known; {nearest(arch, BLIP_ARCHS)}")
     return model
-
-
-def _fetch(weights: Weights) -> Weights:
-    try:
-        return fetch_weights(weights, _FILES[0])
-    except CheckpointError:
-        return fetch_weights(weights, _FILES[1])  # older repositories have no safetensors

@@ -23,7 +23,11 @@ from pitome.tasks.resize import fit_tower
 from pitome.tasks.retrieval.captions import Tokenizer, byte_pairs, numbered_words, pieces, word_list
 
 OWN = "CLIP"  # arch of a model made from its args alone
-_FILE = "open_clip_model.safetensors"  # what repositories of open_clip models on the hub hold
+_FILES = (  # of open_clip models on the hub
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 _PIECES_FILE = "tokenizer.json"  # beside it, of SigLIP
 _ENGLISH = 32_000  # in the vocabulary of SigLIP; its later, multilingual kinds have more
 _CONV, _POSITION = "visual.conv1.weight", "visual.positional_embedding"
@@ -93,7 +97,7 @@ def build_clip(config: ModelConfig, weights: str = "pretrained", key: str | None
     tokenizer are missing, damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be
     built.
     """
-    origin = fetch_weights(find_weights(config.name, config.checkpoint, weights), _FILE)
+    origin = fetch_weights(find_weights(config.name, config.checkpoint, weights), _FILES)
     model, digest = build_model(config, weights=origin).eval(), None
     if origin.path is not None:
         checkpoint = load_checkpoint(origin.path, model.model, key)

@@ -68,11 +68,15 @@ def file_pairs(
     if given is None and split != "test":
         raise DataError(f"the hub's copy of {name} holds the test split alone: {otherwise}")
     if given is None:
-        for pattern in (data.table, data.archive):
-            given = fetch_folder(
-                repository, pattern, kind="dataset", revision=revision, error=DataError, otherwise=otherwise
-            )
-    assert given is not None
+        given = fetch_folder(
+            repository,
+            data.table,
+            data.archive,
+            kind="dataset",
+            revision=revision,
+            error=DataError,
+            otherwise=otherwise,
+        )
     rows = read_annotations(given, data, split)
     if not rows:
         raise DataError(f"the {split} split of {name} in {given} holds no image; {otherwise}")

@@ -92,12 +92,17 @@ def _hub(data: TextSet, repository: str, revision: str) -> Rows:
     labels: list[int] = []
     splits: list[str] = []
     otherwise = f"use source=package, or {_ELSE}" if data.archive is not None else _ELSE
-    for ours, theirs in sorted(data.splits.items(), key=lambda pair: SPLITS.index(pair[0])):
-        pattern = data.files.format(theirs)
-        folder = fetch_folder(
-            repository, pattern, kind="dataset", revision=revision, error=DataError, otherwise=otherwise
-        )
-        for file in sorted(folder.rglob(pattern)):
+    patterns = {ours: data.files.format(theirs) for ours, theirs in data.splits.items()}
+    folder = fetch_folder(
+        repository,
+        *patterns.values(),
+        kind="dataset",
+        revision=revision,
+        error=DataError,
+        otherwise=otherwise,
+    )
+    for ours in sorted(patterns, key=SPLITS.index):
+        for file in sorted(folder.rglob(patterns[ours])):
             file_texts, file_labels = read_file(file, data)
             texts += file_texts
             labels += file_labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -131,16 +131,10 @@ def _from_hub(config: ModelConfig, weights: Weights, classes: int, *, cased: boo
 
 def _fetch_hub(repo: str, revision: str) -> tuple[Path, str]:
     """Configuration, tokenizer and weights in the hub's cache: their folder, and the weights' file."""
-    options: dict[str, Any] = {"revision": revision, "error": CheckpointError, "otherwise": _ELSE}
-    folder = fetch_folder(repo, "*.json", **options)
-    if not (folder / "tokenizer.json").is_file():
-        fetch_folder(repo, "vocab.txt", **options)
-    try:
-        fetch_folder(repo, _FILES[0], **options)
-        return folder, _FILES[0]
-    except CheckpointError:
-        fetch_folder(repo, _FILES[1], **options)  # older repositories have no safetensors
-        return folder, _FILES[1]
+    folder = fetch_folder(
+        repo, "*.json", _WORDS, _FILES, revision=revision, error=CheckpointError, otherwise=_ELSE
+    )
+    return folder, next(file for file in _FILES if (folder / file).is_file())
 
 
 def _load_folder(folder: Path, config: ModelConfig, classes: int) -> tuple[nn.Module, list[str]]:

@@ -60,11 +60,9 @@ def file_questions(
         return _local(questions, lambda q: images.read(q.image), images.size, images.stamp)
     folder = given
     if folder is None:
-        for pattern in patterns:
-            folder = fetch_folder(
-                repository, pattern, kind="dataset", revision=revision, error=DataError, otherwise=otherwise
-            )
-    assert isinstance(folder, Path)
+        folder = fetch_folder(
+            repository, *patterns, kind="dataset", revision=revision, error=DataError, otherwise=otherwise
+        )
     questions, read = parquet_questions(name, split, folder, scored=scored, rules=rules)
     if not questions:
         raise DataError(f"{patterns[0]} in {folder} holds no questions; {otherwise}")

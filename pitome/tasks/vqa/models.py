@@ -402,11 +402,9 @@ def _check_settings(config: ModelConfig, folder: Path, settings: Any) -> None:
 
 def _fetch(weights: Weights) -> Path:
     assert weights.revision is not None
-    for pattern in _FILES:
-        folder = fetch_folder(
-            weights.name, pattern, revision=weights.revision, error=CheckpointError, otherwise=_ELSE
-        )
-    return folder
+    return fetch_folder(
+        weights.name, *_FILES, revision=weights.revision, error=CheckpointError, otherwise=_ELSE
+    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -193,7 +193,7 @@ def test_hub_weights_are_read_from_the_cache(monkeypatch, tmp_path, small):
 
     monkeypatch.setattr(hub, "cached_folder", cached)
     built = vision.build_vision_model(model_of(small))
-    assert asked == [("owner/small", "model.safetensors", "model", "v1")]
+    assert asked == [("owner/small", ("model.safetensors", "pytorch_model.bin"), "model", "v1")]
     assert built.weights.record(built.sha256)["name"] == "owner/small@0123abc"
     assert torch.equal(built.model.head.weight, model.head.weight)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,11 +176,11 @@ def test_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_hub_weights_are_those_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(repo: str, pattern: str, *, revision: str, **options: Any) -> Path:
-        asked.append((repo, pattern, revision))
+    def fetch(repo: str, names: Sequence[str], *, revision: str, **options: Any) -> Path:
+        asked.append((repo, names[0], revision))
         folder = tmp_path / "0123abc"
         folder.mkdir()
-        save_file(build_model(model_of(TINY)).model.state_dict(), folder / pattern)
+        save_file(build_model(model_of(TINY)).model.state_dict(), folder / names[0])
         return folder
 
     monkeypatch.setattr(origin, "fetch_folder", fetch)
@@ -338,8 +339,8 @@ def test_siglip_from_a_folder_and_from_the_hub(tmp_path: Path, monkeypatch: pyte
             assert handle.tokens[-1] < handle.tokens[0]
     torch.testing.assert_close(plain.norm(dim=-1), torch.ones(1))
 
-    def fetch(repo: str, pattern: str, *, revision: str, **options: Any) -> Path:
-        asked.append((repo, pattern, revision))
+    def fetch(repo: str, names: str | Sequence[str], *, revision: str, **options: Any) -> Path:
+        asked.append((repo, names if isinstance(names, str) else names[0], revision))
         return tmp_path
 
     monkeypatch.setattr(origin, "fetch_folder", fetch)

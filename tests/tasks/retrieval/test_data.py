@@ -232,15 +232,15 @@ def test_the_hub(folder: Path, tmp_path: Path, make: Make, monkeypatch: pytest.M
             archive.write(folder / "images" / f"{n}.jpg", f"images_flickr_1k_test/{n}.jpg")
     asked = []
 
-    def fetch(repository: str, pattern: str, **_: object) -> Path:
-        asked.append((repository, pattern))
+    def fetch(repository: str, *wanted: str, **_: object) -> Path:
+        asked.append((repository, *wanted))
         return snapshot
 
     monkeypatch.setattr(retrieval_files, "fetch_folder", fetch)
     data = make(None, repository="a/b")
     assert np.array_equal(data.test.images, make().test.images)
     assert data.info.source == "hub" and data.info.revision == "c4a4cdc67b"
-    assert asked == [("a/b", "test_1k_flickr.csv"), ("a/b", "images_flickr_1k_test.zip")]
+    assert asked == [("a/b", "test_1k_flickr.csv", "images_flickr_1k_test.zip")]
     with pytest.raises(DataError, match="holds the test split alone: give a folder"):
         data.train_dataloader()
 

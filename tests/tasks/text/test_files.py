@@ -212,8 +212,8 @@ def test_no_package_where_there_is_none():
 def test_the_hub_is_read_by_split(tmp_path, monkeypatch):
     asked = []
 
-    def fetch(repo, pattern, **options):
-        asked.append((repo, pattern, options["revision"]))
+    def fetch(repo, *wanted, **options):
+        asked.append((repo, wanted, options["revision"]))
         return tmp_path
 
     monkeypatch.setattr(text_files, "fetch_folder", fetch)
@@ -222,11 +222,11 @@ def test_the_hub_is_read_by_split(tmp_path, monkeypatch):
     write(tmp_path / "data" / "validation-00000-of-00001.parquet", [("c", 1)], column="sentence")
     rows = read_rows("sst2", "official", source="auto", root=None, repository="r/s", revision="abc")
     assert rows.source == "hub" and rows.splits == ["train"] * 3 + ["test"]
-    assert asked == [("r/s", "data/train-*.parquet", "abc"), ("r/s", "data/validation-*.parquet", "abc")]
+    assert asked == [("r/s", ("data/train-*.parquet", "data/validation-*.parquet"), "abc")]
 
 
 def test_without_hub_and_package(monkeypatch):
-    def refuse(repo, pattern, *, otherwise, **options):
+    def refuse(repo, *wanted, otherwise, **options):
         raise DataError(f"out of reach, {otherwise}")
 
     monkeypatch.setattr(text_files, "fetch_folder", refuse)

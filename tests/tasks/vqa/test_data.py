@@ -453,7 +453,7 @@ def hub_folder(tmp_path_factory):
 def test_the_hubs_files_of_a_set(name, hub_folder, monkeypatch):
     asked = []
 
-    def fetch(repository, pattern, *, kind, revision, error, otherwise):
+    def fetch(repository, *wanted, kind, revision, error, otherwise):
         asked.append((repository, kind, revision))
         return hub_folder / name
 
