@@ -2,7 +2,7 @@
 
 huggingface_hub finds, fetches, resumes and caches them. By hand are only the 5 seconds (its time-outs hold
 per address and attempt, over 20 s in all), the choice among names, the size in advance, and one line for
-what goes wrong. `datasets` reads tables (`pitome.sources.parquet`) but does not fetch them: `load_dataset` of a
+what goes wrong. `datasets` reads tables (`pitome.sources.parquet`) but fetches none: `load_dataset` of a
 repository refuses those with a loading script, asks the hub again each time, does not find a pinned revision
 in its cache without the hub, and fetches all splits of a configuration unless files are named.
 """
