@@ -131,7 +131,7 @@ def test_training_starts_from_the_base(name, hub, tmp_path, capsys) -> None:
     add_data(hub, "rotten_tomatoes")
     add_base(hub, name)
     given = ["mode=train", "task=text", f"model={name}", "data=rotten_tomatoes", "data.split=official"]
-    given += ["trainer.stages=[{epochs:1,batch_size:3,lr:1e-4}]", "trainer.lora=null", *words(name)]
+    given += ["trainer.stages=[{epochs:1,batch_size:3,lr:1e-4}]", "trainer=sst2", *words(name)]
     given += [f"results={tmp_path}/results", "source=hub", "logger=none"]
     assert main(given) == 0, capsys.readouterr().err
     assert any(name.startswith("model.safetensors") for name in hub.downloads())
