@@ -327,21 +327,25 @@ def _llava(hub: Hub, name: str, _: str) -> None:
     _add(hub, small(name).checkpoint, files)
 
 
-def add_base(hub: Hub, name: str) -> None:
+def add_base(hub: Hub, name: str) -> torch.Tensor:
     """The encoder that training starts from, with the parts of its pretraining and, as it was saved years
-    ago, norms whose weights are called gamma and beta."""
+    ago, norms whose weights are called gamma and beta; the first of these is returned."""
     from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForPreTraining
 
     own = conf("model", name)
     kind = AutoModelForPreTraining if own["arch"] == "bert" else AutoModelForMaskedLM
     model = kind.from_config(AutoConfig.for_model(own["arch"], **own["args"] | MODELS[name][1]))
+    for parameter in model.parameters():
+        parameter.data.normal_()
     state = _state(model)
+    norm = next(value for key, value in state.items() if key.endswith("LayerNorm.weight"))
     if own["arch"] == "bert":
         renamed = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
         for new, old in renamed.items():
             state = {key.replace(new, old): value for key, value in state.items()}
     files = _saved(model, tokenizer()) | {"model.safetensors": save(state, {"format": "pt"})}
     _add(hub, own["base"], files | {"pytorch_model.bin": b"not needed", "rust_model.ot": b"not needed"})
+    return norm
 
 
 _VIT = {"depth": 2, "embed_dim": 24, "num_heads": 2}
