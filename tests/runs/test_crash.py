@@ -69,12 +69,15 @@ wait(start("two"), start("two"))
 def at_work(name):
     return {int(owner.split()[1]) for owner in running(folder / name / "results" / "runs").values()}
 
+began = time.monotonic()
+wait(start("timed"))
+seconds = (time.monotonic() - began) / 4  # of a run, on this machine at this moment
 killed, rounds = 0, 0
 while killed < int(sys.argv[3]):
     name, rounds = f"parallel{rounds}", rounds + 1
     pids = [start(name, 3), start(name, 3)]
     while pids and killed < int(sys.argv[3]):
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 2 * seconds))  # so that some runs end between two kills
         pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)]
         held = sorted(set(pids) & at_work(name))
         if held:
