@@ -44,7 +44,7 @@ def main(words: list[str], results: Path = RESULTS) -> int:
         if words[:1] == ["status"]:
             tables.show([status.to_table(words[1:] or status.sweeps(), local)])
             return 0
-        if words[:1] == ["seal"] and len(words) == 2 and Path(words[1]).is_dir():
+        if words[:1] == ["seal"] and len(words) == 2 and os.path.isdir(words[1]):
             print(f"{Store(words[1]).seal()} records in {words[1]} were given a digest")
             return 0
         for word in words:  # a misspelt one is reported before anything is made
@@ -59,8 +59,10 @@ def main(words: list[str], results: Path = RESULTS) -> int:
                 items.show_item(word, local)
             else:
                 report(Store(word))
-    except PitomeError as problem:
+    except (PitomeError, OSError) as problem:
         return print_error(problem)
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

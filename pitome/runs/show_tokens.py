@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed over many lines
     try:
         print(_run(argv))
-    except PitomeError as problem:
+    except (PitomeError, OSError) as problem:
         return print_error(problem)
     except KeyboardInterrupt:
         return 130

@@ -118,7 +118,7 @@ _RUNNING = [
 """Lines of run.py that run."""
 _OWN = ["image", "out", "after", "max_pixels", "merge", "ratio", "weights", "model"]
 _REPORTS = [
-    "status", "offline", "page", "plan", "table5", "table5_offline", "results=", "results=none", ".",
+    "status", "offline", "page", "plan", "seal", "table5", "table5_offline", "results=", "results=none", ".",
     "./x", "--x",
 ]  # fmt: skip
 _OPTIONS = [
