@@ -3,7 +3,9 @@
 WHAT is one of:
   FOLDER             tables and plots of the runs in a folder
   NAME               an experiment beside the paper's values (table5, table5_offline, ...)
-  status [NAME ...]  how far experiments are
+  status [NAME ...]  how far sweeps and experiments are
+  plan NAME ...      what experiments will take: runs, hours, disk, downloads; device=KIND[:COUNT] (default
+                     cpu; h100:4, ...), precision=16-mixed
   offline            what the published offline experiments gave
   page               the page of all results, results/index.html
   seal FOLDER        add a digest to records of before records had one
@@ -23,7 +25,7 @@ from pitome.errors import DataError, PitomeError, UsageError, nearest, print_err
 from pitome.paper.experiments import experiment_names, is_experiment
 from pitome.records.code import other_code
 from pitome.records.store import Store
-from pitome.report import items, offline, plots, status, tables
+from pitome.report import items, offline, plan, plots, status, tables
 from pitome.report.page import build
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -42,7 +44,11 @@ def main(words: list[str], results: Path = RESULTS) -> int:
         if given and not os.path.isdir(local.folder):
             raise UsageError(f"results={given[-1]}: no such folder; give the one that run.py wrote to")
         if words[:1] == ["status"]:
-            tables.show([status.to_table(words[1:] or status.sweeps(), local)])
+            under_way = [] if words[1:] else status.of_sweeps(local)
+            tables.show([*under_way, status.to_table(words[1:] or status.sweeps(), local)])
+            return 0
+        if words[:1] == ["plan"]:
+            tables.show([plan.from_words(words[1:], local, items.published_records())])
             return 0
         if words[:1] == ["seal"] and len(words) == 2 and os.path.isdir(words[1]):
             print(f"{Store(words[1]).seal()} records in {words[1]} were given a digest")

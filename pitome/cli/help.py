@@ -30,7 +30,7 @@ examples:
 def help_text(conf: Path, custom: Path | None = None) -> str:
     """Every group with one line per choice, every key, examples. own: the user's conf/ folder."""
     lines = [_INTRO]
-    for group in GROUPS:
+    for group in (*GROUPS, "hydra/launcher"):
         folders = [folder for folder in (conf, custom) if folder is not None]
         paths = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
         files = [paths[name] for name in sorted(paths)]

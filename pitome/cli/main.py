@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,8 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pitome.errors import Interrupted, PitomeError, UsageError, nearest, print_error
+
+if TYPE_CHECKING:
+    from pitome.config import Config
 
 _MULTIRUN = ("-m", "--multirun")
 _SHOWING = {"--cfg": 1, "-c": 1, "--info": 1, "-i": 1, "--package": 1, "-p": 1, "--resolve": 0}
@@ -110,24 +115,27 @@ def _main(argv: Sequence[str]) -> int:
     points = check_command_line(overrides, command.multirun)
     if command.flags:
         return _show(command.flags, overrides)
-    check_places([config for config, _ in points])
-    return _run(overrides, command.multirun, [experiment.name for experiment in chosen])
+    configs = [config for config, _ in points]
+    check_places(configs)
+    return _run(overrides, configs, command.multirun, [experiment.name for experiment in chosen])
 
 
-def _run(overrides: Sequence[str], multirun: bool, experiments: list[str]) -> int:
+def _run(overrides: Sequence[str], configs: list[Config], multirun: bool, experiments: list[str]) -> int:
     """Run the points and show what came out. Returns the exit code."""
     from pitome.runs.sweep import launch
 
     group = group_of(overrides, experiments) if multirun else None
-    done = launch(overrides, multirun=multirun, group=group, since=datetime.now(UTC))
+    done, folder = launch(overrides, configs, multirun=multirun, group=group, since=datetime.now(UTC))
     runs = [run for point in done for run in point.finished.runs]
-    for run in runs:
-        if run.exit_code:
-            print_error(run.record.error or "failed")
+    for point in done:
+        for run in point.finished.runs:
+            if run.exit_code:
+                note = f" ({point.note})" if point.note and run.exit_code == 1 else ""
+                print_error(f"{run.record.error}{note}")
     if any(run.record.done for run in runs):
         from pitome.runs.summary import show
 
-        show([point.finished for point in done], [point.config for point in done])
+        show([point.finished for point in done], [point.config for point in done], folder)
     if experiments:
         from pitome.report.items import show_item
         from pitome.runs.sweep_log import log_sweep
@@ -162,7 +170,7 @@ def group_of(overrides: Sequence[str], experiments: Sequence[str]) -> str:
     if experiments:
         return " ".join(experiments)
     elsewhere = ("logger", "results", "overwrite", "device", "hydra")
-    words = [word for word in overrides if word.split("=")[0].split(".")[0] not in elsewhere]
+    words = [word for word in overrides if re.split(r"[=./]", word)[0] not in elsewhere]
     text = " ".join(sorted(words))
     return text if len(text) <= 100 else f"{text[:91]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

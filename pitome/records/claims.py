@@ -88,13 +88,13 @@ def running(folder: Path) -> dict[str, str]:
             owner = SoftFileLease(path, lease_duration=LEASE_SECONDS).owner
             # Twice the lease: clocks of machines on a shared folder may differ.
             recent = path.stat().st_mtime > time.time() - 2 * LEASE_SECONDS
-            if recent and owner is not None and not _is_dead(owner.pid, owner.hostname):
+            if recent and owner is not None and not is_dead(owner.pid, owner.hostname):
                 key = path.name.removeprefix(".").removesuffix(CLAIM)
                 claims[key] = f"process {owner.pid} on {owner.hostname}"
     return claims
 
 
-def _is_dead(pid: int, host: str) -> bool:
+def is_dead(pid: int, host: str) -> bool:
     """Whether a process of this very machine is gone; of another one nothing can be said."""
     if host != socket.gethostname():
         return False

@@ -6,11 +6,13 @@ import contextlib
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from pitome.errors import UsageError
 from pitome.paper.experiments import choose, experiment_names
 from pitome.paper.matching import failure, finished_runs
 from pitome.paper.points import command
+from pitome.records import sweeps as recorded
 from pitome.records.claims import running
 from pitome.records.schema import Record
 from pitome.records.store import Store
@@ -93,6 +95,32 @@ def to_table(names: Sequence[str], store: Store) -> Table:
         ],
         notes=notes,
     )
+
+
+def of_sweeps(store: Store, latest: int = 5) -> list[Table]:
+    """The sweeps that are under way in a folder of runs, whichever launcher runs them, and the latest of
+    the others; none where there was none."""
+    found = [sweep for _, sweep in recorded.sweeps(store.folder.parent / "sweeps")]
+    under_way = [sweep.id for sweep in found if sweep.is_running]
+    found = [sweep for i, sweep in enumerate(found) if sweep.id in under_way or i >= len(found) - latest]
+    rows = []
+    for sweep in found:
+        far = recorded.progress(sweep, [recorded.read_job(sweep, i) for i in range(len(sweep.points))])
+        running, left = ("-", "-")
+        state = "ended" if sweep.ended else "stopped"
+        if sweep.id in under_way:
+            running, left, state = (
+                str(far.running),
+                duration(far.seconds),
+                f"process {sweep.pid} on {sweep.host}",
+            )
+        begun = datetime.fromisoformat(sweep.id).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        rows.append(
+            [sweep.name, begun, str(far.points), str(far.done), str(far.failed), running, left, state]
+        )
+    header = ["Sweep", "Begun", "Points", "Done", "Failed", "Running", "Time left", "State"]
+    notes = ["Starting a stopped sweep's command again continues it."] if rows else []
+    return [Table("Sweeps", [], header, rows, notes)] if rows else []
 
 
 def duration(seconds: float | None) -> str:

@@ -56,10 +56,14 @@ def register_schema() -> None:
 def to_config(raw: DictConfig, group: str | None = None) -> Config:
     """The typed configuration of a composed one. group: of a sweep's runs in W&B, where none is given."""
     config = decode(Config, OmegaConf.to_container(raw, resolve=True), typed=True)
-    config = dataclasses.replace(config, results=os.path.expanduser(config.results))
-    if group is not None and config.logger.group is None:
-        config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
-    return config
+    return in_group(dataclasses.replace(config, results=os.path.expanduser(config.results)), group)
+
+
+def in_group(config: Config, group: str | None) -> Config:
+    """The configuration with the group of its sweep in W&B, where it gives none itself."""
+    if group is None or config.logger.group is not None:
+        return config
+    return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
 
 
 def merge_of_training(overrides: Sequence[str]) -> list[str]:
@@ -80,6 +84,7 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
     Raises PitomeError, one line.
     """
     parsed = words.parse(overrides, multirun)
+    words.check_launcher(parsed, multirun)
     offer_custom_methods(parsed)
     words.check_choices(parsed)
     named = {group: words.chosen(parsed, group) for group in PARTS}

@@ -38,7 +38,7 @@ from pitome.records.schema import (
     WeightsInfo,
 )
 from pitome.records.store import Store
-from pitome.runs import control
+from pitome.runs import control, progress
 from pitome.runs.environment import describe_environment, resolve_device
 from pitome.runs.token_pictures import of_run
 from pitome.runs.validate import import_modules, validate
@@ -83,6 +83,13 @@ def run(
     # Several runs may share a control, and it is short: waiting is no loss.
     controlled = _finish(Job(control.configuration(config), share, since=since))
     return dataclasses.replace(finished, control=controlled)
+
+
+def lost(config: Config, reason: str, since: datetime) -> Finished:
+    """A run whose process ended before it could record anything, recorded as failed."""
+    job = Job(config, since=since)
+    job.method = MethodInfo(name=config.merge.name, asked=validate(config).asked())
+    return Finished(job.failed(PitomeError(reason)), job.store, exit_code=1)
 
 
 def _finish(job: Job) -> Finished | None:
@@ -417,7 +424,7 @@ class Progress(TQDMProgressBar):
     """Lightning's bar with an estimate, named after the run."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(refresh_rate=1)
+        super().__init__(refresh_rate=1, process_position=progress.row())
         self.name = name
 
     @property

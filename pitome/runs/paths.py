@@ -55,3 +55,11 @@ def _quoted(value: str) -> str:
         return value
     # In text that OmegaConf reads, ${ begins an interpolation.
     return QuotedString(value.replace("${", r"\${"), Quote.single).with_quotes()
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be read from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

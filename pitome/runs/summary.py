@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from pitome.config import Config
 from pitome.errors import PitomeError
 from pitome.records.code import other_code
-from pitome.records.files import write_error
 from pitome.records.groups import group
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Record
 from pitome.records.store import Store
+from pitome.records.sweeps import new_folder
 from pitome.report import plots, tables
 from pitome.runs.job import Finished
+from pitome.runs.paths import shown
 from pitome.runs.sweep_log import log_sweep
 from pitome.runs.token_pictures import picture
 
 
-def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
+def show(finished: Sequence[Finished], configs: Sequence[Config], folder: Path | None) -> None:
     """Print the tables of these runs and write them, with the plot and a picture of what merged, to
-    results/sweeps/<time>/. configs: one for each run."""
+    `folder`; None: a new one, results/sweeps/<time>/. configs: one for each run."""
     store = finished[0].store
     runs = [run for job in finished for run in job.runs]
     records = with_baselines([run.record for run in runs], store)
@@ -37,7 +36,7 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
     if known:
         print(f"{len(known)} of {len(every)} runs were recorded before (overwrite=all repeats them)")
     try:
-        folder = new_folder(store.folder.parent / "sweeps", datetime.now().strftime("%Y%m%d-%H%M%S"))
+        folder = folder or new_folder(store.folder.parent / "sweeps")
         tables.write_markdown(folder / "table.md", built, note)
         print(f"table: {shown(folder / 'table.md')}")
         for path in plots.plot(records, folder):
@@ -52,20 +51,6 @@ def show(finished: Sequence[Finished], configs: Sequence[Config]) -> None:
         print(f"error: {problem}", file=sys.stderr)
 
 
-def new_folder(parent: Path, name: str) -> Path:
-    """A new folder, `name` or, where another sweep has that, `name-2`, ... Raises RecordError."""
-    for number in itertools.count(1):
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-        except OSError as problem:
-            raise write_error(folder, problem) from None
-    raise AssertionError("unreachable")
-
-
 def with_baselines(records: Sequence[Record], store: Store) -> list[Record]:
     """These runs, each once, and the recorded unmerged runs that they can be compared with."""
     wanted = {record.run_id: record for record in records}
@@ -74,11 +59,3 @@ def with_baselines(records: Sequence[Record], store: Store) -> list[Record]:
         if any(member.run_id in wanted for member in members):
             wanted |= {member.run_id: member for member in members}
     return list(wanted.values())
-
-
-def shown(path: Path) -> str:
-    """A path as short as it can be read from here."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

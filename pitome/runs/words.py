@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import importlib.util
 import math
 import re
 from collections.abc import Sequence
@@ -21,11 +22,13 @@ from hydra.core.plugins import Plugins
 from hydra.errors import OverrideParseException
 from hydra.plugins.sweeper import Sweeper
 
-from pitome.config import GROUPS, choices
+from pitome.config import CONF, GROUPS, choices
 from pitome.errors import UsageError, nearest, one_line
 from pitome.fields import shown
 from pitome.merge import plugins
+from pitome.sources.yaml_files import read_yaml
 
+LAUNCHER = "hydra/launcher"
 MAX_POINTS = 10_000
 """Of a sweep. More are a mistake: checking them alone takes minutes."""
 
@@ -90,6 +93,28 @@ def check_choices(parsed: Sequence[Override]) -> None:
         for name in sorted(chosen(parsed, group) - known if known else ()):
             if name != "None" or group not in _OPTIONAL:
                 raise UsageError(f"unknown {group}={name}; {nearest(name, known)}")
+
+
+def check_launcher(parsed: Sequence[Override], multirun: bool) -> None:
+    """Raises UsageError for a launcher that is not there, whose engine is not installed, or that is given
+    without a sweep or with a key that it does not have."""
+    here = {path.stem: path for path in (CONF / LAUNCHER).glob("*.yaml")}
+    known = {
+        *here,
+        *(name.removesuffix(".yaml") for name in ConfigStore.instance().repo["hydra"]["launcher"]),
+    }
+    for name in chosen(parsed, LAUNCHER):
+        engine = name.partition("_")[0]
+        if name not in known:
+            raise UsageError(f"unknown {LAUNCHER}={name}; {nearest(name, known)}")
+        if name in here and importlib.util.find_spec(engine) is None:
+            raise UsageError(f"{LAUNCHER}={name} needs {engine}: pip install 'pitome[{engine}]'")
+        if not multirun:
+            raise UsageError(f"{LAUNCHER}={name} is for sweeps; add -m")
+        keys = [f"hydra.launcher.{key}" for key in (read_yaml(here[name]) if name in here else {})]
+        for key in (override.key_or_group for override in parsed if keys):
+            if key.startswith("hydra.launcher.") and ".".join(key.split(".")[:3]) not in keys:
+                raise UsageError(f"unknown key {key}; {nearest(key, keys)}")
 
 
 def offered(group: str) -> list[str]:

@@ -30,7 +30,7 @@ REFUSED = {
     "hydra/sweeper=basic": "cannot be set",
     "hydra.run.dir=${nonsense}": "hydra.run.dir=${nonsense} cannot be used",
     "hydra.job.name=a,b -m": "all runs of a sweep share it",
-    "hydra/launcher=nonsense": "hydra/launcher=nonsense cannot be used",
+    "hydra/launcher=nonsense": "unknown hydra/launcher=nonsense",
     "layers=-inf": "layers=-inf is not text or a list of whole numbers",
     "ratio=1e400": "ratio=inf is outside (0, 1]",
     "model.args.depth=" + "9" * 5000: "a number of 5000 digits",

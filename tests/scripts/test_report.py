@@ -95,7 +95,7 @@ def test_one_broken_file_leaves_the_other_experiments(
 
 def test_help_says_what_there_is(report: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["status", "--help"]) == 0
-    assert "status [NAME ...]  how far experiments are" in capsys.readouterr().out
+    assert "status [NAME ...]  how far sweeps and experiments are" in capsys.readouterr().out
 
 
 def test_an_item_of_pictures_has_no_table(report: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
