@@ -153,6 +153,7 @@ class TrainerConfig:
     clip: float = number(1.0, least=0)  # largest norm of the gradient, scaled down to it; 0: any
     drop_path: float = number(0.0, least=0, most=1)  # classification: share of samples that skip a block
     workers: int = whole(0, least=0)  # images: processes that load batches
+    parts: int = whole(1, least=1)  # in which a step is computed: less memory, the same loss, more time
     # of the learning rate: cosine for images; linear or plateau for texts
     schedule: Literal["cosine", "linear", "plateau"] = "cosine"
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -196,10 +197,12 @@ class Config:
     measure: Literal["none", "flops", "full"] = "flops"
     limit: int | None = whole(None, least=1)  # test samples; None: all
     batch_size: int = whole(100, least=1)
+    workers: int | None = whole(None, least=0)  # processes that read test images; None: as the data set likes
     precision: Precision = "32"  # of computing; `-true`: of the weights as well
     device: str = text(
         "auto", pattern=r"auto|cpu|cuda(:\d+)?|mps", hint="give auto, cpu, cuda, cuda:0 or mps"
     )
+    devices: int = whole(1, least=1)  # that share the run, each with a process of its own
     seed: int = whole(0, least=0)
     # repeat what is recorded: where the code has changed since, or all
     overwrite: Literal["changed", "all"] | None = None

@@ -20,6 +20,14 @@ class MissingDeviceError(UsageError):
     """A device that this machine does not have."""
 
 
+class MemoryShortageError(PitomeError):
+    """Memory that does not suffice, or room in /dev/shm, however small the batch."""
+
+
+class RankError(PitomeError):
+    """A process of a run on several devices that was killed."""
+
+
 class UnsupportedModelError(PitomeError, TypeError):
     """A model in which nothing can be merged; the message says what was looked for and found."""
 

@@ -169,7 +169,7 @@ def group_of(overrides: Sequence[str], experiments: Sequence[str]) -> str:
     """The name of a sweep in W&B: its experiments, or what it asks for; the same when it goes on."""
     if experiments:
         return " ".join(experiments)
-    elsewhere = ("logger", "results", "overwrite", "device", "hydra")
+    elsewhere = ("logger", "results", "overwrite", "device", "devices", "hydra")
     words = [word for word in overrides if re.split(r"[=./]", word)[0] not in elsewhere]
     text = " ".join(sorted(words))
     return text if len(text) <= 100 else f"{text[:91]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -183,6 +183,7 @@ class Environment:
 
     device: str
     dtype: str
+    devices: int = 1  # that shared the run
     threads: int | None = None
     attention: str | None = None  # the kernel's name
     git_revision: str | None = None
@@ -227,6 +228,7 @@ class Record:
     tokens: list[float] = field(default_factory=list)  # entering each block, then the final count
     throughput: Throughput | None = None
     peak_memory_bytes: int | None = None
+    batch_size: int | None = None  # samples computed at once: less than asked for where memory was short
     environment: Environment | None = None
     error: str | None = None  # one line: why it failed or was interrupted
     outcomes: OutcomesFile | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from pitome.records.schema import Environment
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "lightning", "numpy")
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu. Raises MissingDeviceError for a device this machine lacks."""
+def resolve_device(name: str, devices: int = 1) -> torch.device:
+    """`auto` is cuda, else mps, else cpu; of several devices the first. Raises MissingDeviceError for what
+    this machine lacks."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
@@ -24,6 +26,11 @@ def resolve_device(name: str) -> torch.device:
         have = ", ".join(f"{count[kind]} {kind}" for kind in count if count[kind]) or "none"
         raise MissingDeviceError(
             f"device={name} does not exist here (found: {have}); use device=auto or device=cpu"
+        )
+    most = os.cpu_count() or 1 if device.type == "cpu" else count[device.type]
+    if devices > most:
+        raise MissingDeviceError(
+            f"devices={devices} is too many for device={name}: there are {most}; give devices={most} or less"
         )
     return device
 

@@ -6,22 +6,26 @@ import contextlib
 import dataclasses
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
-from torch import nn
 
 from pitome.adapters.patch import Patched
 from pitome.config import Config, MergeConfig, custom_model, model_label, portable
-from pitome.errors import Interrupted, MissingDeviceError, PitomeError, UsageError, one_line
+from pitome.errors import (
+    Interrupted,
+    MemoryShortageError,
+    MissingDeviceError,
+    PitomeError,
+    UsageError,
+    one_line,
+)
 from pitome.fields import decode, recorded
-from pitome.measure.memory import peak_memory
 from pitome.merge.schedule import Reduction
 from pitome.records import code
 from pitome.records.claims import Taken, claim
@@ -38,14 +42,17 @@ from pitome.records.schema import (
     WeightsInfo,
 )
 from pitome.records.store import Store
-from pitome.runs import control, progress
-from pitome.runs.environment import describe_environment, resolve_device
+from pitome.runs import control
+from pitome.runs.environment import resolve_device
+from pitome.runs.measured import Measured, Setup, measure, measure_on, train_on
 from pitome.runs.token_pictures import of_run
 from pitome.runs.validate import import_modules, validate
 from pitome.sources.hub import say
 from pitome.sources.images import ImageRules
-from pitome.tasks.base import Layers, Task, patch_model, task_class
+from pitome.tasks.base import Layers, Task, task_class
+from pitome.tasks.loading import is_dead_worker
 from pitome.tasks.loggers import close_logger, open_logger
+from pitome.tasks.memory import is_out_of_memory
 from pitome.tasks.training import key_of, write_card
 
 
@@ -76,12 +83,12 @@ def run(
     returned otherwise. command: what a card of trained weights names.
     """
     since = since or datetime.now(UTC)
-    finished = _finish(Job(config, since=since, wait=wait, command=command))
+    finished = _attempt(config, lambda config: Job(config, since=since, wait=wait, command=command))
     share = control.budget(config, finished.record) if finished is not None else None
     if finished is None or share is None:
         return finished
     # Several runs may share a control, and it is short: waiting is no loss.
-    controlled = _finish(Job(control.configuration(config), share, since=since))
+    controlled = _attempt(control.configuration(config), lambda config: Job(config, share, since=since))
     return dataclasses.replace(finished, control=controlled)
 
 
@@ -92,7 +99,17 @@ def lost(config: Config, reason: str, since: datetime) -> Finished:
     return Finished(job.failed(PitomeError(reason)), job.store, exit_code=1)
 
 
-def _finish(job: Job) -> Finished | None:
+def _attempt(config: Config, make: Callable[[Config], Job]) -> Finished | None:
+    """A run; where a process that loads data dies, once more without such processes."""
+    try:
+        return _finish(make(config), again=True)
+    except RuntimeError as problem:
+        say(f"{one_line(problem)}; once more with workers=0 trainer.workers=0")
+    trainer = dataclasses.replace(config.trainer, workers=0)
+    return _finish(make(dataclasses.replace(config, workers=0, trainer=trainer)))
+
+
+def _finish(job: Job, *, again: bool = False) -> Finished | None:
     with job.claims:  # until a failure is recorded as well
         try:
             return job.run()
@@ -111,6 +128,11 @@ def _finish(job: Job) -> Finished | None:
         except PitomeError as problem:
             return Finished(job.failed(problem), job.store, exit_code=2)
         except Exception as problem:
+            if is_dead_worker(problem) and again:
+                raise
+            if is_dead_worker(problem) or is_out_of_memory(problem):
+                short = MemoryShortageError(one_line(problem))
+                return Finished(job.failed(short), job.store, exit_code=2)
             if (refused := job.refused(problem)) is not None:
                 return Finished(job.failed(refused), job.store, exit_code=2)
             traceback.print_exc()
@@ -151,7 +173,7 @@ class Job:
 
     def run(self) -> Finished:
         config = self.asked
-        device = resolve_device(config.device)
+        device = resolve_device(config.device, config.devices)
         kind = task_class(config.task.name)
         self.headline = kind.headline
         import_modules(config.imports)
@@ -162,23 +184,18 @@ class Job:
         folder = None
         if config.mode == "train":
             self._claim(f"train-{config.task.name}-{key_of(config, amount, kind.train_split(config))}")
+            if config.devices > 1:
+                train_on(config.devices, device, config, amount)
             self.tested, folder = kind.train(config, amount, device)
             if amount.ratio == 1.0:  # trained without merging, so tested without
                 self.tested = dataclasses.replace(self.tested, merge=MergeConfig(name=UNMERGED))
         config = self.tested
-        task = kind(config)
+        setup = Setup(config, amount, self.share, None, "")
+        task, patched, resized = setup.build()
         self.model = ModelInfo(name=model_label(config.model) + task.note)
         self.settings = task.settings
-        patched = None
-        if self.share is not None:
-            self.method = control.shrink(task, self.share)
-            layers = task.layers(None)
-        else:
-            if config.control is not None:
-                control.check_resizable(task.model)
-            patched = patch_model(task.model, config, amount, task.input_size)
-            layers = task.layers(patched)
-            self.method = method_info(patched, amount, layers)
+        layers = task.layers(patched)
+        self.method = resized or method_info(patched, amount, layers)
         self._identify(task)
         self.store.check_replaceable(run_id(self._identity()))
         known = self._known()
@@ -192,7 +209,6 @@ class Job:
 
         # Before it runs: nobody may edit the files meanwhile.
         self.code = code.digests([kind.__module__, *(patched.modules if patched is not None else ())])
-        task.model.to(device)
         name = " ".join(
             [
                 config.model.name,
@@ -203,39 +219,37 @@ class Job:
         self.logger = open_logger(
             config.logger, name, portable(config), self.store.folder.parent, run_id(self._identity())
         )
-        trainer = lightning.Trainer(
-            accelerator=device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision=config.precision,
-            logger=self.logger or False,
-            callbacks=[Progress(name)],
-            enable_checkpointing=False,
-            enable_model_summary=False,
-        )
         # Finished samples of a killed run count where the same code made them.
         made_by = fingerprint({k: v for k, v in self.code.items() if k != code.PACKAGE})[:8]
-        task.partial = self.store.folder / f"{run_id(self._identity())}.{made_by}.jsonl"
-        for left in self.store.folder.glob(f"{run_id(self._identity())}*.jsonl"):
-            if config.overwrite or left != task.partial:
+        partial = self.store.folder / f"{run_id(self._identity())}.{made_by}.jsonl"
+        setup = dataclasses.replace(setup, partial=partial, name=name)
+        for left in self._partial():
+            if config.overwrite or not left.name.startswith(partial.stem):
                 left.unlink(missing_ok=True)
-        result = task.evaluate(trainer)
-        task.model.to(device)  # Lightning leaves it on the CPU
-        memory = peak_memory(device)
-        cost = task.cost(patched) if config.measure != "none" else None
-        timing = task.throughput(patched) if config.measure == "full" else None
-        self._know_data(task)
-        random = self.weights.random
+        batches = -(-(self.data.n_samples or 1) // config.batch_size)
+        devices = min(config.devices, batches)
+        if devices < config.devices:
+            say(f"batch_size={config.batch_size} makes {batches} batches, so {devices} devices are used")
+        if devices > 1:
+            measured: Measured | None = measure_on(devices, device, setup)
+        else:
+            measured = measure(task, patched, device, setup, self.logger)
+        assert measured is not None  # as it is of ranks but the first
+        self.data = decode(DataRecord, measured.data)
+        result, random = measured.evaluation, self.weights.random
         record = dataclasses.replace(
             self._record(DONE),
             metrics={key: None if random else value for key, value in result.metrics.items()},
-            cost=cost,
-            throughput=timing,
+            cost=measured.cost,
+            throughput=measured.throughput,
             tokens=layers.tokens,
-            peak_memory_bytes=memory,
-            environment=describe_environment(device, config.precision, attention_kernel(task.model)),
+            peak_memory_bytes=measured.peak_memory,
+            batch_size=result.batch_size or config.batch_size,
+            environment=dataclasses.replace(measured.environment, devices=devices),
         )
         record = self.store.save(record, result.outcomes)
-        task.partial.unlink(missing_ok=True)
+        for left in self._partial():
+            left.unlink(missing_ok=True)
         picture = None
         if config.logger.name == "wandb" and patched is not None:
             patched.remove()
@@ -246,6 +260,10 @@ class Job:
             # beside the weights, under their name
             write_card(folder, Path(config.weights or "").stem, self.command, facts(record))
         return Finished(record, self.store)
+
+    def _partial(self) -> Iterator[Path]:
+        """The files of samples that this run, or one that was killed, has finished."""
+        return self.store.folder.glob(f"{run_id(self._identity())}*.jsonl")
 
     def _claim(self, key: str) -> None:
         """Keep other processes away from a run or a training. Raises Taken."""
@@ -373,18 +391,6 @@ def method_name_parts(method: MethodInfo) -> dict[str, Any]:
     return method.options if method.name == RESIZE else method.asked
 
 
-def attention_kernel(model: nn.Module) -> str:
-    """How the model computes attention: `sdpa` (torch chooses the kernel), `eager`, or transformers' name."""
-    if implementation := getattr(getattr(model, "config", None), "_attn_implementation", None):
-        return str(implementation)
-    # nn.MultiheadAttention, of open_clip's towers, gives no attention map there, and so is fused.
-    fused = any(
-        isinstance(module, nn.MultiheadAttention) or getattr(module, "fused_attn", False)
-        for module in model.modules()
-    )
-    return "sdpa" if fused else "eager"
-
-
 def numbers(record: Record) -> dict[str, float | None]:
     """The record's numbers by name, for loggers."""
     out = dict(record.metrics)
@@ -418,19 +424,3 @@ def facts(record: Record) -> dict[str, object]:
             f"{k} {v}" for k, v in (record.environment.versions if record.environment else {}).items()
         ),
     }
-
-
-class Progress(TQDMProgressBar):
-    """Lightning's bar with an estimate, named after the run."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(refresh_rate=1, process_position=progress.row())
-        self.name = name
-
-    @property
-    def test_description(self) -> str:
-        return self.name
-
-    @property
-    def predict_description(self) -> str:
-        return f"{self.name}: images that vote"

@@ -47,6 +47,12 @@ def validate(config: Config) -> Reduction:
             f"precision={config.precision} is not for task={config.task.name}; "
             "give 32, 64, 16-mixed or bf16-mixed"
         )
+    if config.devices > 1 and ":" in config.device:
+        raise UsageError(f"device={config.device} is one device; devices={config.devices} needs device=cuda")
+    if config.devices > 1 and config.task.device_map is not None:
+        raise UsageError(
+            "task.device_map=auto spreads one model over all devices; leave it out, or give devices=1"
+        )
     checks.check_classes(config.data)
     _check_preprocess(config.model.preprocess)
     checks.check_options(config.task)

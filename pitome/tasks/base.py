@@ -39,6 +39,8 @@ class Evaluation:
 
     metrics: Mapping[str, float | None]  # shares in [0, 1] unless their name says otherwise
     outcomes: Mapping[str, Sequence[Any]]  # column -> one value per sample, with an `id` column
+    # samples computed at once, where memory was short for the batch that was asked for
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)

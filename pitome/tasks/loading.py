@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pitome.errors import DataError, Unreadable
 from pitome.tasks.data import DataInfo
+from pitome.tasks.devices import everywhere, world
 
 ImageBatch = tuple[Tensor, Tensor, Tensor]  # images [B, C, H, W], labels [B], sample indices [B]
 Sample = tuple[Tensor, int, int]  # image [C, H, W], label, sample index
@@ -73,11 +74,27 @@ class TolerantLoader(DataLoader[Sample | Lost]):
             if batch is not None:
                 read += len(batch[1])
                 yield batch
-        if not read and info.skipped:
-            id, reason = next(iter(info.skipped.items()))
-            raise DataError(
-                f"none of the {len(self.dataset)} images of {info.name} can be read: {id}: {reason}"
-            )
+        if world() == 1:  # else the other ranks' images may have been
+            _check_any(info, read)
+
+
+def gather_skipped(info: DataInfo) -> None:
+    """Note what all ranks could not read. Raises DataError if that was everything."""
+    if world() > 1:
+        for skipped in everywhere(info.skipped):
+            info.skipped.update(skipped)
+        _check_any(info, info.n_samples)
+
+
+def _check_any(info: DataInfo, read: int) -> None:
+    if not read and info.skipped:
+        id, reason = next(iter(info.skipped.items()))
+        raise DataError(f"none of the {info.n_selected} images of {info.name} can be read: {id}: {reason}")
+
+
+def is_dead_worker(problem: BaseException) -> bool:
+    """Whether a process that loads batches was killed, for want of memory or of room in /dev/shm."""
+    return isinstance(problem, RuntimeError) and str(problem).startswith("DataLoader worker (pid")
 
 
 def identity(batch: Any) -> Any:

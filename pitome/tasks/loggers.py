@@ -120,7 +120,9 @@ def logger_key(name: str, settings: object) -> str:
     """16 hexadecimal digits, equal for equal runs whatever logs them."""
     if isinstance(settings, dict):
         settings = {
-            key: value for key, value in settings.items() if key not in ("logger", "overwrite", "device")
+            key: value
+            for key, value in settings.items()
+            if key not in ("logger", "overwrite", "device", "devices")
         }
     text = json.dumps([name, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -16,6 +16,7 @@ from pitome.measure.flops import count_flops
 from pitome.measure.throughput import Timing, throughput
 from pitome.merge.costs import Architecture, ClosedForm, authors_macs, closed_form
 from pitome.records.schema import Cost, Throughput
+from pitome.tasks.memory import Parts
 
 
 def architecture_of(model: nn.Module) -> Architecture:
@@ -64,10 +65,13 @@ def measure_cost(
 def measure_throughput(
     patched: Patched | None, model: nn.Module, images: torch.Tensor, precision: str
 ) -> Throughput | None:
-    """Merged against unmerged, timed alternately on `images` [B, C, H, W]; None if nothing merges."""
+    """Merged against unmerged, timed alternately on `images` [B, C, H, W], or half of them and so on where
+    memory is short; None if nothing merges."""
     if patched is None:
         return None
-    return recorded(throughput(model, images, precision=precision))
+    return Parts().first(
+        len(images), lambda size: recorded(throughput(model, images[:size], precision=precision))
+    )
 
 
 def recorded(timing: Timing) -> Throughput:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from typing import ClassVar, TypeVar
 
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from timm.optim import param_groups_weight_decay
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pitome.tasks.recipe import Recipe
+
+Piece = TypeVar("Piece")
 
 # What a schedule gives of the peak rate after the warm-up, at a progress from 0 to 1, above its floor.
 _DECAYS: dict[str, Callable[[float], float]] = {
@@ -32,10 +36,38 @@ class Trainable(lightning.LightningModule):
         super().__init__()
         self.model, self.recipe = model, recipe
 
+    def in_parts(self, count: int, work: Callable[[slice], Piece]) -> list[Piece]:
+        """`work` of the `count` samples of a batch, in as many parts as the recipe says. Only one of several
+        is held at a time: for the backward pass each is computed again."""
+        assert self.recipe is not None, "training needs a recipe"
+        size = -(-count // self.recipe.parts)
+        if size == count:
+            return [work(slice(0, count))]
+        dtype = torch.get_default_dtype()  # precision=64 sets it for the forward pass alone
+        return [
+            checkpoint(
+                work,
+                slice(start, start + size),
+                use_reentrant=False,
+                context_fn=lambda: (contextlib.nullcontext(), _default_dtype(dtype)),
+            )
+            for start in range(0, count, size)
+        ]
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self.recipe is not None, "training needs a recipe"
         steps = int(self.trainer.estimated_stepping_batches)
         return adamw(self.model, self.recipe, steps, self.monitor, self.betas)
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def adamw(

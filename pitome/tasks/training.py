@@ -19,13 +19,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pitome.config import Config, plain, portable
+from pitome.errors import MemoryShortageError
 from pitome.merge.schedule import Reduction
 from pitome.records.files import write_atomically
 from pitome.records.markdown import markdown_table
 from pitome.sources.folders import check_root, folder_fingerprint
 from pitome.tasks.base import patch_model
 from pitome.tasks.checks import checks_of
+from pitome.tasks.devices import barrier, make_trainer, rank, seed_apart, share_training
 from pitome.tasks.loggers import open_logger
+from pitome.tasks.memory import is_out_of_memory
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe, recipes
 
@@ -67,7 +70,7 @@ def train(
     folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
     name = f"train {folder.name.rpartition('-')[0]}"
-    logger = open_logger(config.logger, name, portable(config), folder.parent.parent)
+    logger = open_logger(config.logger, name, portable(config), folder.parent.parent) if rank() == 0 else None
     previous: Path | None = None
     stages = recipes(config.trainer)
     for number, recipe in enumerate(stages):
@@ -84,9 +87,8 @@ def train(
         running = folder / f"stage{number}.ckpt"
         trainable = module(model, recipe)
         best = KeepBest(running, trainable.monitor)
-        trainer = lightning.Trainer(
-            accelerator=device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
+        trainer = make_trainer(
+            device,
             precision=config.precision,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
@@ -95,17 +97,26 @@ def train(
             enable_model_summary=False,
             log_every_n_steps=20,
         )
-        trainer.fit(
-            trainable,
-            data(number, recipe, model),
-            ckpt_path=str(running) if running.exists() else None,
-            weights_only=True,
-        )
+        batches = data(number, recipe, model)
+        share_training(batches)
+        seed_apart(config.seed)
+        checkpoint = str(running) if running.exists() else None
+        try:
+            trainer.fit(trainable, batches, ckpt_path=checkpoint, weights_only=True)
+        except Exception as problem:
+            if not is_out_of_memory(problem):
+                raise
+            raise MemoryShortageError(
+                f"out of memory with {recipe.batch_size} samples in a step of training, computed in "
+                f"{recipe.parts} parts; give a larger trainer.parts, or more devices= to share them"
+            ) from None
         if trainer.interrupted:
             raise KeyboardInterrupt
-        model.load_state_dict(best.weights)
-        (save if last else save_model)(model, done)
-        running.unlink(missing_ok=True)
+        if rank() == 0:
+            model.load_state_dict(best.weights)
+            (save if last else save_model)(model, done)
+            running.unlink(missing_ok=True)
+        barrier()
         previous = done
     return path
 
@@ -129,7 +140,8 @@ class KeepBest(Checkpoint):
             }
         partial = self.path.with_suffix(".partial")
         trainer.save_checkpoint(partial)
-        partial.replace(self.path)
+        if rank() == 0:
+            partial.replace(self.path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "weights": self.weights}
@@ -146,6 +158,8 @@ class EpochLog(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Leave out what was written after the checkpoint that training goes on from."""
+        if rank():
+            return
         before = [
             line
             for line in read_epochs(self.path)
@@ -157,6 +171,8 @@ class EpochLog(Callback):
         self.clock = time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if rank():
+            return
         line = {
             "stage": self.stage,
             "epoch": trainer.current_epoch,
@@ -215,7 +231,7 @@ def key_of(config: Config, amount: Reduction, split: str | None = None) -> str:
     """8 hexadecimal digits of everything the trained weights depend on. split: which of several ways to
     divide the data set is trained on; None where there is but one."""
     trainer = plain(config.trainer)
-    del trainer["workers"]
+    del trainer["workers"], trainer["parts"]
     merge = plain(config.merge) if amount.ratio != 1.0 else None
     parts = {
         "model": plain(config.model),

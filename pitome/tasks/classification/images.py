@@ -25,6 +25,7 @@ from pitome.sources.hub import fetch_folder
 from pitome.tasks.classification.data import ClassData
 from pitome.tasks.classification.files import Folder, ImageSet, Parquet, custom_set, open_files
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
+from pitome.tasks.devices import world
 from pitome.tasks.images import (
     as_tested,
     make_transform,
@@ -116,6 +117,7 @@ class TestImages(ClassifiedImages):
 def default_workers() -> int:
     """Processes that decode images: one per available core, at most 8; none on a single core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores //= world()  # which do the same
     return 0 if cores < 2 else min(8, cores)
 
 

@@ -10,7 +10,9 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from pitome.tasks.devices import gather, of_whole_batch
 from pitome.tasks.measuring import outcome_columns
+from pitome.tasks.memory import Parts
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 
@@ -25,6 +27,7 @@ class Classification(Trainable):
         self.top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
         self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
         self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
+        self.parts = Parts()
         self._outcomes: list[dict[str, Tensor]] = []
         self._mixup: Mixup | None = None
         self._loss: nn.Module = nn.CrossEntropyLoss()
@@ -46,17 +49,18 @@ class Classification(Trainable):
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
         images, labels, ids = batch
-        logits = self(images).float()
+        logits = torch.cat(self.parts(len(images), lambda rows: self(images[rows]).float()))
         self.top1.update(logits, labels)
         self.top5.update(logits, labels)
         self._outcomes.append({"id": ids, "label": labels, "prediction": logits.argmax(-1)})
 
-    def on_test_epoch_end(self) -> None:
-        self.log_dict({"top1": self.top1, "top5": self.top5})
+    def metrics(self) -> dict[str, float]:
+        """Of the last test, over all ranks."""
+        return {name: float(getattr(self, name).compute()) for name in ("top1", "top5")}
 
     def outcomes(self) -> dict[str, list[Any]]:
-        """Per-sample columns of the last test: id, label, prediction, correct."""
-        return outcome_columns(self._outcomes)
+        """Per-sample columns of the last test, of all ranks: id, label, prediction, correct."""
+        return outcome_columns(list(gather(self._outcomes)))
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
         images, labels, _ = batch
@@ -64,9 +68,10 @@ class Classification(Trainable):
             if len(labels) % 2:  # an image could not be read; pairs are mixed
                 images, labels = torch.cat([images, images[:1]]), torch.cat([labels, labels[:1]])
             images, labels = self._mixup(images, labels)
-        loss: Tensor = self._loss(self(images), labels)
+        logits = torch.cat(self.in_parts(len(images), lambda rows: self(images[rows])))
+        loss: Tensor = self._loss(logits, labels)
         self.log("train_loss", loss, prog_bar=True)
-        return loss
+        return of_whole_batch(loss, len(labels))
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
         images, labels, _ = batch

@@ -19,8 +19,10 @@ from pitome.tasks.base import Evaluation
 from pitome.tasks.classification.data import ClassData
 from pitome.tasks.classification.knn import Bank, check_count, rank, vote
 from pitome.tasks.data import DataInfo
-from pitome.tasks.loading import ImageBatch
+from pitome.tasks.devices import fewest, gather, world
+from pitome.tasks.loading import ImageBatch, gather_skipped
 from pitome.tasks.measuring import outcome_columns
+from pitome.tasks.memory import Parts
 
 
 class NearestNeighbours(lightning.LightningModule):
@@ -34,18 +36,33 @@ class NearestNeighbours(lightning.LightningModule):
         self.model = backbone
         self.classes, self.k, self.temperature = classes, k, temperature
         self.bank = Bank(size)
+        self.parts = Parts()
+        self._voters: list[tuple[Tensor, Tensor]] = []
         self._outcomes: list[dict[str, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         """Votes [B, classes], on the CPU."""
-        features = self.model(images)
+        features = self._features(images)
         with torch.autocast(features.device.type, enabled=False):
             similarity, labels = self.bank.neighbours(features, self.k)
         return vote(similarity, labels, self.classes, self.temperature)
 
+    def _features(self, images: Tensor) -> Tensor:
+        return torch.cat(self.parts(len(images), lambda rows: self.model(images[rows])))
+
     def predict_step(self, batch: ImageBatch, index: int) -> None:
         images, labels, _ = batch
-        self.bank.add(self.model(images), labels)
+        features = self._features(images)
+        if world() == 1:
+            self.bank.add(features, labels)
+        else:
+            self._voters.append((features.cpu(), labels.cpu()))
+
+    def gather_bank(self, device: torch.device) -> None:
+        """Complete the bank with what all ranks have predicted, in the order of one process."""
+        for features, labels in gather(self._voters):
+            self.bank.add(features.to(device), labels.to(device))
+        self._voters = []
 
     def test_step(self, batch: ImageBatch, index: int) -> None:
         images, labels, ids = batch
@@ -54,15 +71,12 @@ class NearestNeighbours(lightning.LightningModule):
             {"id": ids, "label": labels, "prediction": votes.argmax(1), "rank": rank(votes, labels)}
         )
 
-    def on_test_epoch_end(self) -> None:
-        ranks = torch.cat([part["rank"] for part in self._outcomes])
-        self.log_dict({f"top{n}": (ranks < n).float().mean().item() for n in (1, 5)})
-
-    def outcomes(self) -> dict[str, list[Any]]:
-        """Per-sample columns of the last test: id, label, prediction, correct."""
-        columns = outcome_columns(self._outcomes)
-        del columns["rank"]
-        return columns
+    def evaluation(self) -> Evaluation:
+        """The last test, of all ranks; per-sample columns: id, label, prediction, correct."""
+        outcomes = list(gather(self._outcomes))
+        ranks = torch.cat([part.pop("rank") for part in outcomes])
+        metrics = {f"top{n}": (ranks < n).float().mean().item() for n in (1, 5)}
+        return Evaluation(metrics, outcome_columns(outcomes), fewest(self.parts.size))
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,9 @@ class Voters:
             backbone, classes, k=self.k, temperature=self.temperature, size=self.info.n_selected
         )
         trainer.predict(module, data.bank_dataloader(), return_predictions=False)
+        gather_skipped(self.info)
+        module.gather_bank(trainer.strategy.root_device)
         check_count(self.k, len(module.bank))
-        result = trainer.test(module, data, verbose=False)[0]
-        return Evaluation({key: float(result[key]) for key in ("top1", "top5")}, module.outcomes())
+        trainer.test(module, data, verbose=False)
+        gather_skipped(data.info)
+        return module.evaluation()

@@ -24,6 +24,8 @@ from pitome.tasks.classification.models import build_vision_model
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.classification.neighbours import Tested, Voters
 from pitome.tasks.classification.training import train_from_config
+from pitome.tasks.devices import fewest
+from pitome.tasks.loading import gather_skipped
 from pitome.tasks.subject import Subject, from_data
 
 
@@ -43,6 +45,7 @@ class ImageClassification(ImageTask):
             config.batch_size,
             source=config.source,
             limit=config.limit,
+            workers=config.workers,
             bank=config.task.bank,
         )
         self.voters: Voters | None = None
@@ -93,8 +96,9 @@ class ImageClassification(ImageTask):
         if self.voters is not None:
             return self.voters.evaluate(self.model, self.classes, self.data, trainer)
         module = Classification(self.model, self.classes)
-        result = trainer.test(module, self.data, verbose=False)[0]
-        return Evaluation({key: float(result[key]) for key in ("top1", "top5")}, module.outcomes())
+        trainer.test(module, self.data, verbose=False)
+        gather_skipped(self.data.info)
+        return Evaluation(module.metrics(), module.outcomes(), fewest(module.parts.size))
 
     def cost(self, patched: Patched | None) -> Cost:
         image = torch.zeros(self.shape, device=next(self.model.parameters()).device)

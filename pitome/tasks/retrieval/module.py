@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
 
+from pitome.tasks.devices import gather, gather_rows, own_rows, row_order
+from pitome.tasks.memory import Parts
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.retrieval.data import PairBatch, Split
 from pitome.tasks.retrieval.recall import Retrieval, rank_features
 from pitome.tasks.retrieval.rerank import Reranking
 
-_CHUNK = 250  # captions encoded at once; twice as many take a third longer on a CPU
 _PAIRS = 128  # captions that the matching head sees at once
+_CHUNK = 250  # captions encoded at once; twice as many take a third longer on a CPU
 _LARGEST_SCALE = 100.0  # of the similarities in training (Radford et al. 2021, Section 2.5)
 
 
 def encode_texts(model: Any, captions: Sequence[str]) -> Tensor:
     """Features [T, D] of unit length, float32 on the CPU."""
-    parts = [
-        model.encode_text(captions[at : at + _CHUNK]).float().cpu() for at in range(0, len(captions), _CHUNK)
-    ]
-    return torch.cat(parts)
+    parts = Parts(_CHUNK)
+    return torch.cat(parts(len(captions), lambda rows: model.encode_text(captions[rows]).float().cpu()))
 
 
 class RetrievalTest(lightning.LightningModule):
@@ -40,6 +41,7 @@ class RetrievalTest(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.captions, self.texts = model, captions, texts
+        self.parts = Parts()
         self._images: list[Tensor] = []
         self._text_features = torch.empty(0)
 
@@ -51,16 +53,18 @@ class RetrievalTest(lightning.LightningModule):
         self._text_features = self.texts(encode)
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        self._images.append(self.model.encode_image(batch[0]).float().cpu())  # type: ignore[operator]
+        images, encode = batch[0], self.model.encode_image
+        parts = self.parts(len(images), lambda rows: encode(images[rows]).float().cpu())  # type: ignore[operator]
+        self._images.append(torch.cat(parts))
 
     def ranks(self, owner: Tensor) -> Retrieval:
         """owner [T]: the image that each caption belongs to."""
         return rank_features(*self.features, owner)
 
-    @property
+    @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
-        """Of the images and of the captions, float32 on the CPU."""
-        return torch.cat(self._images), self._text_features
+        """Of the images of all ranks and of the captions, float32 on the CPU; after the test."""
+        return torch.cat(list(gather(self._images))), self._text_features
 
 
 class RerankTest(lightning.LightningModule):
@@ -70,9 +74,25 @@ class RerankTest(lightning.LightningModule):
     def __init__(self, model: Any, captions: Sequence[str], reranking: Reranking) -> None:
         super().__init__()
         self.model, self.captions, self.reranking = model, captions, reranking
+        self.parts, self.pairs = Parts(), Parts(_PAIRS)
+        self._logits: list[list[tuple[int, Tensor]]] = []
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        self.reranking.add(self.model.image_states(batch[0]), self._match, _PAIRS)
+        images, places = batch
+        states = torch.cat(self.parts(len(images), lambda rows: self.model.image_states(images[rows])))
+        self._logits.append(
+            [
+                (place, self.reranking.logits(place, state, self._match, self.pairs))
+                for place, state in zip(places.tolist(), states, strict=True)
+            ]
+        )
+
+    def ranks(self, owner: Tensor) -> Retrieval:
+        """owner [T]: the image that each caption belongs to."""
+        for batch in gather(self._logits):
+            for image, logits in batch:
+                self.reranking.fill(image, logits)
+        return self.reranking.ranks(owner)
 
     def _match(self, states: Tensor, captions: Sequence[int]) -> Tensor:
         texts = [self.captions[number] for number in captions]
@@ -93,14 +113,18 @@ class RetrievalTraining(Trainable):
         self._images: list[Tensor] = []
 
     def training_step(self, batch: PairBatch, index: int) -> Tensor:
-        images, captions, same = batch
+        count = len(batch[1])
+        images, captions = (samples[own_rows(count)] for samples in batch[:2])
+        model: Any = self.model
+        seen = self.in_parts(len(captions), lambda rows: model.encode_image(images[rows]))
+        read = self.in_parts(len(captions), lambda rows: model.encode_text(captions[rows]))
         loss = contrastive_loss(
-            self.model.encode_image(images),  # type: ignore[operator]
-            self.model.encode_text(captions),  # type: ignore[operator]
-            self.model.log_scale.exp().clamp(max=_LARGEST_SCALE),  # type: ignore[operator]
-            same,
+            gather_rows(torch.cat(seen), count),
+            gather_rows(torch.cat(read), count),
+            model.log_scale.exp().clamp(max=_LARGEST_SCALE),
+            batch[2][row_order(count)],
         )
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(captions))
+        self.log("train_loss", loss, prog_bar=True, batch_size=count)
         return loss
 
     def on_validation_epoch_start(self) -> None:

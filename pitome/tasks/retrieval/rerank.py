@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pitome.tasks.memory import Parts
 from pitome.tasks.retrieval.recall import Retrieval, chunks, rank, scores_of
 
 # A candidate that the matching head did not score ranks after all that it scored, as in the authors' code.
@@ -34,22 +35,18 @@ class Reranking:
         counts = torch.bincount(flat, minlength=len(images))
         self._ends = counts.cumsum(0).tolist()
         self._starts = [0, *self._ends[:-1]]
-        self._next = 0
+        self._filled = 0
 
     @torch.no_grad()
-    def add(self, states: Tensor, match: Match, batch_size: int) -> None:
-        """Match the next images, states [B, N, C], with all captions of the pairs they are in.
+    def logits(self, image: int, state: Tensor, match: Match, parts: Parts) -> Tensor:
+        """Match an image, states [N, C], with all captions of the pairs it is in: what `fill` takes."""
+        numbers = self._captions(image).tolist()
+        return torch.cat(parts(len(numbers), lambda rows: match(state, numbers[rows]))).float().cpu()
 
-        Images come in the order of their features; `batch_size`: captions that `match` sees at once.
-        """
-        for state in states:
-            captions = self._captions(self._next)
-            numbers = captions.tolist()
-            parts = [match(state, numbers[at : at + batch_size]) for at in range(0, len(numbers), batch_size)]
-            self._fill(self._next, captions, torch.cat(parts).float().cpu())
-            self._next += 1
-
-    def _fill(self, image: int, captions: Tensor, logits: Tensor) -> None:
+    def fill(self, image: int, logits: Tensor) -> None:
+        """Add the matching logits of the pairs of an image."""
+        self._filled += 1
+        captions = self._captions(image)
         scores, texts = self.texts_of
         scores[image] += logits[torch.searchsorted(captions, texts[image])]
         places = self._places(image)
@@ -59,7 +56,7 @@ class Reranking:
     def ranks(self, owner: Tensor) -> Retrieval:
         """Ranks once every image was added; owner [T]: the image that each caption belongs to."""
         images, texts = len(self.texts_of[0]), len(self.images_of[0])
-        assert self._next == images, f"the matching head has seen {self._next} of {images} images"
+        assert self._filled == images, f"the matching head has seen {self._filled} of {images} images"
         return rank(
             lambda rows: _spread(self.texts_of, rows, texts),
             lambda rows: _spread(self.images_of, rows, images),

@@ -23,6 +23,7 @@ from pitome.sources.checksums import checksum
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, ImageTask
 from pitome.tasks.data import DataInfo
+from pitome.tasks.devices import fewest
 from pitome.tasks.retrieval.blip import ImageTextMatching
 from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.models import build_retrieval_model
@@ -92,6 +93,7 @@ class ImageTextRetrieval(ImageTask):
         return Evaluation(
             metrics | {"mean_recall": metrics["rsum"] / (200 * len(KS))},
             outcomes(ranks, split.owner, split.ids),
+            fewest(module.parts.size),
         )
 
     def _reranked(self, trainer: lightning.Trainer, module: RetrievalTest) -> dict[str, float]:
@@ -100,8 +102,9 @@ class ImageTextRetrieval(ImageTask):
             return {}
         split = self.data.test
         reranking = Reranking(*module.features, self.candidates)
-        trainer.test(RerankTest(self.model, split.captions, reranking), self.data, verbose=False)
-        return {f"reranked_{key}": value for key, value in reranking.ranks(split.owner).recalls(KS).items()}
+        matching = RerankTest(self.model, split.captions, reranking)
+        trainer.test(matching, self.data, verbose=False)
+        return {f"reranked_{key}": value for key, value in matching.ranks(split.owner).recalls(KS).items()}
 
     def cost(self, patched: Patched | None) -> Cost:
         # One blank image more than the test has: less than a forward on the meta device takes.

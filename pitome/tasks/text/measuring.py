@@ -13,11 +13,12 @@ from pitome.adapters.patch import Patched
 from pitome.adapters.patch import patched as patched_handle
 from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
-from pitome.measure.throughput import throughput
+from pitome.measure.throughput import Timing, throughput
 from pitome.merge.costs import Architecture, ClosedForm, authors_macs, closed_form
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, FixedLength, Throughput
 from pitome.tasks.measuring import recorded
+from pitome.tasks.memory import Parts
 
 FIXED = 128
 """The length, special tokens counted, of the cost that does not depend on the data (the model's
@@ -86,8 +87,12 @@ def measure_cost(
 
 def measure_throughput(model: nn.Module, inputs: dict[str, Tensor], precision: str) -> Throughput:
     """Merged against unmerged, timed alternately on one batch with its padding; padding is not a token."""
-    timing = throughput(model, inputs, precision=precision)
-    tokens = float(inputs["attention_mask"].sum()) / len(inputs["attention_mask"])
+
+    def timed(size: int) -> Timing:
+        return throughput(model, {key: rows[:size] for key, rows in inputs.items()}, precision=precision)
+
+    timing = Parts().first(len(inputs["attention_mask"]), timed)
+    tokens = float(inputs["attention_mask"][: timing.batch].sum()) / timing.batch
     return dataclasses.replace(
         recorded(timing),
         tokens_per_s=tokens * timing.images_per_s,

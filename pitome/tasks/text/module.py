@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from pitome.tasks.devices import gather, of_whole_batch
 from pitome.tasks.measuring import outcome_columns
+from pitome.tasks.memory import Parts
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.text.data import TextBatch
+
+
+def rows_of(batch: TextBatch, rows: slice) -> TextBatch:
+    """Some of the samples of a batch, with its padding."""
+    return {key: values[rows] for key, values in batch.items()}
 
 
 class TextClassification(Trainable):
@@ -25,6 +33,7 @@ class TextClassification(Trainable):
         self.accuracy = MulticlassAccuracy(classes, average="micro")
         self.f1 = MulticlassF1Score(classes, average="macro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.parts = Parts()
         self._outcomes: list[dict[str, Tensor]] = []
 
     def forward(self, batch: TextBatch) -> Tensor:
@@ -33,7 +42,8 @@ class TextClassification(Trainable):
         return logits
 
     def test_step(self, batch: TextBatch, index: int) -> None:
-        logits, labels = self(batch).float(), batch["labels"]
+        labels = batch["labels"]
+        logits = torch.cat(self.parts(len(labels), lambda rows: self(rows_of(batch, rows)))).float()
         self.accuracy.update(logits, labels)
         self.f1.update(logits, labels)
         tokens = batch["attention_mask"].sum(-1)
@@ -41,19 +51,21 @@ class TextClassification(Trainable):
             {"id": batch["ids"], "label": labels, "prediction": logits.argmax(-1), "tokens": tokens}
         )
 
-    def on_test_epoch_end(self) -> None:
-        self.log_dict({"accuracy": self.accuracy, "f1": self.f1})
+    def metrics(self) -> dict[str, float]:
+        """Of the last test, over all ranks."""
+        return {name: float(getattr(self, name).compute()) for name in ("accuracy", "f1")}
 
     def outcomes(self) -> dict[str, list[Any]]:
-        """Per-sample columns of the last test in the order of the data set: id, label, prediction,
-        tokens (before any merging), correct."""
-        return outcome_columns(self._outcomes)
+        """Per-sample columns of the last test, of all ranks, in the order of the data set: id, label,
+        prediction, tokens (before any merging), correct."""
+        return outcome_columns(list(gather(self._outcomes)))
 
     def training_step(self, batch: TextBatch, index: int) -> Tensor:
-        logits, labels = self(batch).float(), batch["labels"]
+        labels = batch["labels"]
+        logits = torch.cat(self.in_parts(len(labels), lambda rows: self(rows_of(batch, rows)))).float()
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(labels))
-        return loss
+        return of_whole_batch(loss, len(labels))
 
     def validation_step(self, batch: TextBatch, index: int) -> None:
         self.val_accuracy.update(self(batch).float(), batch["labels"])

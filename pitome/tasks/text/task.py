@@ -17,6 +17,7 @@ from pitome.merge.schedule import Reduction
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
+from pitome.tasks.devices import fewest
 from pitome.tasks.subject import Subject, TextSample
 from pitome.tasks.text.data import TextData, mean_length
 from pitome.tasks.text.measuring import measure_cost, measure_throughput, tokens_per_layer
@@ -90,8 +91,8 @@ class Text(Task):
 
     def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
         module = TextClassification(self.model, self.classes)
-        result = trainer.test(module, self.data, verbose=False)[0]
-        return Evaluation({key: float(result[key]) for key in ("accuracy", "f1")}, module.outcomes())
+        trainer.test(module, self.data, verbose=False)
+        return Evaluation(module.metrics(), module.outcomes(), fewest(module.parts.size))
 
     def cost(self, patched: Patched | None) -> Cost:
         return measure_cost(self.model, self.architectures, self.lengths, patched)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,16 +15,16 @@ from torch.utils.data import DataLoader, Dataset
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import normalise
 from pitome.tasks.loading import identity
+from pitome.tasks.memory import Parts
 from pitome.tasks.vqa.data import VqaData
 from pitome.tasks.vqa.log import Answered, SampleLog
-from pitome.tasks.vqa.models import Llava
-from pitome.tasks.vqa.questions import Question
+from pitome.tasks.vqa.models import Answer, Llava
 
 
 class Asking(NamedTuple):
     """A batch of questions as the model gets them."""
 
-    questions: list[Question]
+    start: int  # number of its first question; the questions themselves Lightning would search for tensors
     prompts: list[str]  # of the questions that can be asked
     images: Tensor  # [I, C, H, W] each once
     shown: list[int]  # which image each of the prompts shows
@@ -62,7 +63,7 @@ class Batches(Dataset[Asking]):
             prompts.append(prompt)
             shown.append(place[question.image])
         images = normalise(np.stack(pixels), self.preprocess) if pixels else torch.empty(0)
-        return Asking(questions, prompts, images, shown, reasons)
+        return Asking(start, prompts, images, shown, reasons)
 
     def _too_long(self, prompt: str) -> str | None:
         tokens = len(self.model.encode(prompt))
@@ -71,46 +72,47 @@ class Batches(Dataset[Asking]):
         return f"prompt of {tokens} tokens, of which {self.room} fit the context"
 
 
-def loader(batches: Batches, start: int) -> DataLoader[Asking]:
-    """The batches from number `start` on."""
-    return DataLoader(batches, batch_size=None, sampler=range(start, len(batches)), collate_fn=identity)
+def loader(batches: Batches, numbers: Sequence[int]) -> DataLoader[Asking]:
+    """The batches of these numbers."""
+    return DataLoader(batches, batch_size=None, sampler=numbers, collate_fn=identity)
 
 
 class VqaTest(lightning.LightningModule):
-    """Answers and scores the questions of `Asking` batches and logs them; `rows` afterwards."""
+    """Answers and scores the questions of `Asking` batches and logs them; `batches` afterwards."""
 
     def __init__(self, model: Llava, data: VqaData, log: SampleLog, *, keep_positions: bool) -> None:
         super().__init__()
         self.model, self.data, self.log_file, self.keep_positions = model, data, log, keep_positions
-        self.rows: list[Answered] = []
+        self.parts = Parts()
+        self.batches: list[list[Answered]] = []
 
     def transfer_batch_to_device(self, batch: Asking, device: torch.device, dataloader_idx: int) -> Asking:
         return batch._replace(images=batch.images.to(device))
 
     def test_step(self, batch: Asking, index: int) -> None:
-        answers = iter(
-            self.model.generate(
-                batch.prompts,
-                batch.images,
-                [(image,) for image in batch.shown],
+        def answer(rows: slice) -> list[Answer]:
+            shown = sorted(set(batch.shown[rows]))
+            return self.model.generate(
+                batch.prompts[rows],
+                batch.images[shown],
+                [(shown.index(image),) for image in batch.shown[rows]],
                 max_new_tokens=self.data.benchmark.max_new_tokens,
                 keep_positions=self.keep_positions,
             )
-            if batch.prompts
-            else []
-        )
+
+        answers = itertools.chain.from_iterable(self.parts(len(batch.prompts), answer))
         rows = []
-        for question, reason in zip(batch.questions, batch.reasons, strict=True):
+        questions = self.data.questions[batch.start : batch.start + len(batch.reasons)]
+        for question, reason in zip(questions, batch.reasons, strict=True):
             if reason is None:
-                answer = next(answers)
-                score = self.data.benchmark.score(question, answer.text)
-                columns = (answer.text, score, answer.tokens, answer.prompt_tokens, "")
+                given = next(answers)
+                score = self.data.benchmark.score(question, given.text)
+                columns = (given.text, score, given.tokens, given.prompt_tokens, "")
             else:
-                self.data.skip(question, reason)
                 columns = ("", 0.0, 0, 0, reason)
             rows.append(Answered(question.id, question.text, list(question.answers), *columns))
         self.log_file.append(rows)
-        self.rows += rows
+        self.batches.append(rows)
 
 
 def outcomes(rows: Sequence[Answered], *, scored: bool) -> dict[str, list[object]]:

@@ -24,6 +24,7 @@ from pitome.records.schema import AnsweringCost, Cost, Headline, Throughput
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, ImageTask, Layers
 from pitome.tasks.data import DataInfo
+from pitome.tasks.devices import everywhere, fewest, gather, rank
 from pitome.tasks.images import prepare
 from pitome.tasks.subject import Subject, tower
 from pitome.tasks.vqa.costs import Answering, answering
@@ -93,20 +94,23 @@ class VisualQuestions(ImageTask):
         return super().layers(patched)
 
     def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
-        """Continues after the whole batches that a killed run has left in `partial`."""
+        """Answers the batches that a killed run has not left in `partial`."""
         questions, size = self.data.questions, int(self.config.batch_size)
         log = SampleLog(self.partial)
-        known = log.read([question.id for question in questions], size)
-        for row, question in zip(known, questions, strict=False):
-            if row.skipped:
-                self.data.skip(question, row.skipped)
+        # One rank reads, before any has written.
+        known = everywhere(log.read([question.id for question in questions], size) if rank() == 0 else {})[0]
         module = VqaTest(self.model, self.data, log, keep_positions=self.keep_positions)
-        if len(known) < len(questions):
-            batches = Batches(self.data, self.model, self.preprocess, size)
-            trainer.test(module, loader(batches, len(known) // size), verbose=False)
+        batches = Batches(self.data, self.model, self.preprocess, size)
+        missing = [number for number in range(len(batches)) if number not in known]
+        if missing:
+            trainer.test(module, loader(batches, missing), verbose=False)
             if trainer.interrupted:
                 raise KeyboardInterrupt
-        rows = [*known, *module.rows]
+        answered = known | dict(zip(missing, gather(module.batches), strict=True))
+        rows = [row for number in range(len(batches)) for row in answered[number]]
+        for row, question in zip(rows, questions, strict=True):
+            if row.skipped:
+                self.data.skip(question, row.skipped)
         if len(self.info.skipped) == len(rows):
             raise DataError(
                 f"none of the {len(rows)} questions of {self.info.name} can be asked: {rows[0].skipped}"
@@ -115,9 +119,9 @@ class VisualQuestions(ImageTask):
         metrics: dict[str, float | None] = {"accuracy": None}
         if self.data.scored:
             metrics |= self.data.benchmark.metrics(questions, [row.score for row in rows])
-        else:
+        elif rank() == 0:
             self._submit([row.prediction for row in rows])
-        return Evaluation(metrics, outcomes(rows, scored=self.data.scored))
+        return Evaluation(metrics, outcomes(rows, scored=self.data.scored), fewest(module.parts.size))
 
     def cost(self, patched: Patched | None) -> Cost:
         tower = measuring.measure_cost(

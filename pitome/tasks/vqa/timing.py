@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pitome.measure.throughput import throughput
+from pitome.measure.throughput import Timing, throughput
 from pitome.records.schema import Throughput
 from pitome.tasks.measuring import recorded
+from pitome.tasks.memory import Parts
 from pitome.tasks.vqa.models import Llava
 
 
@@ -39,9 +40,15 @@ def measure_throughput(
     """
     tokens = max(tokens, 2)
     shown_images = images[list(shown)].to(next(model.parameters()).device)
+
+    def timed(size: int) -> list[Timing]:
+        return [
+            throughput(Answers(model, prompts[:size], length), shown_images[:size], precision=precision)
+            for length in (tokens, 1)
+        ]
+
     with torch.no_grad():
-        whole = throughput(Answers(model, prompts, tokens), shown_images, precision=precision)
-        first = throughput(Answers(model, prompts, 1), shown_images, precision=precision)
+        whole, first = Parts().first(len(shown_images), timed)
 
     def later(all_per_s: float, first_per_s: float) -> float | None:
         seconds = 1 / all_per_s - 1 / first_per_s

@@ -12,6 +12,7 @@ from torch.nn import functional
 from pitome.config import Config
 from pitome.errors import DataError, UsageError
 from pitome.merge.schedule import Reduction
+from pitome.tasks.devices import of_whole_batch, own_rows
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.training import train, train_folder
@@ -41,13 +42,20 @@ class VqaTraining(Trainable):
         self._right: list[Tensor] = []
 
     def training_step(self, batch: Packed, index: int) -> Tensor:
-        rows = torch.stack(self.model.features(batch.images))
-        logits, targets = packed_logits(self.model, batch, rows)
+        batch = batch.of_rows(own_rows(len(batch.ids)))
+
+        def compute(some: slice) -> tuple[Tensor, ...]:
+            part = batch.of_rows(some)
+            rows = torch.stack(self.model.features(part.images))
+            return rows, *packed_logits(self.model, part, rows)
+
+        parts = self.in_parts(len(batch.ids), compute)
+        rows, logits, targets = (torch.cat(columns) for columns in zip(*parts, strict=True))
         loss = functional.cross_entropy(logits.float(), targets)
         seen = seen_loss(self.model, rows, batch.words)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.ids))
         self.log("seen_loss", seen, prog_bar=True, batch_size=len(batch.ids))
-        return loss + seen
+        return of_whole_batch(loss, len(targets)) + of_whole_batch(seen, (batch.words != IGNORED).sum())
 
     def on_validation_epoch_start(self) -> None:
         self._right = []
@@ -58,7 +66,9 @@ class VqaTraining(Trainable):
         wrong = (logits.argmax(-1) != targets).long()
         last = targets == self.model.tokenizer.eos_token_id
         turn = last.long().cumsum(0) - last.long()  # an answer ends with its end token
-        self._right.append(torch.zeros(int(last.sum())).index_add_(0, turn.cpu(), wrong.cpu().float()) == 0)
+        self._right.append(
+            torch.zeros(int(last.sum()), dtype=torch.long).index_add_(0, turn.cpu(), wrong.cpu()) == 0
+        )
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_accuracy", float(torch.cat(self._right).double().mean()), prog_bar=True)

@@ -34,6 +34,12 @@ class Packed(NamedTuple):
     allowed: Tensor  # [N, N] which tokens (columns) a token (row) attends to
     words: Tensor  # [B, W] ids of what is to be seen in each image, then IGNORED
 
+    def of_rows(self, rows: slice) -> Packed:
+        """Of some of the images."""
+        return self._replace(
+            images=self.images[rows], ids=self.ids[rows], targets=self.targets[rows], words=self.words[rows]
+        )
+
 
 def pack(
     images: Tensor,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import Tensor
 
+from pitome.tasks.memory import Parts
 from pitome.tasks.retrieval.recall import rank, rank_features
-from pitome.tasks.retrieval.rerank import Reranking
+from pitome.tasks.retrieval.rerank import Match, Reranking
 
 
 def unit(*shape: int, seed: int) -> Tensor:
@@ -22,6 +25,11 @@ def brute_force(scores: Tensor, logits: Tensor, k: int) -> Tensor:
         for column in scores[row].argsort(descending=True, stable=True)[:k].tolist():
             out[row, column] = scores[row, column] + logits[row, column]
     return out
+
+
+def fill(reranking: Reranking, images: Iterable[int], match: Match, at_once: int) -> None:
+    for image in images:
+        reranking.fill(image, reranking.logits(image, torch.tensor(image), match, Parts(at_once)))
 
 
 @pytest.mark.parametrize("queries", [None, 3])
@@ -40,8 +48,7 @@ def test_equals_brute_force(k: int, queries: int | None) -> None:
         return logits[int(state), captions]
 
     reranking = Reranking(images, texts, k)
-    for states in torch.arange(n).split(4):
-        reranking.add(states, match, batch_size=4)
+    fill(reranking, reversed(range(n)), match, 4)
     scores = (images @ texts.T if queries is None else (images @ texts.T).amax(dim=1)).float()
     by_image, by_text = brute_force(scores, logits, k), brute_force(scores.T, logits.T, k)
     want = rank(lambda rows: by_image[rows], lambda rows: by_text[rows], owner, n)
@@ -60,20 +67,20 @@ def test_the_head_can_only_choose_from_the_short_list() -> None:
     head = 10 * torch.eye(2)
     for k, rsum in ((1, 0.0), (2, 200.0)):
         reranking = Reranking(images, texts, k)
-        reranking.add(torch.arange(2), lambda one, captions: head[int(one), captions], 8)
+        fill(reranking, range(2), lambda one, captions: head[int(one), captions], 8)
         assert reranking.ranks(owner).recalls((1,))["rsum"] == rsum
 
 
 def test_a_head_that_finds_everything_alike_changes_nothing() -> None:
     images, texts, owner = unit(8, 4, seed=3), unit(16, 4, seed=4), torch.arange(16) % 8
     reranking = Reranking(images, texts, 100)
-    reranking.add(torch.arange(8), lambda one, captions: torch.zeros(len(captions)), 3)
+    fill(reranking, range(8), lambda one, captions: torch.zeros(len(captions)), 3)
     want, got = rank_features(images, texts, owner), reranking.ranks(owner)
     assert torch.equal(got.to_text, want.to_text) and torch.equal(got.to_image, want.to_image)
 
 
 def test_an_image_that_was_forgotten_is_an_error() -> None:
     reranking = Reranking(unit(3, 4, seed=0), unit(3, 4, seed=1), 2)
-    reranking.add(torch.arange(2), lambda one, captions: torch.zeros(len(captions)), 3)
+    fill(reranking, range(2), lambda one, captions: torch.zeros(len(captions)), 3)
     with pytest.raises(AssertionError, match="2 of 3 images"):
         reranking.ranks(torch.arange(3))

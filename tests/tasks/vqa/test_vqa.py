@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
 
     def killed(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == 2:
-            raise MemoryError
+            raise RuntimeError("power failure")
         return generate(*args, **kwargs)
 
     monkeypatch.setattr(Llava, "generate", killed)
@@ -240,9 +240,14 @@ def test_log_reads_whole_batches_of_the_same_questions(tmp_path: Path) -> None:
     rows = [Answered(str(at), "q", ["a"], "p", 0.5, 2, 9) for at in range(5)]
     log.append(rows)
     ids = [row.id for row in rows]
-    assert log.read(ids, 2) == rows  # all of them, the last batch is short
-    assert log.read([*ids, "5"], 2) == rows[:4] == log.read([*ids, "5"], 2)
-    assert log.read(["1", "0"], 1) == [] and SampleLog(None).read(ids, 1) == []
+    whole = {0: rows[:2], 1: rows[2:4], 2: rows[4:]}  # the last batch is short
+    assert log.read(ids, 2) == whole
+    second = tmp_path / "a" / "log.1.jsonl"  # of another rank
+    log.path.rename(second)
+    log.append(rows[:2])
+    assert log.read(ids, 2) == whole and not second.exists()
+    assert log.read([*ids, "5"], 2) == {0: rows[:2], 1: rows[2:4]} == log.read([*ids, "5"], 2)
+    assert log.read(["6", "7"], 1) == {} == SampleLog(None).read(ids, 1)
 
 
 def test_speed_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
