@@ -187,11 +187,11 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
-    for name in [f"{part}/{number}.png" for part in ("photos", "charts") for number in range(3)]:
+    for name in [f"{part}/{number}.png" for part in ("photos", "charts") for number in range(12)]:
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(random.integers(0, 256, (56, 56, 3), np.uint8)).save(path)
-    captions = [f"{number}.png,a {kind} at the top" for number in range(3) for kind in ("shirt", "bag")]
+    captions = [f"{number}.png,a {kind} at the top" for number in range(12) for kind in ("shirt", "bag")]
     (folder / "photos" / "test.csv").write_text("\n".join(["image,caption", *captions, ""]))
     asked = [f"{number}.png,what is the shape?,circle" for number in range(3)]
     (folder / "charts" / "test.csv").write_text("\n".join(["image,question,answers", *asked, ""]))
@@ -262,8 +262,8 @@ def test_their_commands_end_in_records(own: Path, weights: str) -> None:
         [
             ("charts", "llava_easyvqa", "none", 3),
             ("charts", "llava_easyvqa", "pitome", 3),
-            ("photos", "clip_scenes", "none", 3),
-            ("photos", "clip_scenes", "pitome", 3),
+            ("photos", "clip_scenes", "none", 12),
+            ("photos", "clip_scenes", "pitome", 12),
             ("flowers", "vit_t (args.depth=2, args.num_classes=2)", "none", 4),
             ("flowers", voted, "none", 4),
             ("flowers", voted, "pitome", 4),

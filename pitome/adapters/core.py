@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -380,11 +381,24 @@ class Replacement:
 def replace_methods(module: nn.Module, methods: type[Replacement]) -> None:
     """Give `module` the `methods` instead of its own."""
     module.__class__ = _replaced(methods, type(module))
+    _renew_hooked(module)
 
 
 def restore_methods(module: nn.Module) -> None:
     """Undo `replace_methods`."""
     module.__class__ = type(module).__bases__[1]
+    _renew_hooked(module)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether accelerate's hooks are around the forward of `module`, then an attribute of its own."""
+    return {"_hf_hook", "_old_forward"} <= vars(module).keys()
+
+
+def _renew_hooked(module: nn.Module) -> None:
+    """Put the forward of the class of `module` inside accelerate's hooks."""
+    if is_hooked(module):
+        module._old_forward = types.MethodType(type(module).forward, module)
 
 
 _CLASSES: dict[tuple[type, type], Any] = {}
@@ -472,7 +486,7 @@ def check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> 
                 f"cannot patch: looked for {library}'s {name}.{method}, "
                 f"found {found.__module__}.{found.__qualname__} with its own"
             )
-        if method in vars(module):
+        if method in vars(module) and not (method == "forward" and is_hooked(module)):
             raise UnsupportedModelError(
                 f"cannot patch: {method} of a {name} was replaced already, by another patch; undo that first"
             )

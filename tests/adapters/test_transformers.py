@@ -33,6 +33,7 @@ import pitome
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import authors_macs
 from tests import GOLDEN
+from tests.adapters import tiny_vision
 from tests.adapters.tiny_text import BUILD, LONGEST, batch, bert, distilbert, seeded, sentence, settings
 
 INDEX = json.loads((GOLDEN / "text.json").read_text())
@@ -333,8 +334,12 @@ def test_a_pool_of_ones_own_counts_every_token_once(family: str) -> None:
     """The mean over input tokens is that over merged rows by size."""
     encoder = BUILD[family]().base_model
     inputs = batch(SENTENCES)
+    merged: list[Tensor] = []
     with torch.no_grad(), pitome.patch(encoder, "pitome", ratio=0.7) as handle:
-        rows, size = encoder(**inputs).last_hidden_state, handle.sizes
+        hook = layers_of(encoder)[-1].register_forward_hook(lambda *args: merged.append(args[-1]))
+        encoder(**inputs)
+        hook.remove()
+        rows, size = merged[0], handle.sizes
         assert size is not None and rows.shape[:2] == size.shape
         want = (rows * size[..., None]).sum(dim=1) / size.sum(dim=1, keepdim=True)
     model = MeanPool(encoder).eval()
@@ -346,9 +351,11 @@ def test_a_pool_of_ones_own_counts_every_token_once(family: str) -> None:
 @pytest.mark.parametrize(
     ("wrap", "full"),
     [
-        (lambda model: model.base_model, False),
-        (lambda model: torch.nn.DataParallel(model.base_model), False),
-        (lambda model: get_peft_model(model.base_model, LoraConfig(target_modules=["query"])), False),
+        (lambda model: model, False),
+        (lambda model: get_peft_model(model, LoraConfig(target_modules=["query"])), False),
+        (lambda model: model.base_model, True),
+        (lambda model: torch.nn.DataParallel(model.base_model), True),
+        (lambda model: get_peft_model(model.base_model, LoraConfig(target_modules=["query"])), True),
         (lambda model: MeanPool(model.base_model), True),
         (lambda model: seeded(BertForMaskedLM(model.config)), True),
         (lambda model: seeded(BertLMHeadModel(model.config)), True),
@@ -364,6 +371,38 @@ def test_who_gets_the_features_of_every_token(wrap: Any, full: bool) -> None:
     with torch.no_grad():
         (model.module if isinstance(model, torch.nn.DataParallel) else model)(**inputs)
     assert lengths == [max(LENGTHS) if full else handle.tokens[-1]]
+
+
+class MeanForSequenceClassification(BertForSequenceClassification):
+    """Called like a head that reads [CLS] alone, and reads every token."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
+        hidden, mask = self.bert(input_ids, attention_mask).last_hidden_state, attention_mask[..., None]
+        return self.classifier((hidden * mask).sum(dim=1) / mask.sum(dim=1))
+
+
+def test_a_head_of_ones_own_is_not_known_by_its_name() -> None:
+    model = seeded(MeanForSequenceClassification(settings("bert")))
+    with torch.no_grad(), pitome.patch(model, "pitome", ratio=0.7):
+        together = model(**batch(SENTENCES))
+        alone = torch.cat([model(**batch([sentence])) for sentence in SENTENCES])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("build", [bert, distilbert, tiny_vision.clip, tiny_vision.vit, tiny_vision.blip])
+def test_layers_that_are_replaced_after_the_patch(build: Any) -> None:
+    """Keys would be read before the low-rank update."""
+    model = build()
+    inputs = batch(SENTENCES) if build in (bert, distilbert) else {"pixel_values": tiny_vision.images()}
+    pitome.patch(model, "tome", ratio=0.7)
+    names = ["key", "k_lin", "k_proj", "qkv"]
+    lora = get_peft_model(model, LoraConfig(target_modules=names))
+    with pytest.raises(UsageError, match=r"replaced after the patch, by a Linear, .* patch last"):
+        lora(**inputs)
+    pitome.remove(lora)
+    with torch.no_grad(), pitome.patch(lora, "tome", ratio=0.7) as handle:
+        lora(**inputs)
+        assert handle.tokens[-1] < handle.tokens[0]
 
 
 @pytest.fixture

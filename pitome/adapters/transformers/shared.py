@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from pitome.adapters.core import Capture, LayerPatch, State
+from pitome.adapters.core import Capture, LayerPatch, State, is_hooked
 from pitome.errors import UnsupportedModelError, UsageError
 
 
@@ -19,6 +20,17 @@ class CaptureHeads(Capture):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         super().__call__(module, args, output.unflatten(-1, (self.heads, -1)).transpose(1, 2))
+
+
+def check_captured(projection: nn.Module) -> None:
+    """Refuse a projection that replaced the one whose output the patch reads, as LoRA's do."""
+    if not torch.compiler.is_compiling() and not any(
+        isinstance(hook, Capture) for hook in projection._forward_hooks.values()
+    ):
+        raise UsageError(
+            f"a projection was replaced after the patch, by a {type(projection).__name__}, so that keys "
+            "would be those of before: pitome.remove the patch, wrap or replace layers first, and patch last"
+        )
 
 
 def check_attention(config: Any, state: State) -> str:
@@ -44,7 +56,7 @@ def check_forward(model: nn.Module, module: nn.Module, expected: type[nn.Module]
             f"cannot patch {type(model).__name__}: looked for {expected.__name__}.forward, "
             f"found {type(module).__module__}.{type(module).__qualname__} with its own"
         )
-    if "forward" in vars(module):
+    if "forward" in vars(module) and not is_hooked(module):
         raise UnsupportedModelError(
             f"cannot patch: forward of a {expected.__name__} was replaced already, by another patch; "
             "undo that first"

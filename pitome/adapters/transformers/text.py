@@ -1,8 +1,13 @@
 """Text encoders made of `BertLayer` or DistilBERT's `TransformerBlock` (checked on 5.23).
 
-By hooks alone. A layer's pre-hook gives it the mask of the tokens that are left: the model makes
-one mask from the length of its input, before the first layer. The keys are read after the key
-projection. Tokens merge where the layer's attention is done: after its LayerNorm, for both kinds.
+A layer's pre-hook gives it the mask of the tokens that are left: the model makes one mask from the
+length of its input, before the first layer. The keys are read after the key projection. Tokens merge
+where the layer's attention is done: after its LayerNorm, for both kinds. What happens before the first
+layer and after the last is in the encoder's forward itself, which some callers (sentence-transformers)
+call past its hooks.
+
+Whatever may read more than [CLS] gets the features of every input token, each those of its group: a pool
+outside has the mask of the input, and means what it says.
 
 Wrap or replace layers first (LoRA), patch second: the hooks sit on the projections found here.
 
@@ -28,8 +33,24 @@ from transformers.models.distilbert.modeling_distilbert import (
     TransformerBlock,
 )
 
-from pitome.adapters.core import Adapter, Capture, LayerPatch, State, refuse_merging_first, remove_hooks
-from pitome.adapters.transformers.shared import CaptureHeads, check_attention, check_forward, linear
+from pitome.adapters.core import (
+    Adapter,
+    Capture,
+    LayerPatch,
+    Replacement,
+    State,
+    refuse_merging_first,
+    remove_hooks,
+    replace_methods,
+    restore_methods,
+)
+from pitome.adapters.transformers.shared import (
+    CaptureHeads,
+    check_attention,
+    check_captured,
+    check_forward,
+    linear,
+)
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
 
@@ -85,8 +106,7 @@ KINDS = (
     ),
 )
 
-# Heads that read [CLS] alone. All others may read every position: they get for each token its group's
-# features.
+# Heads that read [CLS] alone. All others, and whatever is around a bare encoder, may read every position.
 _POOLED = ("ForSequenceClassification", "ForMultipleChoice", "ForNextSentencePrediction")
 
 
@@ -118,11 +138,16 @@ def adapt(model: nn.Module, host: nn.Module) -> TextAdapter:
     return TextAdapter(model, host, kind, layers)
 
 
-def _reads_every_token(model: nn.Module, host: nn.Module) -> bool:
-    """Whether what holds the encoder `host` in `model` may read features of other tokens than [CLS]."""
+def _head(model: nn.Module, host: nn.Module) -> nn.Module | None:
+    """What reads the features of the encoder `host` in `model`; None where nothing in `model` does."""
     holders = [module for module in model.modules() if module is not host and host in list(module.modules())]
-    holders = [module for module in holders if not _hands_on(module)]
-    return bool(holders) and not type(holders[-1]).__name__.endswith(_POOLED)  # the innermost comes last
+    return next((module for module in reversed(holders) if not _hands_on(module)), None)  # the innermost
+
+
+def _reads_class_token_alone(head: nn.Module | None) -> bool:
+    """Whether it is a head of transformers' own, not of a user's, that reads nothing else."""
+    own = getattr(type(head).forward, "__module__", "") if head is not None else ""
+    return own.startswith("transformers.") and type(head).__name__.endswith(_POOLED)
 
 
 def _hands_on(module: nn.Module) -> bool:
@@ -144,7 +169,9 @@ class TextAdapter(Adapter):
         self.protected = 1
         self.has_class_token = True
         self.family = kind.family
-        self.dense = _reads_every_token(model, host)
+        head = _head(model, host)
+        self.full_length = not _reads_class_token_alone(head)
+        self.dense_head = head is not None and self.full_length
         inside = sum(linear(layer) for layer in layers)
         self.head_macs = linear(model) - inside
         self.classes = int(getattr(host.config, "num_labels", 0))
@@ -158,22 +185,21 @@ class TextAdapter(Adapter):
             )
         check_attention(self.host.config, state)
         refuse_merging_first(state, "text encoders")
-        if self.dense and not state.method.guarantees.groups:
+        if self.full_length and not state.method.guarantees.groups:
             raise UsageError(
-                f"merge={state.method.name} mixes all tokens, and this model's head reads every one of them; "
+                f"merge={state.method.name} mixes all tokens, and every one of them may be read; "
                 "use a method that groups tokens"
             )
-        state.trace = state.trace or self.dense
-        self.host.register_forward_pre_hook(Begin(state), with_kwargs=True)
-        if self.dense:
-            self.host.register_forward_hook(Unmerge(state))
+        state.trace = state.trace or self.full_length
+        replace_methods(self.host, MergingEncoder)
         merging = [layer for layer in range(self.depth) if state.schedule.may_remove(layer)]
         for index, layer in enumerate(self.layers):
             patch = LayerPatch(state, index, begins=False)
             layer._pitome = patch  # type: ignore[assignment]
             inner = operator.attrgetter(self.kind.inner)(layer)
             layer.register_forward_pre_hook(
-                Enter(patch, inner.config, merging[0] if merging else self.depth), with_kwargs=True
+                Enter(patch, self.kind.key, inner.config, merging[0] if merging else self.depth),
+                with_kwargs=True,
             )
             heads = self.host.config.num_attention_heads
             paths = {"keys": self.kind.key, "query": self.kind.query, "values": self.kind.value}
@@ -189,6 +215,7 @@ class TextAdapter(Adapter):
     def detach(self) -> None:
         for layer in self.layers:
             del layer._pitome
+        restore_methods(self.host)
         remove_hooks(self.host, _HOOKS)
 
     def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
@@ -197,7 +224,7 @@ class TextAdapter(Adapter):
         Embeddings are looked up and cost nothing. Raises UsageError for a length the model does not
         take, UnsupportedModelError for a head that reads every token.
         """
-        if self.dense:
+        if self.dense_head:
             raise UnsupportedModelError("no closed form of the cost: the model's head reads every token")
         tokens = self._check_length(input_size)
         return Architecture(
@@ -242,26 +269,35 @@ class TextAdapter(Adapter):
         )
 
 
-class Begin:
-    """Pre-hook of the host: what is padding, before the mask takes the form of the attention."""
+class MergingEncoder(Replacement):
+    """A text encoder whose layers merge."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
+    def forward(
+        self: Any,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As the encoder's own; `attention_mask` [B, N], 1 at tokens, 0 at padding, of any type."""
+        handle = self._pitome
+        mask = attention_mask
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
             raise UsageError(
                 "a patched model takes an attention_mask of shape [B, N], 1 at tokens, 0 at padding"
             )
-        self.state.begin().padding[0] = None if mask is None else mask == 0
+        # Known before the mask takes the form of the attention.
+        handle.state.begin().padding[0] = None if mask is None else mask == 0
+        output = super().forward(input_ids, attention_mask, *args, **kwargs)  # type: ignore[misc]
+        return _unmerge(output, handle.state) if handle._adapter.full_length else output
 
 
 class Enter:
     """Pre-hook of a layer: features in the order that methods want, and the mask that fits them."""
 
-    def __init__(self, patch: LayerPatch, config: Any, first: int) -> None:
+    def __init__(self, patch: LayerPatch, key: str, config: Any, first: int) -> None:
         self.patch = patch
+        self.key = key  # of the layer: its key projection
         self.config = config
         self.first = first  # the first layer that may merge
 
@@ -269,6 +305,8 @@ class Enter:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         patch, state, layer = self.patch, self.patch.state, self.patch.layer
+        if "keys" in patch.captures:
+            check_captured(operator.attrgetter(self.key)(module))
         forward = state.current()
         kwargs = dict(kwargs)
         x = args[0] if args else kwargs.pop("hidden_states")
@@ -332,25 +370,19 @@ class Leave:
         return self.patch.merge(output, self.scale)
 
 
-class Unmerge:
-    """Forward hook of the host, for heads that read every position: each input token gets the
-    features of the row it is in, a dropped one zeros."""
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        forward = self.state.current()
-        membership = forward.membership[-1]
-        if membership is None or forward.size[-1] is None:
-            return output
-        hidden = output[0]
-        row = membership.argmax(dim=1)[..., None].expand(-1, -1, hidden.shape[-1])
-        hidden = hidden.gather(1, row).masked_fill((membership.sum(dim=1) == 0)[..., None], 0)
-        if isinstance(output, tuple):
-            return hidden, *output[1:]
-        output.last_hidden_state = hidden
+def _unmerge(output: Any, state: State) -> Any:
+    """Each input token gets the features of the row it is in, a dropped one zeros."""
+    forward = state.current()
+    membership = forward.membership[-1]
+    if membership is None or forward.size[-1] is None:
         return output
+    hidden = output[0]
+    row = membership.argmax(dim=1)[..., None].expand(-1, -1, hidden.shape[-1])
+    hidden = hidden.gather(1, row).masked_fill((membership.sum(dim=1) == 0)[..., None], 0)
+    if isinstance(output, tuple):
+        return hidden, *output[1:]
+    output.last_hidden_state = hidden
+    return output
 
 
-_HOOKS = (Begin, Enter, Capture, Leave, Unmerge)
+_HOOKS = (Enter, Capture, Leave)

@@ -40,7 +40,13 @@ from pitome.adapters.core import (
     size_bias,
     split_heads,
 )
-from pitome.adapters.transformers.shared import CaptureHeads, check_attention, check_forward, linear
+from pitome.adapters.transformers.shared import (
+    CaptureHeads,
+    check_attention,
+    check_captured,
+    check_forward,
+    linear,
+)
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
 
@@ -286,6 +292,8 @@ class MergingLayer(Replacement):
             raise UsageError("a patched image tower takes no attention_mask: its tokens no longer match it")
         patch: VisionLayerPatch = self._pitome
         attention = getattr(self, patch.kind.attention)
+        if "keys" in patch.hooks:
+            check_captured(attention.qkv if patch.kind.fused else attention.k_proj)
         norm1, norm2 = (getattr(self, name) for name in patch.kind.norms)
         dropout = getattr(self, "dropout", _same)  # ViT alone has one
         scale = attention.head_dim**-0.5
