@@ -398,7 +398,7 @@ def is_hooked(module: nn.Module) -> bool:
 def _renew_hooked(module: nn.Module) -> None:
     """Put the forward of the class of `module` inside accelerate's hooks."""
     if is_hooked(module):
-        module._old_forward = types.MethodType(type(module).forward, module)
+        vars(module)["_old_forward"] = types.MethodType(type(module).forward, module)
 
 
 _CLASSES: dict[tuple[type, type], Any] = {}

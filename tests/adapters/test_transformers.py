@@ -18,6 +18,9 @@ from transformers import (
     AttentionInterface,
     BertConfig,
     BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertLMHeadModel,
@@ -360,6 +363,10 @@ def test_a_pool_of_ones_own_counts_every_token_once(family: str) -> None:
         (lambda model: seeded(BertForMaskedLM(model.config)), True),
         (lambda model: seeded(BertLMHeadModel(model.config)), True),
         (lambda model: seeded(BertForTokenClassification(model.config)), True),
+        (lambda model: seeded(BertForQuestionAnswering(model.config)), True),
+        (lambda model: seeded(BertForPreTraining(model.config)), True),
+        (lambda model: seeded(BertForNextSentencePrediction(model.config)), False),
+        (lambda model: torch.nn.Sequential(MeanPool(model.base_model))[0], True),
     ],
 )
 def test_who_gets_the_features_of_every_token(wrap: Any, full: bool) -> None:
