@@ -363,7 +363,7 @@ def test_a_pool_of_ones_own_counts_every_token_once(family: str) -> None:
         (lambda model: seeded(BertForMaskedLM(model.config)), True),
         (lambda model: seeded(BertLMHeadModel(model.config)), True),
         (lambda model: seeded(BertForTokenClassification(model.config)), True),
-        (lambda model: seeded(BertForQuestionAnswering(model.config)), True),
+        (lambda model: seeded(BertForQuestionAnswering(settings("bert", num_labels=2))), True),
         (lambda model: seeded(BertForPreTraining(model.config)), True),
         (lambda model: seeded(BertForNextSentencePrediction(model.config)), False),
         (lambda model: torch.nn.Sequential(MeanPool(model.base_model))[0], True),

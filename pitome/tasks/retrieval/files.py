@@ -166,9 +166,9 @@ def _of_split(rows: Captions, path: File, files: AnnotationFiles, part: str) -> 
             f"{path} does not say which images the split {part} has: put {part}.txt, a list of their names, "
             "beside it, or Karpathy's file"
         )
-    wanted = {name for line in read_text(found).split("\n") if (name := line.strip())}
-    rows = [row for row in rows if {row[0], Path(row[0]).stem} & wanted]
-    if missing := sorted(wanted - {word for name, _ in rows for word in (name, Path(name).stem)}):
+    wanted = {Path(name).name for line in read_text(found).split("\n") if (name := line.strip())}
+    rows = [row for row in rows if {Path(row[0]).name, Path(row[0]).stem} & wanted]
+    if missing := sorted(wanted - {word for name, _ in rows for word in (Path(name).name, Path(name).stem)}):
         say(f"{found}: {len(missing)} of {len(wanted)} images have no captions in {path}, e.g. {missing[0]}")
     return rows
 

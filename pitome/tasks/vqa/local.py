@@ -58,7 +58,9 @@ def _vqav2(files: Files) -> list[Question]:
         file = files.find(f"v2_mscoco_{kind}_annotations.json")
         for number, entry in enumerate(_list(file, "annotations")):
             id = id_of(file, number, field_of(file, number, entry, "question_id"))
-            answers[id] = texts_of(file, number, "answers", field_of(file, number, entry, "answers"))
+            texts = texts_of(file, number, "answers", field_of(file, number, entry, "answers"))
+            if answers.setdefault(id, texts) != texts:
+                raise damaged(file, f"entry {number} has other answers to question {id} than one before it")
     questions = []
     for number, entry in enumerate(_list(path, "questions")):
         id = id_of(path, number, field_of(path, number, entry, "question_id"))

@@ -377,6 +377,11 @@ PUBLISHED = {
         "image_name,comment_number,comment\n" + "".join(f'{n},{at}, "{t}"\n' for n, at, t in LINES),
         list(CAPTIONS),
     ),
+    "a list with folders": (
+        "captions.txt",
+        "image,caption\n" + "".join(f"{n},{text}\n" for n, _, text in LINES),
+        [f"Images/{name}" for name in CAPTIONS],
+    ),
     "pipes without numbers": (
         "captions.txt",
         "image_name|comment\n" + "".join(f"{n}|{text}\n" for n, _, text in LINES),

@@ -210,6 +210,12 @@ PROBLEM = {"question": "?", "choices": ["a"], "answer": 0, "hint": "", "split": 
             {"annotations": [{"question_id": 10, "answers": "dog"}]},
             "the answers of entry 0 are 'dog', not a list",
         ),
+        (
+            "vqav2",
+            "v2_mscoco_val2014_annotations.json",
+            {"annotations": [{"question_id": 10, "answers": [word]} for word in ("dog", "cat")]},
+            "entry 1 has other answers to question 10",
+        ),
         ("gqa", "testdev_balanced_questions.json", ["q1"], "an object of questions by their ids"),
         ("gqa", "testdev_balanced_questions.json", {"q1": {"question": "?"}}, "entry q1 lacks 'imageId'"),
         ("vizwiz", "val.json", [{"image": "a.jpg", "question": "?"}], "entry 0 lacks 'answers'"),
