@@ -21,7 +21,7 @@ def test_methods_are_rows_and_metrics_columns(write: Callable[..., Path]) -> Non
     ]
     assert table.rows[0][:4] == ["DeiT-S", "unmerged", "-", "79.80 / - / -"]
     assert table.rows[1] == ["DeiT-S", "ToMe, repo", "0.925", "77.70 / 78.43 / 77.96", "-"]
-    assert [row[1] for row in table.rows] == ["unmerged", "ToMe, repo", "PiToMe, repo", "DCT, repo"]
+    assert [row[1] for row in table.rows] == ["unmerged", "ToMe, repo", "PiToMe, repo", "Absent, repo"]
     assert "printed / logged / measured" in table.notes[0]
     assert quoted.folded and quoted.rows == [["Other", "-", "-", "79.30"]] and "other works" in quoted.title
 
@@ -31,7 +31,7 @@ def test_the_best_is_bold_by_numbers_of_one_kind(write: Callable[..., Path]) -> 
     assert {table.rows[i][1] for i, _ in table.bold} == {"PiToMe, repo"}  # as printed
     runs = [record(TOME | {"merge": name}, {"top1": top1}) for name, top1 in METHODS.items()]
     (table, _) = layouts(judge("table99", runs), [])
-    assert {table.rows[i][1] for i, _ in table.bold} == {"PiToMe, repo"}  # DCT has no run: as printed
+    assert {table.rows[i][1] for i, _ in table.bold} == {"PiToMe, repo"}  # Absent has no run: as printed
     ours = [record(OFFLINE | {"merge": name}, {"top1": top1}) for name, top1 in METHODS.items()]
     (table,) = layouts(judge("table99_offline", [], ours), [])
     bold = {table.rows[i][1] for i, _ in table.bold}
@@ -56,7 +56,7 @@ def test_latex_has_the_same_rows(write: Callable[..., Path]) -> None:
     assert r"\textbf{79.10 / - / -}" in text and r"Top-1, \%" in text
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len({line.count("&") for line in lines[:5]}) == 1
-    assert text.index("Other") > text.index("DCT") and text.count(r"\begin{tabular}") == text.count(
+    assert text.index("Other") > text.index("Absent") and text.count(r"\begin{tabular}") == text.count(
         r"\bottomrule"
     )
 
