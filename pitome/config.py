@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pitome.errors import UsageError, nearest
+from pitome.errors import UsageError, nearest, redacted
 from pitome.fields import decode, like, number, text, types_of, whole
 from pitome.merge.schedule import Reduction, shown_schedule
 from pitome.sources.yaml_files import read_yaml
@@ -237,14 +237,14 @@ def plain(part: Any) -> dict[str, Any]:
 
 def portable(config: Config) -> dict[str, Any]:
     """The configuration as a record keeps it: without where results go, and of files and folders the
-    name alone, so that a published record says nothing about the machine."""
+    name alone, so that a published record says nothing about the machine; without passwords."""
     values = plain(config)
     del values["results"]
     for part, key in ((values, "weights"), (values["data"], "root")):
         if part[key] is not None:
             part[key] = Path(part[key]).name
     values["schedule"] = shown_schedule(config.schedule)
-    return values
+    return redacted(values)  # type: ignore[no-any-return]
 
 
 def load_model(name: str) -> ModelConfig:

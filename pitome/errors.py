@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterable
+from typing import Any
+
+_HIDDEN = "***"
+_SECRET = r"\w*(?:token|api_?key|access_?key|secret|passw(?:or)?d|pwd|signature|credentials?|auth)"
+_ADDRESS = re.compile(r"(?<=://)[^\s/]*@")  # what stands there before the host
+_GIVEN = (  # each with what may be read, and what not
+    re.compile(rf"([?&;]{_SECRET}=)[^\s&;#'\"]+", re.IGNORECASE),
+    re.compile(r"(\b[A-Z][A-Z0-9_]*(?:TOKEN|API_KEY|ACCESS_KEY|SECRET|PASSWORD)\s*[=:]\s*)[^\s,;]+"),
+    re.compile(r"(\b(?:Bearer|Basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE),
+    re.compile(r"()\b(?:hf_|gh[pousr]_|github_pat_|glpat-|wandb_v1_)\w{16,}"),  # as their makers mark them
+)
+_VARIABLE = re.compile(rf"(?:{_SECRET}|\w+_key)$", re.IGNORECASE)  # of the environment
+_SHORTEST = 8  # a shorter value of such a variable may be an ordinary word
+
+
+def redact(text: str) -> str:
+    """A text without passwords and keys: those in addresses and their queries, those that look like one, and
+    the values of environment variables such as HF_TOKEN. For whatever is printed or recorded."""
+    if "://" in text:
+        text = _ADDRESS.sub(f"{_HIDDEN}@", text)
+    for given in _GIVEN:
+        text = given.sub(rf"\g<1>{_HIDDEN}", text)
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name):
+            text = text.replace(value, _HIDDEN)
+    return text
+
+
+def redacted(value: Any) -> Any:
+    """Plain values, with `redact` applied to every text in them."""
+    if isinstance(value, dict):
+        return {key: redacted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 class PitomeError(Exception):
-    """Base of all errors that are shown as one line, with exit code 2."""
+    """Base of all errors that are shown as one line, with exit code 2, and without passwords."""
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(redact(word) if isinstance(word, str) else word for word in words))
 
 
 class UsageError(PitomeError, ValueError):
@@ -61,9 +100,9 @@ class Unreadable(Exception):
 
 
 def one_line(problem: object) -> str:
-    """The message of an error without line breaks and other control characters, and with long words cut; the
-    name of its kind if it has none."""
-    text = " ".join(str(problem).split()) or type(problem).__name__
+    """The message of an error without passwords, line breaks and other control characters, with long
+    words cut; the name of its kind if it has none."""
+    text = redact(" ".join(str(problem).split())) or type(problem).__name__
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return re.sub(r"\S{400,}", lambda word: f"{word[0][:120]}...{word[0][-40:]}", text)
 

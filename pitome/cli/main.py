@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pitome.errors import Interrupted, PitomeError, UsageError, nearest, print_error
+from pitome.errors import Interrupted, PitomeError, UsageError, nearest, print_error, redact
 
 if TYPE_CHECKING:
     from pitome.config import Config
@@ -155,13 +155,14 @@ def _show(flags: Sequence[str], overrides: Sequence[str]) -> int:
     from pitome.config import CONF
 
     version.setbase("1.3")
-    parser, message = get_args_parser(), io.StringIO()
+    parser, message, shown = get_args_parser(), io.StringIO(), io.StringIO()
     arguments = parse(parser, [*flags, *overrides])
     try:
-        with contextlib.redirect_stderr(message):
+        with contextlib.redirect_stderr(message), contextlib.redirect_stdout(shown):
             _run_hydra(arguments, parser, lambda config: None, str(CONF.resolve()), "config")
     except (ValueError, SystemExit) as problem:  # several of the flags; a package that is not there
         raise UsageError(message.getvalue() or str(problem)) from None
+    print(redact(shown.getvalue()), end="")
     return 0
 
 
@@ -171,7 +172,7 @@ def group_of(overrides: Sequence[str], experiments: Sequence[str]) -> str:
         return " ".join(experiments)
     elsewhere = ("logger", "results", "overwrite", "device", "devices", "hydra")
     words = [word for word in overrides if re.split(r"[=./]", word)[0] not in elsewhere]
-    text = " ".join(sorted(words))
+    text = redact(" ".join(sorted(words)))
     return text if len(text) <= 100 else f"{text[:91]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -297,7 +297,7 @@ def _check(record: Record) -> None:
         raise ValueError(f"measure is {record.measure!r}, expected one of {', '.join(MEASURES)}")
     if (record.error is None) is not record.done:
         raise ValueError(f"status is {record.status} but error is {record.error!r}")
-    if record.error is not None and record.error != one_line(record.error):
+    if record.error is not None and record.error != " ".join(record.error.split()):
         raise ValueError("error is not a single line")
     if record.run_id != run_id(record.identity):
         raise ValueError(f"run_id {record.run_id} is not that of its identity")

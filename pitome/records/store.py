@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pitome.errors import one_line
+from pitome.errors import one_line, redact
 from pitome.records.files import TEMPORARY, remove_if_stale, write_atomically
 from pitome.records.schema import (
     SEALED,
@@ -238,7 +238,7 @@ def _check_against(record: Record, rows: int, mean: float) -> None:
 @functools.cache
 def _warn(line: str) -> None:
     """Once for each line."""
-    log.warning("%s", line)
+    log.warning("%s", redact(line))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

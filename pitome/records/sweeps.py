@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pitome.errors import redacted
 from pitome.fields import decode
 from pitome.records.claims import is_dead
 from pitome.records.files import write_atomically, write_error
@@ -83,7 +84,7 @@ class SweepProgress:
 def write(folder: Path, state: Sweep | JobState) -> None:
     """Write the file of a sweep or of a job. Raises RecordError."""
     name = SWEEP if isinstance(state, Sweep) else JOB
-    write_atomically(folder / name, json.dumps(dataclasses.asdict(state)).encode())
+    write_atomically(folder / name, json.dumps(redacted(dataclasses.asdict(state))).encode())
 
 
 def read_job(sweep: Sweep, number: int) -> JobState | None:

@@ -40,9 +40,15 @@ def legend_beside(figure: Figure, handles: Sequence[Any] | None = None, **option
 
 
 def png(figure: Figure) -> bytes:
-    """The bytes of a PNG; equal for equal figures."""
+    """The bytes of a PNG; equal for equal figures. Names are shown as they are: a $ begins no formula."""
+    import matplotlib
+    from matplotlib.text import Text
+
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
+    for words in figure.findobj(lambda artist: isinstance(artist, Text)):
+        words.set_parse_math(False)  # type: ignore[attr-defined]
+    with matplotlib.rc_context({"text.parse_math": False}):  # for those that drawing makes
+        figure.savefig(content, format="png", dpi=150)
     return content.getvalue()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitome.records.files import write_atomically
-from pitome.records.markdown import markdown_table
+from pitome.records.markdown import escape, escape_words, markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,22 +97,18 @@ def show(tables: Sequence[Table], console: Console | None = None) -> None:
 
 
 def _markdown(table: Table) -> str:
-    header = [_escape(name) for name in table.header]
+    header = [escape(name) for name in table.header]
     right = {j for j in range(len(header)) if j not in table.text}
     rows = []
     for i, row in enumerate(table.rows):
-        cells = [f"**{_escape(c)}**" if (i, j) in table.bold else _escape(c) for j, c in enumerate(row)]
-        rows.append([*cells, _escape(table.remarks.get(i, ""))] if table.remarks else cells)
+        cells = [f"**{escape(c)}**" if (i, j) in table.bold else escape(c) for j, c in enumerate(row)]
+        rows.append([*cells, escape(table.remarks.get(i, ""))] if table.remarks else cells)
     parts = [
-        "  \n".join(table.caption),
+        "  \n".join(map(escape_words, table.caption)),
         markdown_table([*header, "Note"] if table.remarks else header, rows, right),
     ]
-    parts += ["\n".join(f"- {note}" for note in table.notes)] if table.notes else []
+    parts += ["\n".join(f"- {escape_words(note)}" for note in table.notes)] if table.notes else []
     if table.folded:
-        summary = f"<details>\n<summary>{_escape(table.title)} ({len(table.rows)} rows)</summary>"
+        summary = f"<details>\n<summary>{escape(table.title)} ({len(table.rows)} rows)</summary>"
         return "\n\n".join([summary, *parts, "</details>"])
-    return "\n\n".join([f"### {table.title}", *parts])
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+    return "\n\n".join([f"### {escape(table.title)}", *parts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ from pitome.errors import (
     PitomeError,
     UsageError,
     one_line,
+    redact,
 )
 from pitome.fields import decode, recorded
 from pitome.merge.schedule import Reduction
@@ -135,7 +137,7 @@ def _finish(job: Job, *, again: bool = False) -> Finished | None:
                 return Finished(job.failed(short), job.store, exit_code=2)
             if (refused := job.refused(problem)) is not None:
                 return Finished(job.failed(refused), job.store, exit_code=2)
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr, end="")
             return Finished(job.failed(problem), job.store, exit_code=1)
 
 
@@ -404,7 +406,7 @@ def numbers(record: Record) -> dict[str, float | None]:
 def command_of(words: Iterable[str]) -> str:
     """The command of a run with these overrides, as it would be typed again elsewhere: without where
     results go."""
-    return " ".join(["python run.py", *(word for word in words if not word.startswith("results="))])
+    return redact(" ".join(["python run.py", *(word for word in words if not word.startswith("results="))]))
 
 
 def facts(record: Record) -> dict[str, object]:

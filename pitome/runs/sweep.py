@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pitome.config import CONF, Config
-from pitome.errors import PitomeError, UsageError, one_line
+from pitome.errors import PitomeError, UsageError, one_line, redact
 from pitome.records.schema import from_json, to_json
 from pitome.records.store import Store
 from pitome.records.sweeps import (
@@ -66,9 +66,11 @@ class Work:
         """One point. In a sweep what comes of it is left in the job's folder; None: another process works
         on it."""
         words = HydraConfig.get().overrides.task
+        folder, started = Path(HydraConfig.get().runtime.output_dir), time.time()
+        for path in (*folder.glob(".hydra/*.yaml"), folder.parent / "multirun.yaml"):
+            _hide_passwords(path)
         if self.group is None:
             return _run(to_config(raw), words, self.since, wait=False)
-        folder, started = Path(HydraConfig.get().runtime.output_dir), time.time()
         sweep = self.since.isoformat()
         write(folder, JobState(sweep=sweep, state=RUNNING, started=started))
         finished = _run(to_config(raw, self.group), words, self.since, wait=False)
@@ -169,6 +171,14 @@ def _blames_words(overrides: Sequence[str]) -> Iterator[None]:
         raise UsageError(
             f"{' '.join(words)} cannot be used: {one_line(problem.__cause__ or problem)}"
         ) from None
+
+
+def _hide_passwords(path: Path) -> None:
+    """Hydra writes down what it was given."""
+    with suppress(OSError):
+        text = path.read_text(encoding="utf-8")
+        if (hidden := redact(text)) != text:
+            path.write_text(hidden, encoding="utf-8")
 
 
 def wait_for(config: Config, words: Sequence[str], since: datetime) -> Finished:

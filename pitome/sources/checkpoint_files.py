@@ -21,6 +21,7 @@ PUBLISHED = (  # names of one model's weights in a repository of the hub; the fi
     "open_clip_pytorch_model.bin",
 )
 _INDEX = ".index.json"
+_MOST_PACKED, _SMALL = 10, 64_000_000  # torch.save packs nothing; numbers pack little
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which torch before 1.6 began a file
 _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
@@ -79,7 +80,7 @@ def shards_of(path: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
         shards = [path.parent / Path(name).name for name in names]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{path} is not an index of weights (an object with weight_map)") from None
     lacking = [shard.name for shard in shards if not shard.is_file()]
     if lacking or not shards:
@@ -121,10 +122,14 @@ def _check_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            unpacked = sum(member.file_size for member in archive.infolist())
     except zipfile.BadZipFile:
         raise CheckpointError(
             f"{path} is truncated or damaged: its zip index cannot be read; fetch it again"
         ) from None
+    packed = path.stat().st_size
+    if unpacked > _MOST_PACKED * packed + _SMALL:
+        raise CheckpointError(f"{path}: {packed:,} bytes would unpack to {unpacked:,}, which no weights do")
     if all(name.endswith(".npy") for name in names):
         raise CheckpointError(f"{path} is an archive of NumPy arrays: save names and tensors as safetensors")
     inside = {name.partition("/")[2] for name in names}
@@ -142,7 +147,7 @@ def _check_safetensors(path: Path, header: bytes, payload: int) -> None:
         entries = json.loads(header)
         ends = [index(entry["data_offsets"][1]) for key, entry in entries.items() if key != "__metadata__"]
         end = max(ends, default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read") from None
     if not ends:
         raise CheckpointError(f"{path} holds no tensors")

@@ -8,6 +8,7 @@ taken away.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ from pitome.sources.weights import SHIPPED
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_DEEPEST = 8  # mappings in mappings
+_DEEPEST, _MOST_MAPPINGS = 8, 100_000  # mappings in mappings
 _TOP = "."  # as `weights_key`: what lies in no mapping and has no prefix
 _WRAPPERS = {
     "_orig_mod",
@@ -79,7 +80,10 @@ def load_checkpoint(
     content: dict[str, Any] = {}
     for file in files:
         content |= _read(file, check_checkpoint(file) if kind == "index" else kind)
-    tensors = _flat(content)
+    try:
+        tensors = _flat(content)
+    except CheckpointError as problem:
+        raise CheckpointError(f"{path} holds {problem}") from None
     if not tensors:
         raise CheckpointError(
             f"{path} holds no state_dict; expected names and tensors, at the top or in mappings "
@@ -91,7 +95,10 @@ def load_checkpoint(
         name: value.to_dense() if value.is_sparse or value.is_sparse_csr else value
         for name, value in state.items()
     }
-    if broken := [name for name, value in state.items() if value.itemsize > 1 and value.isnan().any()]:
+    fitting = {
+        k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape and v.itemsize > 1
+    }
+    if broken := [name for name, value in fitting.items() if value.isnan().any()]:
         raise CheckpointError(
             f"{path} holds values that are no numbers, e.g. in {broken[0]}: its training diverged"
         )
@@ -171,12 +178,17 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
 
 
 def _flat(content: Mapping[Any, Any]) -> dict[str, tuple[str, Tensor]]:
-    """The tensors of mappings in mappings: dotted name -> the part of it that names the mapping, tensor."""
+    """The tensors of mappings in mappings: dotted name -> the part of it that names the mapping, tensor.
+    Raises CheckpointError for more mappings in mappings than a checkpoint has: a pickle of a few hundred
+    bytes may repeat one without end."""
     import torch
 
     tensors: dict[str, tuple[str, Tensor]] = {}
+    mappings = itertools.count()
 
     def walk(mapping: Mapping[Any, Any], place: str, depth: int) -> None:
+        if next(mappings) > _MOST_MAPPINGS:
+            raise CheckpointError(f"more than {_MOST_MAPPINGS:,} mappings in mappings, so no checkpoint")
         for name, value in mapping.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{place}{name}"] = place, value

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pitome.errors import PitomeError
+from pitome.errors import PitomeError, redact
 
 Result = TypeVar("Result")
 
@@ -30,7 +30,7 @@ PATIENCE = 5.0  # seconds until the hub counts as out of reach, name look-up and
 
 def say(line: str) -> None:
     """Tell the user what is being fetched; standard output stays for results."""
-    print(line, file=sys.stderr, flush=True)
+    print(redact(line), file=sys.stderr, flush=True)
 
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -13,6 +14,7 @@ import numpy as np
 from pitome.errors import DataError
 
 _BYTES = 8  # the type code of unsigned bytes
+_LARGEST = 1 << 30  # bytes of images
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
@@ -20,16 +22,22 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
 
     Raises DataError for an unreadable file, another magic number and another length than announced.
     """
+    header, magic = 4 + 4 * dims, bytes((0, 0, _BYTES, dims))
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
+            with gzip.open(io.BytesIO(raw)) as packed:  # a few kilobytes may unpack to any number
+                raw = packed.read(header)
+                sizes = struct.unpack(f">{dims}I", raw[4:]) if len(raw) == header else (0,)
+                announced = math.prod(sizes) if raw[:4] == magic else 0
+                if announced > _LARGEST:
+                    raise DataError(f"{path} announces {announced:,} bytes, more than any set has")
+                raw += packed.read(announced + 1)
     except EOFError:
         raise DataError(f"{path} is truncated; fetch it again") from None
     except (OSError, zlib.error) as problem:
         raise DataError(f"{path} cannot be read ({problem}); fetch it again") from None
-    header = 4 + 4 * dims
-    if raw[:4] != bytes((0, 0, _BYTES, dims)):
+    if raw[:4] != magic:
         raise DataError(
             f"{path} is not an IDX file of bytes in {dims} dimension{'s' * (dims > 1)}: "
             f"it begins with {raw[:4].hex() or 'nothing'}; fetch it again"

@@ -19,7 +19,11 @@ from pitome.sources.images import DEFAULT, ImageRules, decode
 from pitome.sources.json_files import check_regular
 
 if TYPE_CHECKING:
+    import pyarrow.parquet
     from datasets import Dataset
+
+_MOST_PACKED, _SMALL = 1000, 1_000_000_000  # how many times larger a file may unpack, and what is no harm
+_FEW_ROWS, _SAMPLE = 1_000_000, 16  # rows
 
 
 def load_parquet(files: Sequence[Path], columns: Sequence[str] = ()) -> Dataset:
@@ -33,7 +37,9 @@ def load_parquet(files: Sequence[Path], columns: Sequence[str] = ()) -> Dataset:
     for file in files:
         check_regular(file)
         try:
-            known = pyarrow.parquet.read_schema(file).names
+            with pyarrow.parquet.ParquetFile(file) as opened:
+                known = opened.schema_arrow.names
+                _check_size(file, opened)
         except (OSError, pyarrow.ArrowException) as problem:
             raise _damaged(file, problem) from None
         if lacking := [column for column in columns if column not in known]:
@@ -80,6 +86,22 @@ class ParquetImages:
         if content is None:
             raise Unreadable(f"{name}: no image")
         return decode(content, name, self._rules).image
+
+
+def _check_size(file: Path, opened: pyarrow.parquet.ParquetFile) -> None:
+    """Raise DataError for a small file that would unpack to what fills a disk: equal rows, and equal values
+    in them, are packed to nothing."""
+    packed, rows = file.stat().st_size, opened.metadata.num_rows
+    groups = range(opened.metadata.num_row_groups)
+    unpacked = sum(opened.metadata.row_group(i).total_byte_size for i in groups)
+    most = _MOST_PACKED * packed + _SMALL
+    if unpacked <= most:
+        first = next(opened.iter_batches(batch_size=_SAMPLE), None)
+        unpacked = first.nbytes * rows // max(len(first), 1) if first is not None else 0
+    if unpacked > most or rows > max(_FEW_ROWS, 10 * packed):
+        raise DataError(
+            f"{file}: {packed:,} bytes would unpack to {rows:,} rows, {unpacked:,} bytes; fetch it again"
+        )
 
 
 def _damaged(file: Path, problem: BaseException) -> DataError:

@@ -99,7 +99,7 @@ def load_pickle(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as problem:
             raise CheckpointError(f"{path} was not loaded: {_refused(path, problem)}") from None
-        except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        except Exception as problem:  # whatever a damaged file leads to
             raise CheckpointError(f"{path} cannot be read: {one_line(problem)[:200]}") from None
 
 
@@ -129,7 +129,7 @@ class _Storage(str):
     """Key of a storage; its dtype stands beside it."""
 
 
-class _ScriptUnpickler(pickle.Unpickler):
+class _ScriptUnpickler(pickle._Unpickler):  # not the one in C, from which a few bytes may ask for any memory
     """data.pkl of a TorchScript archive. Objects become `_Object`; functions that are called: those that
     make a tensor of a storage, or a list."""
 
@@ -179,7 +179,7 @@ def load_script(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # torch's storages by dtype are deprecated, its files hold them
             root = archive.namelist()[0].partition("/")[0]
             walk("", _ScriptUnpickler(archive, root).load())
-    except (pickle.UnpicklingError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as problem:
+    except Exception as problem:  # whatever a damaged file leads to
         raise CheckpointError(
             f"{path} is a TorchScript archive that cannot be read without running its code "
             f"({one_line(problem)[:100]}); save its state_dict: "

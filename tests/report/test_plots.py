@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgb
 
 from pitome.records import RecordError
 from pitome.records.groups import group
+from pitome.report import figures
 from pitome.report.plots import draw, plot
 from tests.records.examples import example, failed, resized
 
@@ -179,3 +180,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="choose another"):
         plot(SWEEP, tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["$", "a$b$c", r"$\frac{$", "x^2_3", r"<b>&%#{}~\\", "\n"])
+def test_names_begin_no_formula(name):
+    figure = figure_of(example("none", None, model=name), example(model=name), example("tome", model=name))
+    assert figures.png(figure)[:4] == b"\x89PNG"
+    assert name in figure.axes[0].get_title()

@@ -78,6 +78,20 @@ def test_runs_of_other_code_are_named_and_repeated_when_asked(
     assert after["none"] == before["none"] and after["tome 0.9"].started > before["tome 0.9"].started
 
 
+def test_passwords_are_neither_printed_nor_recorded(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    address = "'https://me:hunter22@host/x?token=hunter22'"
+    assert run("-m", "merge=tome", f"logger.project={address}", "limit=8") == 0
+    assert run("merge=tome", f"logger.project={address}", "limit=8", "--cfg", "job") == 0
+    assert run("merge=tome", f"weights={address}") == run("merge=tome", f"model={address}") == 2
+    shown = capfd.readouterr()
+    assert "hunter22" not in shown.out + shown.err and "https://***@host" in shown.out
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    assert any(path.name == "overrides.yaml" for path in files)
+    assert not [path for path in files if b"hunter22" in path.read_bytes()]
+
+
 @pytest.mark.parametrize(("old", "new"), [("rerun=true", "overwrite=all"), ("rerun=false", "overwrite=null")])
 def test_an_option_that_was_called_otherwise(
     old: str, new: str, run: Run, capsys: pytest.CaptureFixture[str]
