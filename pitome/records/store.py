@@ -186,13 +186,16 @@ class Store:
         run_id = path.name.split(".")[0]
         if not _RUN_ID.fullmatch(run_id):
             return True  # not ours
+        record = self._path(run_id)
         try:
-            record = _read(self._path(run_id))
+            if path.name.encode() in record.read_bytes():  # quicker than reading a record of each file
+                return True
+            _read(record)
         except FileNotFoundError:
             return False
         except (OSError, RecordError):
             return True
-        return record.outcomes is not None and record.outcomes.file == path.name
+        return False
 
     def _check_headline(self, record: Record) -> None:
         """Raise RecordError for a headline that its outcomes do not give, and for one that neither

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import math
@@ -17,11 +18,13 @@ from safetensors.torch import save_file
 
 from pitome.cli.main import with_new_names
 from pitome.config import model_label
+from pitome.errors import Interrupted, UsageError
 from pitome.merge import registry
 from pitome.records import code
 from pitome.records.groups import group
 from pitome.records.schema import Record
 from pitome.records.store import Store
+from pitome.tasks.classification.task import TASK
 from pitome.tasks.training import EpochLog
 
 Run = Callable[..., int]
@@ -76,6 +79,48 @@ def test_runs_of_other_code_are_named_and_repeated_when_asked(
     assert "other code" not in shown and "1 of 2 runs were recorded before" in shown
     after = records()
     assert after["none"] == before["none"] and after["tome 0.9"].started > before["tome 0.9"].started
+
+
+PROBLEMS = [
+    (UsageError("no"), 2),
+    (RuntimeError("bug"), 1),
+    (MemoryError(), 1),
+    (OSError(errno.ENOSPC, "disk full"), 1),
+    (Interrupted(), 143),
+    (KeyboardInterrupt(), 130),
+]
+
+
+@pytest.mark.parametrize(("problem", "exit_code"), PROBLEMS, ids=lambda value: type(value).__name__)
+def test_a_run_that_fails_leaves_the_good_record(
+    problem: BaseException, exit_code: int, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise problem
+
+    assert run("merge=tome", "limit=8") == 0
+    folder = tmp_path / "results" / "runs"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(TASK, "evaluate", fail)
+    assert run("merge=tome", "limit=8", "overwrite=all") == exit_code
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_damaged_record_is_moved_aside_and_a_newer_one_left_alone(
+    run: Run, records: Records, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("-m", "merge=none,tome,tofu", "ratio=0.9", "limit=8")
+    assert run(*words) == 0
+    folder = tmp_path / "results" / "runs"
+    edited, newer = (folder / f"{records()[name].run_id}.json" for name in ("tome 0.9", "tofu 0.9"))
+    edited.write_text(edited.read_text().replace('"n_samples": 8', '"n_samples": 80'))
+    newer.write_text('{"schema_version": 99}')
+    capsys.readouterr()
+    assert run(*words) == 2  # for the newer one
+    shown = capsys.readouterr()
+    assert shown.err.count("newer version") == 1 and "| 80" not in shown.out
+    assert newer.read_text() == '{"schema_version": 99}'
+    assert records()["tome 0.9"].data.n_samples == 8 and len(list(folder.glob("*.damaged"))) == 1
 
 
 def test_passwords_are_neither_printed_nor_recorded(
