@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pitome.records.code import other_code
 from pitome.records.files import write_atomically
 from pitome.records.schema import Record
 from pitome.records.store import Store
@@ -66,6 +67,7 @@ def html(local: Store, published: Store, runs: str = "runs", committed_to: str =
         tones=items.TONES | sweeps.TONES,
         runs=len({record.run_id for record in [*local_records, *committed] if record.done}),
         sweeps=sum(view.kind == "sweep" for view in views),
+        note=other_code([*local_records, *committed]),
         packed={
             "records": packed(json.dumps(records_of(views, folders))),
             "figures": packed(json.dumps({view.key: [plot.panels for plot in view.plots] for view in views})),

@@ -68,7 +68,7 @@ def figure(
                 "type": "scatter",
                 "x": list(trace.x),
                 "y": list(trace.y),
-                "name": trace.name,
+                "name": _escape(trace.name),
                 "legendgroup": trace.series or trace.name,
                 "showlegend": trace.listed,
                 "meta": {"series": look.place if look else -1},
