@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _HIDDEN = "***"
-_SECRET = r"\w*(?:token|api_?key|access_?key|secret|passw(?:or)?d|pwd|signature|credentials?|auth)"
+_SECRET = r"[\w-]*(?:token|api_?key|access_?key|secret|passw(?:or)?d|pwd|signature|credentials?|auth)"
 _ADDRESS = re.compile(r"(?<=://)[^\s/]*@")  # what stands there before the host
 _GIVEN = (  # each with what may be read, and what not
     re.compile(rf"([?&;]{_SECRET}=)[^\s&;#'\"]+", re.IGNORECASE),
