@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet
     from datasets import Dataset
 
-_MOST_PACKED, _SMALL = 1000, 1_000_000_000  # how many times larger a file may unpack, and what is no harm
+_MOST_PACKED, _SMALL = 1000, 256_000_000  # how many times larger a file may unpack, and what is no harm
 _FEW_ROWS, _SAMPLE = 1_000_000, 16  # rows
 
 

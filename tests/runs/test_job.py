@@ -128,7 +128,7 @@ def test_passwords_are_neither_printed_nor_recorded(
 ) -> None:
     address = "'https://me:hunter22@host/x?token=hunter22'"
     assert run("-m", "merge=tome", f"logger.project={address}", "limit=8") == 0
-    assert run("merge=tome", f"logger.project={address}", "limit=8", "--cfg", "job") == 0
+    assert run("merge=tome", f"logger.project={address}", "limit=8", "--cfg=job") == 0
     assert run("merge=tome", f"weights={address}") == run("merge=tome", f"model={address}") == 2
     shown = capfd.readouterr()
     assert "hunter22" not in shown.out + shown.err and "https://***@host" in shown.out

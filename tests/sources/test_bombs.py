@@ -84,7 +84,7 @@ def deep(levels: int) -> bytes:
 def packed_zeros(path: Path) -> None:
     table = pyarrow.table({"text": [bytes(100 << 20)]})
     with pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False) as file:
-        for _ in range(12):
+        for _ in range(3):
             file.write_table(table)
 
 
