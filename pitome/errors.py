@@ -11,8 +11,8 @@ from typing import Any
 
 _HIDDEN = "***"
 _SECRET = r"[\w-]*(?:token|api_?key|access_?key|secret|passw(?:or)?d|pwd|signature|credentials?|auth)"
-_ADDRESS = re.compile(r"(?<=://)[^\s/]*@")  # what stands there before the host
 _GIVEN = (  # each with what may be read, and what not
+    re.compile(r"(\b\w{2,}:/{1,3})[^\s/]+(?=@)"),  # before the host; as a path an address loses a slash
     re.compile(rf"([?&;]{_SECRET}=)[^\s&;#'\"]+", re.IGNORECASE),
     re.compile(r"(\b[A-Z][A-Z0-9_]*(?:TOKEN|API_KEY|ACCESS_KEY|SECRET|PASSWORD)\s*[=:]\s*)[^\s,;]+"),
     re.compile(r"(\b(?:Bearer|Basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE),
@@ -25,8 +25,6 @@ _SHORTEST = 8  # a shorter value of such a variable may be an ordinary word
 def redact(text: str) -> str:
     """A text without passwords and keys: those in addresses and their queries, those that look like one, and
     the values of environment variables such as HF_TOKEN. For whatever is printed or recorded."""
-    if "://" in text:
-        text = _ADDRESS.sub(f"{_HIDDEN}@", text)
     for given in _GIVEN:
         text = given.sub(rf"\g<1>{_HIDDEN}", text)
     for name, value in os.environ.items():

@@ -11,6 +11,7 @@ HIDDEN = "quite-secret"
 SECRETS = [
     f"https://me:{HIDDEN}@host/simple",
     f"https://{HIDDEN}@host/simple",
+    f"weights=https:/me:{HIDDEN}@host/simple: no such file",
     f"cannot reach http://me:p@{HIDDEN}@proxy:8080: refused",
     f"git+ssh://me:{HIDDEN}@host/x.git and socks5h://a:{HIDDEN}@b",
     f"https://host/a?token={HIDDEN}&x=1",
