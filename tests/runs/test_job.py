@@ -84,7 +84,7 @@ def test_runs_of_other_code_are_named_and_repeated_when_asked(
 PROBLEMS = [
     (UsageError("no"), 2),
     (RuntimeError("bug"), 1),
-    (MemoryError(), 1),
+    (MemoryError(), 2),
     (OSError(errno.ENOSPC, "disk full"), 1),
     (Interrupted(), 143),
     (KeyboardInterrupt(), 130),
