@@ -81,7 +81,9 @@ CASES: list[tuple[str, Callable[[str], str], set[str]]] = [
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "expected"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+    ("file", "change", "expected"),
+    CASES,
+    ids=lambda value: getattr(value, "__name__", None) or (value if isinstance(value, str) else "concerns"),
 )
 def test_what_a_change_concerns(
     file: str, change: Callable[[str], str], expected: set[str], copied: Path, monkeypatch: pytest.MonkeyPatch
