@@ -81,11 +81,17 @@ def later(default: Any, unsaid: Any = MISSING) -> Any:
 
 def recorded(instance: Any) -> dict[str, Any]:
     """The fields of a dataclass as a record keeps them, without those of `later` that say nothing new."""
-    values = dataclasses.asdict(instance)
+    return without_later(type(instance), dataclasses.asdict(instance))
+
+
+def without_later(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of fields of a dataclass without those of `later` that say nothing new."""
     unsaid = {
-        one.name: one.metadata["unsaid"] for one in dataclasses.fields(instance) if "unsaid" in one.metadata
+        option.name: (option.default, option.metadata["unsaid"])
+        for option in dataclasses.fields(kind)
+        if "unsaid" in option.metadata
     }
-    return {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
+    return {name: value for name, value in values.items() if value not in unsaid.get(name, ())}
 
 
 def like(kind: type, name: str) -> Any:

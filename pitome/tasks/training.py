@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from pitome.config import Config, plain, portable
 from pitome.errors import MemoryShortageError
+from pitome.fields import without_later
+from pitome.merge import registry
 from pitome.merge.schedule import Reduction
 from pitome.records.files import write_atomically
 from pitome.records.markdown import markdown_table
@@ -232,7 +234,10 @@ def key_of(config: Config, amount: Reduction, split: str | None = None) -> str:
     divide the data set is trained on; None where there is but one."""
     trainer = plain(config.trainer)
     del trainer["workers"], trainer["parts"]
-    merge = plain(config.merge) if amount.ratio != 1.0 else None
+    merge = None
+    if amount.ratio != 1.0:
+        merge = plain(config.merge)
+        merge["options"] = without_later(registry.get(config.merge.name).options, merge["options"])
     parts = {
         "model": plain(config.model),
         "data": _data_key(config, split),

@@ -189,7 +189,7 @@ MISTAKES = {
         "values[1]: both at and along say ratio",
     ),
     "a date": (("at: {ratio", "at: {weights: 2024-01-01, ratio"), "a value that is neither text nor number"),
-    "a need beyond all": (("gpu_hours: 1", f"gpu_hours: 1{'0' * 400}"), "too large"),
+    "a need beyond all": (("gpu_hours: 1", f"gpu_hours: 1{'0' * 400}"), "is not a number >= 0"),
     "an unknown option": (
         ("at: {ratio:", "at: {merge.options.alpah: 0.5, ratio:"),
         "merge=tome_repo has no option alpah",

@@ -80,7 +80,7 @@ def test_a_newer_version_is_recognised_whatever_else_it_holds():
         ("tokens", [197, "x"], r"tokens\[1\]=x is not a number"),
         ("weights.random", 1, "weights.random=1 is not true or false"),
         ("data.skipped", [{"id": "1"}], r"data.skipped\[0\].reason is missing"),
-        ("colour", "red", "unknown key colour; available: code, config"),
+        ("colour", "red", "unknown key colour; available: batch_size, code, config"),
         ("data.colour", "red", "unknown key data.colour"),
         ("status", "running", "status is 'running'"),
         ("measure", "all", "measure is 'all', expected one of none, flops, full"),

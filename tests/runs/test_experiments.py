@@ -198,6 +198,7 @@ def test_a_sweep_composes_no_point_more_often_than_needed(
     monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counting)
     done = SimpleNamespace(runs=[])
     monkeypatch.setattr("pitome.runs.job.run", lambda *args, **kwargs: done)
+    monkeypatch.setattr("pitome.runs.sweep._read", lambda left, config: done)  # a job without runs
     words = ["-m", "weights=random", "ratio=0.9,0.8,0.7", f"hydra.sweep.dir={tmp_path}"]
     assert main.main(words) == 0
     assert len(composed) == 1 + 1 + 3  # one combination of choices, the sweep itself, its points
@@ -212,6 +213,7 @@ def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(
     logged: list[tuple[Any, ...]] = []
     done = SimpleNamespace(store=Store(tmp_path / "results" / "runs"), runs=[])
     monkeypatch.setattr("pitome.runs.job.run", lambda *args, **kwargs: done)
+    monkeypatch.setattr("pitome.runs.sweep._read", lambda left, config: done)  # a job without runs
     monkeypatch.setattr("pitome.runs.sweep_log.log_sweep", lambda *given: logged.append(given))
     words = [
         "-m",

@@ -60,7 +60,7 @@ TRAINED: dict[str, Any] = {
     "questions": 2,
     "flip": True,
 }
-EVERY_TASK = {"stages", "weight_decay", "clip", "schedule"}  # reads these
+EVERY_TASK = {"stages", "weight_decay", "clip", "schedule", "parts"}  # reads these
 
 
 def test_settings_of_training_are_of_some_tasks_or_of_all() -> None:
