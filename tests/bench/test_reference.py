@@ -56,6 +56,7 @@ def test_a_checkout_is_run_beside_ours_and_compared(checkout, tmp_path):
     assert run(checkout, record)
 
 
+@pytest.mark.nightly
 def test_times_are_of_the_dtype_that_was_asked_for(checkout, tmp_path):
     log, file = tmp_path / "log", checkout / "algo" / "pitome" / "patch" / "deit.py"
     noted = f"print(x.dtype, file=open({str(log)!r}, 'a')); return forward"
@@ -76,6 +77,7 @@ def test_a_checkout_that_fails_is_one_line(checkout, tmp_path):
         run(checkout, Record(tmp_path / "a.json", {}))
 
 
+@pytest.mark.nightly
 def test_a_checkout_that_fails_in_the_end_is_one_line(checkout, tmp_path):
     file = checkout / "algo" / "pitome" / "patch" / "deit.py"
     file.write_text(

@@ -27,8 +27,8 @@ from tests.hub_repos import DATA, MODELS, READERS, add_base, add_data, add_model
 
 NOBODY = "http://127.0.0.1:9"
 WHOLE = {"deit_t", "clip_l", "distilbert", "llava_7b"}  # run in every suite, with a data set each
-# Opened in every suite: those whose files have other forms.
-OPENED = {"siglip_b", "dinov2_s", "clip_l_laion", "siglip_b16", "blip_base", "blip2", "bert_base"}
+# Opened in every suite: one for each form of files; the others are nightly.
+OPENED = {"clip_l_laion", "siglip_b16", "blip_base", "bert_base"}
 SIZES = {"clip_l336": "336", "siglip_b16": "160"}
 
 

@@ -203,7 +203,7 @@ def every_sign(d):
 
 
 @pytest.mark.parametrize("unit", [1 / 3, 0.1, 0.5])
-@pytest.mark.parametrize("n", [9, 16, 17, 18])
+@pytest.mark.parametrize("n", [9, 16, 17, pytest.param(18, marks=pytest.mark.nightly)])
 def test_the_sign_test_against_scipys_permutation_test(n, unit):
     """Exact up to 16 differences; beyond, the correction for continuity leaves a few percent."""
     generator = np.random.default_rng(n)
