@@ -19,6 +19,7 @@ _GIVEN = (  # each with what may be read, and what not
     re.compile(r"()\b(?:hf_|gh[pousr]_|github_pat_|glpat-|wandb_v1_)\w{16,}"),  # as their makers mark them
 )
 _VARIABLE = re.compile(rf"(?:{_SECRET}|\w+_key)$", re.IGNORECASE)  # of the environment
+_FOLDERS = ("PWD", "OLDPWD")  # the shell's, not passwords
 _SHORTEST = 8  # a shorter value of such a variable may be an ordinary word
 
 
@@ -28,9 +29,14 @@ def redact(text: str) -> str:
     for given in _GIVEN:
         text = given.sub(rf"\g<1>{_HIDDEN}", text)
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name):
+        if len(value) >= _SHORTEST and value in text and _is_secret(name, value):
             text = text.replace(value, _HIDDEN)
     return text
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a variable of the environment holds a secret, and not the path of a file with one."""
+    return name not in _FOLDERS and bool(_VARIABLE.search(name)) and not os.path.exists(value)
 
 
 def redacted(value: Any) -> Any:

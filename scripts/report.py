@@ -30,6 +30,7 @@ from pitome.report.page import build
 
 RESULTS = Path(__file__).parent.parent / "results"
 REPORTS = ("offline", "page")
+COMMANDS = ("status", "plan", "seal")  # first words; what follows is theirs
 
 
 def main(words: list[str], results: Path = RESULTS) -> int:
@@ -50,7 +51,9 @@ def main(words: list[str], results: Path = RESULTS) -> int:
         if words[:1] == ["plan"]:
             tables.show([plan.from_words(words[1:], local, items.published_records())])
             return 0
-        if words[:1] == ["seal"] and len(words) == 2 and os.path.isdir(words[1]):
+        if words[:1] == ["seal"]:
+            if len(words) != 2 or not os.path.isdir(words[1]):
+                raise UsageError("seal takes one folder with records: python scripts/report.py seal FOLDER")
             print(f"{Store(words[1]).seal()} records in {words[1]} were given a digest")
             return 0
         for word in words:  # a misspelt one is reported before anything is made
@@ -96,7 +99,7 @@ def check_word(word: str) -> None:
     """Raises UsageError for what is neither a report, an experiment nor a folder."""
     if "/" in word or word in REPORTS or names_experiment(word) or os.path.isdir(word):
         return
-    known = [*experiment_names(skip_broken=True), *REPORTS]
+    known = [*COMMANDS, *REPORTS, *experiment_names(skip_broken=True)]
     raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pitome.errors import PitomeError, UsageError, one_line, redact
@@ -49,6 +51,14 @@ def test_secrets_are_hidden(text: str, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("text", PLAIN)
 def test_everything_else_stays(text: str) -> None:
     assert redact(text) == text == str(PitomeError(text))
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "GOOGLE_APPLICATION_CREDENTIALS", "TLS_KEY"])
+def test_paths_in_the_environment_are_no_secrets(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, str(tmp_path))
+    assert redact(f"{tmp_path}/results: no such folder") == f"{tmp_path}/results: no such folder"
 
 
 def test_values_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,10 +221,11 @@ def patch(
         r=r,
         inflection=inflection,
         flops=flops,
+        schedule=schedule,
         input_size=input_size,
         layers=layers,
         family=family,
-        options=options,
+        options=dict(options),
     )
     entry = registry.get(method)
     adapter = _adapt(model)
@@ -274,6 +275,7 @@ def patch(
         trace=trace,
     )
     adapter.attach(state)
+    asked = asked.without_files(resolved, found.kept if found is not None else ())
     handle = Patched(model, adapter, state, family, parse_layers(layers, adapter.depth), asked)
     host: Any = adapter.host  # torch types the attributes of a module as Tensor | Module
     host._pitome = handle

@@ -13,8 +13,11 @@ from torch import nn
 
 from pitome.errors import UsageError
 from pitome.fields import decode
+from pitome.merge.registry import MethodOptions
+from pitome.merge.schedule import AMOUNTS
 from pitome.records.files import write_atomically
 from pitome.sources.json_files import read_json
+from pitome.sources.schedule_file import NAMES, PUBLISHED
 
 if TYPE_CHECKING:
     from pitome.adapters.patch import Patched
@@ -32,6 +35,9 @@ class PatchArguments:
     r: int | Sequence[int] | None = None  # tokens that each layer removes
     inflection: float | None = None  # of `r`
     flops: float | None = None  # share of the unmerged cost
+    schedule: str | Sequence[int] | None = (
+        None  # tokens that each layer leaves, or a published schedule's name
+    )
     input_size: int | Sequence[int] | None = None  # that `flops` is of
     layers: str | Sequence[int] | None = None  # that merge; None: the method's
     family: str | None = None  # of models; None: the model's
@@ -46,11 +52,19 @@ class PatchArguments:
     @property
     def amount(self) -> str:
         """How much is merged, in words; empty for a method's own schedule."""
-        names = ("ratio", "r", "inflection", "flops")
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return ", ".join(
-            f"{name} {'by layer' if isinstance(v, list) else f'{v:g}'}" for name, v in given.items()
-        )
+        given = {name: value for name in AMOUNTS if (value := getattr(self, name)) is not None}
+        return ", ".join(f"{name} {'by layer' if isinstance(v, list) else v}" for name, v in given.items())
+
+    def without_files(self, resolved: MethodOptions, kept: Sequence[int]) -> PatchArguments:
+        """The same with counts in place of a file, which other machines lack. resolved: the options
+        as the method has them; kept: tokens that each layer leaves by the schedule."""
+        options = dict(self.options)
+        from_option = options.pop("schedule_file", None) is not None
+        if not from_option and (not isinstance(self.schedule, str) or self.schedule.startswith(PUBLISHED)):
+            return self
+        lists = {name: list(v) for name in NAMES if (v := getattr(resolved, name, None)) is not None}
+        schedule = None if lists else list(kept)
+        return dataclasses.replace(self, schedule=schedule, options=options | lists)
 
     def plain(self) -> dict[str, Any]:
         """What differs from the defaults, for JSON."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pitome.errors import UsageError
@@ -13,7 +13,7 @@ from pitome.sources.schedule_file import PUBLISHED, KeptTokens, check_falling, f
 
 _DEEPEST = 10_000  # layers of a model that is not known yet
 
-AMOUNTS = ("ratio", "r", "flops", "schedule")
+_EXCLUSIVE = ("ratio", "r", "flops", "schedule")
 ONE_OF = "ratio, r, flops and schedule"
 
 CountFunction = Callable[[int, int, float, int], int]  # (n, protected, ratio, layer) -> removed
@@ -132,12 +132,16 @@ class Reduction:
     @property
     def given(self) -> list[str]:
         """Those of ratio, r, flops and schedule that were given: one at most."""
-        return [name for name in AMOUNTS if getattr(self, name) is not None]
+        return [name for name in _EXCLUSIVE if getattr(self, name) is not None]
 
     def asked(self) -> dict[str, Any]:
         """Name -> value of everything that was given; of a file its name alone."""
         given = vars(self) | {"schedule": shown_schedule(self.schedule)}
         return {name: value for name, value in given.items() if value is not None}
+
+
+AMOUNTS = tuple(field.name for field in fields(Reduction) if field.name != "layers")
+"""What says how much is merged."""
 
 
 def shown_schedule(schedule: str | Sequence[int] | None) -> str | Sequence[int] | None:

@@ -14,7 +14,7 @@ from typing import Any
 from pitome.config import PARTS, Config, task_of
 from pitome.errors import nearest
 from pitome.fields import fits, shown, types_of
-from pitome.merge.schedule import Reduction
+from pitome.merge.schedule import AMOUNTS, Reduction
 from pitome.paper.files import LABELLED, available, conf_file, labels
 from pitome.paper.item import RUNS, PaperItem
 from pitome.paper.metrics import METRICS
@@ -22,7 +22,6 @@ from pitome.paper.points import OPTIONS, REPO, PaperValue, Point, expand, offlin
 from pitome.records.identity import canonical
 
 GROUPS = ("task", "model", "data", "merge")  # of conf/, each of which a run needs
-_AMOUNTS = ("ratio", "r", "inflection", "flops", "schedule", "layers")
 
 
 def check_points(item: PaperItem) -> None:
@@ -125,7 +124,7 @@ def _check_values(point: Point) -> None:
     for key in ("ratio", "r", "flops"):
         if key in point and isinstance(point[key], list | None):
             raise ValueError(f"{key}={shown(point[key])} is not a single number")
-    Reduction(**{key: point[key] for key in _AMOUNTS if key in point})
+    Reduction(**{key: point[key] for key in (*AMOUNTS, "layers") if key in point})
     for key, value in point.items():
         if key in types_of(Config) and key not in PARTS:
             fits(Config, key, value)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pitome.paper.points import AMOUNTS, OPTIONS, Point
+from pitome.merge.schedule import AMOUNTS
+from pitome.paper.points import OPTIONS, Point
 from pitome.records.identity import UNMERGED, canonical
 
 FILE = Path(__file__).parent / "costs.json"

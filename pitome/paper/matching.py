@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pitome.config import DEFAULT_RATIO
+from pitome.merge.schedule import AMOUNTS
 from pitome.paper.files import conf_file, method_options
-from pitome.paper.points import AMOUNTS, OPTIONS, Point, has_options
+from pitome.paper.points import OPTIONS, Point, has_options
 from pitome.records.identity import RESIZE, UNMERGED, canonical
 from pitome.records.schema import Record
 

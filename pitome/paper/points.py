@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pitome.config import DEFAULT_RATIO
+from pitome.merge.schedule import AMOUNTS
 from pitome.paper.item import CASE, METRIC, QUOTED, Block, PaperItem
 from pitome.paper.metrics import METRICS
 from pitome.records.identity import UNMERGED
@@ -18,7 +19,6 @@ from pitome.records.identity import UNMERGED
 Point = dict[str, Any]
 
 REPO = "_repo"  # ends the name of a preset: what the authors' code runs under the name before it
-AMOUNTS = ("ratio", "r", "inflection", "flops", "schedule")
 OPTIONS = "merge.options."
 
 

@@ -173,14 +173,14 @@ def from_words(words: Sequence[str], local: Store, published: Sequence[Record]) 
     if precision not in ("32", "16-mixed", "bf16-mixed"):
         raise UsageError(f"precision={precision} is not planned; give 32, 16-mixed or bf16-mixed")
     device = Device.parse(given.get("device", CPU))
-    return to_table(names, device, local, published, half=precision != "32")
+    return to_table(names, device, local, published, precision)
 
 
 def to_table(
-    names: Sequence[str], device: Device, local: Store, published: Sequence[Record], *, half: bool
+    names: Sequence[str], device: Device, local: Store, published: Sequence[Record], precision: str
 ) -> Table:
     """The plan of these experiments on a device. Raises UsageError for one that is no sweep."""
-    own = local.all()
+    own, half = local.all(), precision != "32"
     records = [*published, *own]
     if device.kind == CPU and half:
         raise UsageError("device=cpu is planned with precision=32 alone")
@@ -224,7 +224,7 @@ def to_table(
     )  # fmt: skip
     notes.append(error_note(errors(published)))
     return Table(
-        title=f"Plan on {device.count} x {device.kind}, precision {'16-mixed' if half else '32'}",
+        title=f"Plan on {device.count} x {device.kind}, precision {precision}",
         caption=[],
         header=["Experiment", "Runs", "Done", f"{what} hours", "Wall time"],
         rows=rows,

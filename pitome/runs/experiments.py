@@ -10,9 +10,10 @@ from hydra.core.config_store import ConfigStore
 
 from pitome.config import PARTS, Config
 from pitome.errors import UsageError
+from pitome.merge.schedule import AMOUNTS
 from pitome.paper.experiments import Experiment, choose
 from pitome.paper.item import PICTURES
-from pitome.paper.points import AMOUNTS, Point, argument, has_options, picture_arguments
+from pitome.paper.points import Point, argument, has_options, picture_arguments
 from pitome.records.identity import UNMERGED
 
 GROUP = "experiment"

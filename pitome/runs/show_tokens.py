@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitome.errors import PitomeError, UsageError, nearest, print_error
+from pitome.merge.schedule import AMOUNTS
 
 if TYPE_CHECKING:
     from pitome.config import Config
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 FOLDER = Path("results/pictures")
 METHODS = "merge=pitome,tome"
 OWN = ("image", "out", "after", "max_pixels")
-AMOUNTS = ("merge", "ratio", "r", "inflection", "flops", "schedule", "layers")  # what may differ on one page
+VARIED = ("merge", *AMOUNTS, "layers")  # what may differ on one page
 SHARED = ("task", "model", "data", "source", "weights", "device", "seed", "imports")
 
 HELP = """\
@@ -114,8 +115,8 @@ def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             continue  # several values are always welcome here
         key, equals, value = word.partition("=")
         root = re.split(r"[.@]", key.lstrip("+~"))[0]
-        if not equals or root not in (*OWN, *AMOUNTS, *SHARED):
-            raise UsageError(f"{word} cannot be used here; {nearest(root, [*OWN, *AMOUNTS, *SHARED])}")
+        if not equals or root not in (*OWN, *VARIED, *SHARED):
+            raise UsageError(f"{word} cannot be used here; {nearest(root, [*OWN, *VARIED, *SHARED])}")
         if key in OWN:
             given[key] = value
         else:
@@ -155,9 +156,9 @@ def _check(points: list[tuple[Config, Reduction]], given: dict[str, str]) -> lis
     if "after" in given and first.task.name == "text":
         raise UsageError("after= is for images; a text is shown as it leaves the last layer, leave after out")
     for config, _ in points[1:]:
-        same = replace(config, **{key: getattr(first, key) for key in AMOUNTS})
+        same = replace(config, **{key: getattr(first, key) for key in VARIED})
         if same != first:
-            raise UsageError(f"one picture has one model and one seed; only {', '.join(AMOUNTS)} may vary")
+            raise UsageError(f"one picture has one model and one seed; only {', '.join(VARIED)} may vary")
     return points
 
 

@@ -22,7 +22,7 @@ from pitome.config import (
 )
 from pitome.errors import UsageError, nearest
 from pitome.merge.plugins import reason
-from pitome.merge.schedule import Reduction
+from pitome.merge.schedule import AMOUNTS, Reduction
 from pitome.records.identity import UNMERGED
 from pitome.sources.folders import check_source
 from pitome.sources.schedule_file import OPTIONS as SCHEDULE_OPTIONS
@@ -201,14 +201,7 @@ def reduction_of(config: Config) -> Reduction:
     layers = config.task.layers if config.layers is None else config.layers
     if config.schedule is not None:
         layers = config.layers  # a schedule names every layer
-    asked = Reduction(
-        ratio=config.ratio,
-        r=config.r,
-        inflection=config.inflection,
-        flops=config.flops,
-        schedule=config.schedule,
-        layers=layers,
-    )
+    asked = Reduction(**{name: getattr(config, name) for name in AMOUNTS}, layers=layers)
     if asked.given:
         return asked
     if any(config.merge.options.get(key) is not None for key in SCHEDULE_OPTIONS):

@@ -146,12 +146,7 @@ def patch_model(
     return pitome.patch(
         model,
         config.merge.name,
-        ratio=amount.ratio,
-        r=amount.r,
-        inflection=amount.inflection,
-        flops=amount.flops,
-        schedule=amount.schedule,
+        **vars(amount),
         input_size=input_size,
-        layers=amount.layers,
         **config.merge.options,
     )

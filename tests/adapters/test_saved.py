@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import pickle
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import pitome
-from pitome.adapters.saved import FILE
+from pitome.adapters.saved import FILE, PatchArguments
 from pitome.errors import UsageError
 from tests.adapters.tiny import images, vit
 
@@ -26,20 +28,38 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "a share of FLOPs": ("pitome", {"flops": 0.7, "input_size": (12, 20)}),
     "options": ("pitome", {"ratio": 0.7, "margin": 0.8, "prop_attn": False}),
     "a family": ("pitome_repo", {"ratio": 0.7, "family": "mae"}),
+    "a schedule": ("tome", {"schedule": [15, 12, 11, 9]}),
+    "a schedule of two parts": ("diffrate", {"schedule": "counts.yaml"}),
+    "a file of a method that only merges": ("tome", {"schedule": "counts.yaml"}),
+    "a file by its older name": ("diffrate", {"schedule_file": "counts.yaml"}),
     "a schedule of its own": ("diffrate", {"prune_kept": [14, 12, 11, 9], "merge_kept": [13, 12, 10, 8]}),
 }
 
 
 @pytest.mark.parametrize("case", ARGUMENTS)
-def test_a_saved_patch_is_made_again(case: str, tmp_path: Path) -> None:
+def test_a_saved_patch_is_made_again(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "counts.yaml").write_text("prune_kept: [14, 12, 11, 9]\nmerge_kept: [13, 12, 10, 8]\n")
     method, given = ARGUMENTS[case]
     model, other = vit(), vit()
     handle = pitome.patch(model, method, **given)
+    (tmp_path / "counts.yaml").unlink()  # on another machine there is no such file
     again = pitome.load(other, handle.save(tmp_path / "folder").parent)
     with torch.no_grad():
         assert torch.equal(model(images(model)), other(images(model)))
     assert again.tokens == handle.tokens and again.tokens[-1] < again.tokens[0]
     assert (again.options, again.layers, again.family) == (handle.options, handle.layers, handle.family)
+
+
+def test_a_published_schedule_is_saved_by_its_name() -> None:
+    handle = pitome.patch(vit((14, 14), depth=12), "diffrate", schedule="published/deit_s@2.9")
+    assert handle.arguments.plain() == {"method": "diffrate", "schedule": "published/deit_s@2.9"}
+    assert "<diffrate, schedule published/deit_s@2.9, in all" in repr(handle)
+
+
+def test_every_argument_of_patch_is_saved() -> None:
+    arguments = set(inspect.signature(pitome.patch).parameters) - {"model", "trace"}  # one records, for tests
+    assert {field.name for field in dataclasses.fields(PatchArguments)} == arguments
 
 
 def bert() -> BertForSequenceClassification:

@@ -11,12 +11,19 @@ import pytest
 
 from pitome.cli.main import main
 from pitome.records import Store
-from pitome.report.items import PUBLISHED
+from pitome.records.schema import SEALED
+from pitome.report.items import PUBLISHED, published_records
 from pitome.report.page.command import command_of
 from pitome.sources.folders import cache_folder
 
 DATA = ("fashion_mnist", "rotten_tomatoes", "easy_vqa")  # whose first samples do not depend on the others
 STORE = Store(PUBLISHED)
+
+
+def test_every_published_record_has_a_digest() -> None:
+    """Else each report says so in a line; `report.py seal FOLDER` adds them."""
+    records = published_records()
+    assert records and {record.schema_version for record in records} == {SEALED}
 
 
 def repeat(run_id: str, limit: int, folder: Path) -> None:

@@ -102,3 +102,19 @@ def test_an_item_of_pictures_has_no_table(report: ModuleType, capsys: pytest.Cap
     assert report.main(["figure1_offline"]) == 2
     shown = capsys.readouterr().err
     assert "python run.py experiment=figure1_offline draws them" in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["statu"], "did you mean status?"),
+        (["seal"], "seal takes one folder with records"),
+        (["seal", "nofolder"], "seal takes one folder with records"),
+    ],
+)
+def test_a_misspelt_or_incomplete_command_is_one_line(
+    report: ModuleType, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
