@@ -21,10 +21,11 @@ from pitome.config import DEFAULT_RATIO, ModelConfig, find_choice, load_model
 from pitome.errors import PitomeError
 from pitome.merge import registry
 from pitome.merge.costs import authors_macs, closed_form
+from pitome.merge.schedule import AMOUNTS
 from pitome.paper import costs
 from pitome.paper.experiments import load
 from pitome.paper.files import item_names
-from pitome.paper.points import AMOUNTS, OPTIONS, Point, paper_values, sweep_points, training_points
+from pitome.paper.points import OPTIONS, Point, paper_values, sweep_points, training_points
 from pitome.records.files import write_atomically
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.text.costs import authors_cost, encoder, mean_share, our_cost, padded_lengths
