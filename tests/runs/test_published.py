@@ -35,7 +35,8 @@ def repeat(run_id: str, limit: int, folder: Path) -> None:
     words: Sequence[str] = shlex.split(command_of(record))[2:]
     words = [word for word in words if not word.startswith("limit=")]
     assert main([*words, f"limit={limit}", "logger=none", f"results={folder}/runs"]) == 0
-    (again,) = Store(folder / "runs").all()
+    runs = Store(folder / "runs").all()  # of a control, also of the method that it stands beside
+    (again,) = (run for run in runs if run.method.name == record.method.name)
     published, repeated = STORE.outcomes(record), Store(folder / "runs").outcomes(again)
     assert published is not None and repeated is not None and len(repeated["id"]) == limit
     places = {name: i for i, name in enumerate(published["id"].tolist())}
