@@ -56,7 +56,7 @@ REFUSED = {
     "--cfg job --info": "Only one of",
     "--cfg job --package nonsense": "package 'nonsense' not found",
     "report status table99": "unknown experiment=table99",
-    "report seal " + "n" * 3000: "is neither an experiment nor a folder",
+    "report seal " + "n" * 3000: "seal takes one folder with records",
     "report results=" + "n" * 3000: "no such folder",
     "show_tokens image=" + "9" * 5000: "error: ",
     "show_tokens image=" + "n" * 3000: "error: ",
