@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import signal
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ from pitome.records.store import Store
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.data import Preprocess
 from tests.hub_double import Hub, point_to, serve
+
+# A suite in the background of a shell (`make test &`) inherits an ignored Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
