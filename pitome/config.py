@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pitome.errors import UsageError, nearest, redacted
+from pitome.errors import INSTALLED, UsageError, nearest, redacted
 from pitome.fields import decode, like, number, text, types_of, whole
 from pitome.merge.schedule import Reduction, shown_schedule
 from pitome.sources.yaml_files import read_yaml
 
-CONF = Path(__file__).parent.parent / "conf"
+CODE = Path(__file__).parent.parent  # where this package stands: the clone, or site-packages
+CONF = (Path(__file__).parent if INSTALLED else CODE) / "conf"  # beside it: experiments/, results/published
 DEFAULT_RATIO = 0.925
 
 PATH_KEYS = (

@@ -7,7 +7,19 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+INSTALLED = (Path(__file__).parent / "conf").is_dir()
+"""Whether this is an installed package, which holds conf/ itself; else it is a clone."""
+_COMMANDS = {  # of a clone, and as they are called where the package is installed
+    "run `make setup`, then use .venv/bin/python run.py": "pip install 'pitome[experiments]'",
+    "run `make setup`, then use .venv/bin/python": "pip install 'pitome[experiments]'",
+    "python run.py": "pitome run",
+    "python scripts/report.py": "pitome report",
+    "python scripts/show_tokens.py": "pitome tokens",
+    "run `make demo`": "run `pitome run`",
+}
 
 _HIDDEN = "***"
 _SECRET = r"[\w-]*(?:token|api_?key|access_?key|secret|passw(?:or)?d|pwd|signature|credentials?|auth)"
@@ -111,7 +123,14 @@ def one_line(problem: object) -> str:
     return re.sub(r"\S{400,}", lambda word: f"{word[0][:120]}...{word[0][-40:]}", text)
 
 
+def as_typed(text: str, installed: bool = INSTALLED) -> str:
+    """A text that names commands of a clone, with their names where the package is installed."""
+    for clone, package in _COMMANDS.items() if installed else ():
+        text = text.replace(clone, package)
+    return text
+
+
 def print_error(problem: object) -> int:
     """Print an error of the user's as one line. Returns the exit code of all commands for it, 2."""
-    print(f"error: {one_line(problem)}", file=sys.stderr)
+    print(f"error: {as_typed(one_line(problem))}", file=sys.stderr)
     return 2

@@ -1,107 +1,16 @@
 """Reports from the records: python scripts/report.py [WHAT ...] [results=FOLDER]
 
-WHAT is one of:
-  FOLDER             tables and plots of the runs in a folder
-  NAME               an experiment beside the paper's values (table5, table5_offline, ...)
-  status [NAME ...]  how far sweeps and experiments are
-  plan NAME ...      what experiments will take: runs, hours, disk, downloads; device=KIND[:COUNT] (default
-                     cpu; h100:4, ...), precision=16-mixed
-  offline            what the published offline experiments gave
-  page               the page of all results, results/index.html
-  seal FOLDER        add a digest to records of before records had one
-Default: tables and plots of the local runs (of the published ones if there are none), and the page.
-results=FOLDER: where the runs are, as for run.py; default: results/runs.
+python scripts/report.py --help lists all reports.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pitome.errors import DataError, PitomeError, UsageError, nearest, print_error
-from pitome.paper.experiments import experiment_names, is_experiment
-from pitome.records.code import other_code
-from pitome.records.store import Store
-from pitome.report import items, offline, plan, plots, status, tables
-from pitome.report.page import build
-
-RESULTS = Path(__file__).parent.parent / "results"
-REPORTS = ("offline", "page")
-COMMANDS = ("status", "plan", "seal")  # first words; what follows is theirs
-
-
-def main(words: list[str], results: Path = RESULTS) -> int:
-    """Report what `words` ask for. Returns the exit code."""
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        return 0
-    given = [word.partition("=")[2] for word in words if word.startswith("results=")]
-    words = [word for word in words if not word.startswith("results=")]
-    local, published = Store(Path(given[-1]) if given else results / "runs"), Store(results / "published")
-    try:
-        if given and not os.path.isdir(local.folder):
-            raise UsageError(f"results={given[-1]}: no such folder; give the one that run.py wrote to")
-        if words[:1] == ["status"]:
-            under_way = [] if words[1:] else status.of_sweeps(local)
-            tables.show([*under_way, status.to_table(words[1:] or status.sweeps(), local)])
-            return 0
-        if words[:1] == ["plan"]:
-            tables.show([plan.from_words(words[1:], local, items.published_records())])
-            return 0
-        if words[:1] == ["seal"]:
-            if len(words) != 2 or not os.path.isdir(words[1]):
-                raise UsageError("seal takes one folder with records: python scripts/report.py seal FOLDER")
-            print(f"{Store(words[1]).seal()} records in {words[1]} were given a digest")
-            return 0
-        for word in words:  # a misspelt one is reported before anything is made
-            check_word(word)
-        newest = local if any(local.folder.glob("*.json")) else published
-        for word in words or [str(newest.folder), "page"]:
-            if word == "offline":
-                tables.show([offline.to_table(items.published_records())])
-            elif word == "page":
-                print(build.write(local.folder.parent / "index.html", local, published))
-            elif names_experiment(word):
-                items.show_item(word, local)
-            else:
-                report(Store(word))
-    except (PitomeError, OSError) as problem:
-        return print_error(problem)
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def report(store: Store) -> None:
-    """Print the tables of a folder and write report.md and the plots beside its runs."""
-    records = store.all()
-    if not records:
-        raise DataError(
-            f"no recorded runs in {store.folder}; run `make demo`, name an experiment or a folder with runs"
-        )
-    made = tables.build(records, store.outcomes)
-    tables.show(made)
-    if (note := other_code(records)) is not None:
-        print(note)
-    tables.write_markdown(store.folder / "report.md", made, note)
-    print(*[store.folder / "report.md", *plots.plot(records, store.folder)], sep="\n")
-
-
-def names_experiment(word: str) -> bool:
-    """Whether `word` names an experiment; a folder of the same name is meant by ./name."""
-    return "/" not in word and is_experiment(word)
-
-
-def check_word(word: str) -> None:
-    """Raises UsageError for what is neither a report, an experiment nor a folder."""
-    if "/" in word or word in REPORTS or names_experiment(word) or os.path.isdir(word):
-        return
-    known = [*COMMANDS, *REPORTS, *experiment_names(skip_broken=True)]
-    raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")
-
+from pitome.cli.report import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,14 +1,18 @@
-"""The wheel of `pip install .`: works elsewhere, with the core dependencies alone."""
+"""The wheel of `pip install .`: works elsewhere, with the core dependencies alone; with the extras it is the
+command `pitome`, which needs no clone."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from packaging.requirements import Requirement
@@ -68,6 +72,7 @@ with torch.no_grad():
 print("works")
 """
 PACKAGES = ("pitome", "hydra_plugins")
+DATA = ("conf", "experiments", "results/published")
 PLUGIN = """
 import pitome
 from pitome.merge import registry
@@ -82,9 +87,9 @@ def swap(tokens, remove, options):
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built by the backend that pip asks, from a copy without anything that is not listed."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in PACKAGES:
+    for name in (*PACKAGES, *DATA):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     code = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
     done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
@@ -116,9 +121,19 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert tops == {*PACKAGES, f"pitome-{pitome.__version__}.dist-info"}
     code = {str(path.relative_to(ROOT)) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
     assert code == {name for name in names if name.endswith(".py")}
-    assert "pitome/py.typed" in names
-    weights = {path.name for path in (ROOT / "pitome" / "sources" / "shipped").glob("*.safetensors")}
-    assert weights == {Path(name).name for name in names if name.endswith(".safetensors")}
+    read = {path for path in (ROOT / "pitome").rglob("*") if path.suffix not in (".py", ".pyc", ".md")}
+    missing = {str(path.relative_to(ROOT)) for path in read if path.is_file()} - set(names)
+    assert not missing
+    data = {
+        path
+        for name in DATA
+        for path in (ROOT / name).rglob("*")
+        if path.suffix in (".yaml", ".json", ".csv")
+    }
+    assert {f"pitome/{path.relative_to(ROOT)}" for path in data} == {
+        name for name in names if name.startswith(tuple(f"pitome/{folder}/" for folder in DATA))
+    }
+    assert wheel.stat().st_size < 14e6  # mostly weights; outcomes of single samples stay in the repository
 
 
 def test_it_works_outside_the_repository_without_the_extras(wheel: Path, tmp_path: Path) -> None:
@@ -146,3 +161,57 @@ def test_it_works_outside_the_repository_without_the_extras(wheel: Path, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "works\n"
+
+
+@pytest.fixture(scope="module")
+def pitome_command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CompletedProcess]:
+    """`pitome WORDS` of the unpacked wheel, called in a folder of its own that is no clone."""
+    package, folder = tmp_path_factory.mktemp("site-packages"), tmp_path_factory.mktemp("anywhere")
+    zipfile.ZipFile(wheel).extractall(package)
+    (info,) = package.glob("*.dist-info/entry_points.txt")
+    assert "pitome = pitome.cli.command:main" in info.read_text()
+
+    def call(*words: str, code: int = 0) -> CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, "-m", "pitome", *words],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(package)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    call.folder = folder  # type: ignore[attr-defined]
+    return call
+
+
+def test_the_command_runs_and_reports_in_any_folder(pitome_command, images: Path) -> None:
+    small = ("model.args.depth=4", "model.args.embed_dim=16", "weights=random", "logger=none", "limit=10")
+    done = pitome_command("run", "-m", f"data.root={images}", *small, "merge=tome,random", "ratio=0.9")
+    assert "tome" in done.stdout and "random" in done.stdout
+    runs = list((pitome_command.folder / "results" / "runs").glob("*.json"))
+    assert len(runs) == 2 and all('"git_revision": null' in run.read_text() for run in runs)
+    done = pitome_command("report", "table5_offline")
+    assert "vit_fmnist" in done.stdout and "88.52" in done.stdout  # the published records are there
+    assert (pitome_command.folder / "results" / "reports" / "table5_offline.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("--version", 0, f"pitome {pitome.__version__}\npython 3."),
+        ("help", 0, "pitome run task=retrieval"),
+        ("run --help", 0, "  pitome run merge=tome r=16"),
+        ("tokens --help", 0, "usage: pitome tokens"),
+        ("report --help", 0, "pitome report [WHAT ...]"),
+        ("merge=tome", 2, "write pitome run merge=tome ...;"),
+        ("bench", 2, "`make bench` in a clone"),
+        ("run table5", 2, "write -m experiment=table5"),
+    ],
+)
+def test_words_that_the_command_answers_at_once(pitome_command, words: str, code: int, said: str) -> None:
+    done = pitome_command(*words.split(), code=code)
+    assert said in done.stdout + done.stderr
+    assert code == 0 or len(done.stderr.splitlines()) == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pitome
 from pitome.config import GROUPS
+from pitome.errors import as_typed
 from pitome.merge import plugins
 
 _INTRO = """\
@@ -28,7 +30,7 @@ examples:
 
 
 def help_text(conf: Path, custom: Path | None = None) -> str:
-    """Every group with one line per choice, every key, examples. own: the user's conf/ folder."""
+    """Every group with one line per choice, every key, examples. custom: the user's conf/ folder."""
     lines = [_INTRO]
     for group in (*GROUPS, "hydra/launcher"):
         folders = [folder for folder in (conf, custom) if folder is not None]
@@ -50,7 +52,16 @@ def help_text(conf: Path, custom: Path | None = None) -> str:
         if colon and key.isidentifier() and key != "defaults":
             value, _, comment = rest.partition("#")
             lines.append(f"  {key + '=' + value.strip():<18} {comment.strip()}".rstrip())
-    return "\n".join([*lines, "", _EXAMPLES])
+    return as_typed("\n".join([*lines, "", _EXAMPLES]))
+
+
+def version_text() -> str:
+    """This project's version, and those of what results depend on."""
+    from pitome.runs.versions import versions
+
+    return (
+        f"pitome {pitome.__version__}\n{', '.join(f'{name} {which}' for name, which in versions().items())}"
+    )
 
 
 def first_comment(path: Path) -> str:

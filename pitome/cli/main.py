@@ -39,6 +39,11 @@ def main(argv: list[str]) -> int:
     """Run the command line `argv`. Returns the exit code: 0, 2 for a user's error, 1 for any other."""
     if {"-h", "--help"} & set(argv):
         return _help()
+    if "--version" in argv:
+        from pitome.cli.help import version_text
+
+        print(version_text())
+        return 0
     # Hydra then raises its errors instead of printing them over many lines and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -80,7 +85,9 @@ def split_flags(argv: Sequence[str]) -> Command:
             flags.append(word)
             following = 0 if equals else _SHOWING[name]
         elif word not in _MULTIRUN:
-            raise UsageError(f"unknown flag {word}; {nearest(name, [*_MULTIRUN, *_SHOWING, '--help'])}")
+            raise UsageError(
+                f"unknown flag {word}; {nearest(name, [*_MULTIRUN, *_SHOWING, '--help', '--version'])}"
+            )
     return Command(overrides, flags, multirun=bool(set(_MULTIRUN) & set(argv)))
 
 
@@ -122,8 +129,10 @@ def _main(argv: Sequence[str]) -> int:
 
 def _run(overrides: Sequence[str], configs: list[Config], multirun: bool, experiments: list[str]) -> int:
     """Run the points and show what came out. Returns the exit code."""
+    from pitome.runs.progress import announcement
     from pitome.runs.sweep import launch
 
+    print(announcement(configs), flush=True)
     group = group_of(overrides, experiments) if multirun else None
     done, folder = launch(overrides, configs, multirun=multirun, group=group, since=datetime.now(UTC))
     runs = [run for point in done for run in point.finished.runs]

@@ -117,7 +117,7 @@ def alternate(
     """
     taken: tuple[list[float], list[float]] = ([], [])
     order = [(0, first), (1, second)]
-    for pair in tqdm(range(pairs), desc="timing", leave=False, disable=not progress):
+    for pair in tqdm(range(pairs), desc="timing", leave=False, disable=not progress or None):
         if seconds is not None and pair >= LEAST_PAIRS and sum(map(sum, taken)) >= seconds:
             break
         for side, call in order:

@@ -191,4 +191,5 @@ def _table(
         text={0, 1, 2},
         sections={i for i in range(1, len(lines)) if lines[i].model != lines[i - 1].model and not folded},
         folded=folded,
+        names=3,
     )

@@ -13,6 +13,7 @@ from pitome.records.rows import Outcomes, ResultRow, identical, rows
 from pitome.records.schema import Record
 from pitome.records.statistics import LEVEL
 from pitome.report.cells import NOTHING, caption, giga, metric, p_value, points, setting_name, title
+from pitome.report.findings import sentences
 from pitome.report.rendering import Table, show, to_markdown, write_markdown
 
 __all__ = ["Outcomes", "Table", "build", "show", "to_markdown", "write_markdown"]
@@ -84,6 +85,7 @@ def overview(results: Results) -> Table | None:
         rows=lines,
         notes=notes,
         bold=bold,
+        findings=sentences(results.rows, results.pairs),
     )
 
 
@@ -124,6 +126,10 @@ def quality(results: Results, *, folded: bool = False) -> Table:
         remarks={i: f"failed: {row.first.error}" for i, row in enumerate(results.rows) if not row.first.done},
         sections=_sections([row.point for row in results.rows]),
         folded=folded,
+        aside=folded,
+        findings=[] if folded else sentences(results.rows, results.pairs),
+        names=2,
+        first=("Cost %", f"{name} %", "Difference [95 % interval]", "Beats controls"),
     )
 
 
@@ -170,6 +176,8 @@ def comparisons(results: Results, *, folded: bool = False) -> Table | None:
         text={0, 1, 2, 6},
         sections=_sections([pair.first.point for pair in compared]),
         folded=folded,
+        aside=True,
+        names=3,
     )
 
 
@@ -212,6 +220,8 @@ def speed(results: Results) -> Table | None:
         ]
         + (["Tokens/s: of the input, without padding."] if texts else []),
         text={0, header.index("Device")},
+        names=2,
+        first=("Speed-up [95 % interval]", "Device"),
     )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import subprocess
 from pathlib import Path
 
 import torch
 
-from pitome.errors import MissingDeviceError
+from pitome.errors import INSTALLED, MissingDeviceError
 from pitome.records.schema import Environment
-
-_PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "lightning", "numpy")
+from pitome.runs.versions import versions
 
 
 def resolve_device(name: str, devices: int = 1) -> torch.device:
@@ -45,18 +43,14 @@ def describe_environment(device: torch.device, precision: str, attention: str) -
         attention=attention,
         git_revision=revision,
         git_dirty=dirty,
-        versions={"python": _python()} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        versions=versions(),
     )
-
-
-def _python() -> str:
-    import platform
-
-    return platform.python_version()
 
 
 def _git() -> tuple[str | None, bool | None]:
     """Revision of this project's checkout and whether it was changed; None outside of one."""
+    if INSTALLED:  # another project's repository may stand around it
+        return None, None
     folder = Path(__file__).parent
 
     def ask(*words: str) -> str:

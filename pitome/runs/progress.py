@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from pitome.config import Config
+from pitome.merge.schedule import AMOUNTS
 from pitome.records.sweeps import ENDED, JobState, Sweep, SweepProgress, progress, read_job
 from pitome.report.status import duration
 
 _REFRESH_SECONDS = 1.0
+_SAID = ("merge", "model", "data")
+_MOST = 8  # values that are listed
 _FIRST_SECONDS, _NEXT_SECONDS = 30.0, 60.0  # where there is no terminal: of a line, and between lines
 
 _shown = False
@@ -22,6 +26,18 @@ _shown = False
 def row() -> int:
     """Where a run's own bar stands on the terminal, in rows below the line of its sweep."""
     return int(_shown)
+
+
+def announcement(configs: Sequence[Config]) -> str:
+    """What is about to run, in one line, said before anything slow is imported."""
+    parts = []
+    for key in (*_SAID, *AMOUNTS, "limit"):
+        values = [getattr(config, key) for config in configs]
+        names = dict.fromkeys(str(getattr(value, "name", value)) for value in values if value is not None)
+        if names:
+            parts.append(f"{key}={','.join(names) if len(names) <= _MOST else f'({len(names)} values)'}")
+    runs = f"{len(configs):,} runs" if len(configs) > 1 else "1 run"
+    return f"{runs}: {' '.join(parts)}; records go to {configs[0].results}"
 
 
 @contextmanager

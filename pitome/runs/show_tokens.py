@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pitome.errors import PitomeError, UsageError, nearest, print_error
+from pitome.errors import PitomeError, UsageError, as_typed, nearest, print_error
 from pitome.merge.schedule import AMOUNTS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Arguments:
 def main(argv: list[str]) -> int:
     """Draw what `argv` asks for. Returns the exit code: 0, 2 for a user's error."""
     if {"-h", "--help"} & set(argv):
-        print(HELP)
+        print(as_typed(HELP))
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed over many lines
     try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pitome.config import Config
-from pitome.errors import PitomeError
+from pitome.errors import PitomeError, as_typed
 from pitome.records.code import other_code
 from pitome.records.groups import group
 from pitome.records.identity import UNMERGED
@@ -29,6 +29,7 @@ def show(finished: Sequence[Finished], configs: Sequence[Config], folder: Path |
     records = with_baselines([run.record for run in runs], store)
     built = tables.build(records, store.outcomes)
     tables.show(built)
+    print()
     every = {run.record.run_id for run in runs}
     if (note := other_code(records)) is not None:
         print(note)
@@ -38,7 +39,10 @@ def show(finished: Sequence[Finished], configs: Sequence[Config], folder: Path |
     try:
         folder = folder or new_folder(store.folder.parent / "sweeps")
         tables.write_markdown(folder / "table.md", built, note)
-        print(f"table: {shown(folder / 'table.md')}")
+        compared = sum(len(table.rows) for table in built if table.title.endswith(": comparisons"))
+        print(
+            f"table: {shown(folder / 'table.md')}" + (f" (with {compared} comparisons)" if compared else "")
+        )
         for path in plots.plot(records, folder):
             print(f"plot:  {shown(path)}")
         tokens = picture(
@@ -46,6 +50,7 @@ def show(finished: Sequence[Finished], configs: Sequence[Config], folder: Path |
         )
         if tokens is not None:
             print(f"tokens: {shown(tokens)}")
+        print(as_typed("page of all results: python scripts/report.py page"))
         log_sweep(configs[0].logger, built, tokens, folder.parent.parent)
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)

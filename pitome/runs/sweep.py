@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pitome.config import CONF, Config
+from pitome.config import CODE, CONF, Config
 from pitome.errors import PitomeError, UsageError, one_line, redact
 from pitome.records.schema import from_json, to_json
 from pitome.records.store import Store
@@ -115,7 +115,7 @@ def launch(
     """
     work = Work(since, group, configs[0].results)
     # A launcher's processes may start in another folder.
-    paths = [str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     with (
         _blames_words(overrides),

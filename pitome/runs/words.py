@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import decimal
 import importlib.util
 import math
@@ -22,10 +23,11 @@ from hydra.core.plugins import Plugins
 from hydra.errors import OverrideParseException
 from hydra.plugins.sweeper import Sweeper
 
-from pitome.config import CONF, GROUPS, choices
+from pitome.config import CONF, GROUPS, Config, choices
 from pitome.errors import UsageError, nearest, one_line
 from pitome.fields import shown
 from pitome.merge import plugins
+from pitome.paper.experiments import is_experiment
 from pitome.sources.yaml_files import read_yaml
 
 LAUNCHER = "hydra/launcher"
@@ -34,6 +36,7 @@ MAX_POINTS = 10_000
 
 _MAX_DIGITS = 300  # of a number; the largest float has 309
 _OPTIONAL = ("trainer", "experiment")  # groups that may be null
+_BARE = re.compile(r"[\w./-]+")  # a word without a key
 _FIXED = re.compile(r"hydra|hydra[./](sweeper|mode|searchpath)\b.*")  # what this project sets itself
 
 
@@ -47,6 +50,8 @@ def parse(words: Sequence[str], multirun: bool) -> list[Override]:
             )
         if digits := re.search(rf"\d{{{_MAX_DIGITS},}}", word):
             raise UsageError(f"a number of {len(digits[0])} digits in {word}; no number here is so large")
+        if _BARE.fullmatch(word):
+            raise UsageError(f"{word} is not KEY=VALUE; {_meant_by(word)}")
     try:
         parsed = OverridesParser.create().parse_overrides(list(words))
     except OverrideParseException as problem:
@@ -130,6 +135,19 @@ class _Names:
         stored = ConfigStore.instance().repo.get(group, {})
         names = {*choices(group), *(name.removesuffix(".yaml") for name in stored if group == "merge")}
         return sorted(names)
+
+
+def _meant_by(word: str) -> str:
+    """What a word without `=` may have been meant as."""
+    if word in ("report", "tokens", "bench"):
+        script = {"report": "scripts/report.py", "tokens": "scripts/show_tokens.py"}.get(word)
+        return f"use python {script}" if script else "use make bench"
+    keys = [*GROUPS, *(field.name for field in dataclasses.fields(Config))]
+    if word in keys:
+        return f"write {word}=VALUE"
+    meant = [f"-m experiment={word}"] if is_experiment(word) else []
+    meant += [f"{group}={word}" for group in GROUPS if group != "experiment" and word in offered(group)]
+    return f"write {' or '.join(meant)}" if meant else "python run.py --help lists all choices and keys"
 
 
 def _check(override: Override) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import lightning
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -38,7 +40,12 @@ def rank() -> int:
 
 
 def make_trainer(device: torch.device, **settings: Any) -> lightning.Trainer:
-    """Lightning's trainer on `device`, or on those of all ranks; `settings` are its own."""
+    """Lightning's trainer on `device`, or on those of all ranks; `settings` are its own. A log file gets no
+    bar."""
+    if not sys.stdout.isatty():
+        bars = [callback for callback in settings.get("callbacks", ()) if isinstance(callback, ProgressBar)]
+        kept = [callback for callback in settings.get("callbacks", ()) if callback not in bars]
+        settings |= {"callbacks": kept, "enable_progress_bar": False}
     if world() == 1:
         devices = [device.index or 0] if device.type == "cuda" else 1
         return lightning.Trainer(accelerator=device.type, devices=devices, **settings)

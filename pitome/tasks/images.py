@@ -146,7 +146,9 @@ def prepared_images(
             collate_fn=identity,
             generator=torch.Generator(),  # leaves the seed of the run alone
         )
-        bar = tqdm(total=len(indices), desc=f"{title}: images", disable=len(indices) < 2000, leave=False)
+        bar = tqdm(
+            total=len(indices), desc=f"{title}: images", disable=len(indices) < 2000 or None, leave=False
+        )
         lost, good = [], 0
         for index, image in itertools.chain.from_iterable(images):
             if isinstance(image, str):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pty
+import sys
+import termios
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +30,7 @@ from pitome.records.sweeps import (
 from pitome.report.status import of_sweeps
 from pitome.runs import progress as shown
 from pitome.runs.progress import text
+from tests.test_conf import config_of
 
 
 def test_sweeps_that_end_in_the_same_second_keep_their_own_tables(tmp_path: Path) -> None:
@@ -128,3 +133,41 @@ def test_progress_where_there_is_no_terminal(
     with shown.shown_progress(sweep):
         time.sleep(0.2)
     assert capsys.readouterr().err == "sweep: 1 of 2 done, about 1 min 00 s left\n"
+
+
+def test_progress_on_a_terminal_is_one_line_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "_REFRESH_SECONDS", 0.02)
+    sweep = sweep_of(tmp_path, 2)
+    master, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with shown.shown_progress(sweep):
+            assert shown.row() == 1  # where the bar of a run stands, below it
+            for number in range(2):
+                time.sleep(0.2)
+                write(tmp_path / str(number), dataclasses.replace(ended(), sweep=sweep.id))
+    seen: list[str] = []
+    while not seen or "\n" not in seen[-1]:  # the line ends once
+        seen.append(os.read(master, 1 << 16).decode())
+    monkeypatch.undo()
+    text = "".join(seen)
+    os.close(master)
+    seen = [line.strip() for line in text.split("\r") if line.strip()]
+    assert "sweep: 0 of 2 done" in seen and any("1 of 2 done, about 1 min 00 s left" in line for line in seen)
+    assert text.count("\n") == 1 and "sweep: 2 of 2 done" in seen[-1] and shown.row() == 0
+
+
+def test_what_will_run_is_one_line() -> None:
+    configs = [
+        config_of(f"merge={name}", f"ratio={ratio}") for name in ("tome", "none") for ratio in (0.9, 0.8)
+    ]
+    assert shown.announcement(configs) == (
+        "4 runs: merge=tome,none model=vit_fmnist data=fashion_mnist ratio=0.9,0.8; "
+        "records go to results/runs"
+    )
+    assert shown.announcement(configs[:1]).startswith("1 run: merge=tome model=")
+    many = [config_of(f"ratio=0.{i}") for i in range(11, 31)]
+    assert "ratio=(20 values);" in shown.announcement(many)

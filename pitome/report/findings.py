@@ -1,0 +1,101 @@
+"""What a table of runs means, in sentences."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pitome.records.comparisons import Pair, to_controls, to_unmerged
+from pitome.records.identity import CONTROLS
+from pitome.records.rows import ResultRow
+from pitome.report.cells import metric
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The methods at one setting of a group of runs, the best first; controls are none."""
+
+    name: str  # of the setting
+    rows: list[ResultRow]
+    pair: Pair | None  # the best against the second, where both have outcomes
+
+
+def rankings(rows: Sequence[ResultRow], pairs: Sequence[Pair]) -> list[Ranking]:
+    """The ranking at each setting that has a scored method, in the order of `rows`."""
+    points: dict[str, list[ResultRow]] = defaultdict(list)
+    for row in rows:
+        if row.merges and row.scored and row.method not in CONTROLS and row.point:
+            points[row.point].append(row)
+    out = []
+    for here in points.values():
+        higher = here[0].first.headline.higher_is_better
+        ranked = sorted(here, key=lambda row: row.score or 0.0, reverse=higher)
+        keys = {row.key for row in ranked[:2]}
+        compared = (pair for pair in pairs if {pair.first.key, pair.second.key} == keys)
+        out.append(Ranking(here[0].point_name, ranked, next(compared, None)))
+    return out
+
+
+def sentences(rows: Sequence[ResultRow], pairs: Sequence[Pair]) -> list[str]:
+    """At most three: the best where most is merged, what costs no accuracy, who does not beat a control."""
+    unmerged = next((row for row in rows if not row.merges and row.scored), None)
+    ranked = rankings(rows, pairs)
+    if unmerged is None or not ranked:
+        return []
+    name, said = metric([unmerged.first]), []
+    least = min(ranked, key=lambda ranking: _share(ranking.rows[0]))
+    best = least.rows[0]
+    text = f"Where most is merged ({_setting(least.name)}), {best.label} is best: {_score(best)} % {name} "
+    text += f"against {_score(unmerged)} % unmerged{_cost(best)}"
+    if len(least.rows) > 1:
+        second, pair = least.rows[1], least.pair
+        text += f"; second is {second.label} with {_score(second)} %"
+        if pair is not None:
+            text += ", significantly worse" if pair.significant else ", not significantly different"
+    said.append(text + ".")
+    against = to_unmerged(pairs)
+    merged = [row for ranking in ranked for row in ranking.rows if row.key in against]
+    free = [row for row in merged if not against[row.key].significant]
+    if merged and free:
+        cheapest = min(free, key=_share)
+        said.append(
+            f"Of {len(merged)} merged models {len(free)} are not significantly different from the unmerged "
+            f"one; the cheapest of them is {cheapest.label} at {_setting(cheapest.point_name)}"
+            f"{_cost(cheapest)}."
+        )
+    elif merged:
+        said.append("Every merged model is significantly different from the unmerged one.")
+    controls = to_controls(pairs)
+    judged = {row.key: row for ranking in ranked for row in ranking.rows if controls.get(row.key)}
+    beaten = [
+        row for key, row in judged.items() if not all(p.significant and p.better for p in controls[key])
+    ]
+    if judged and beaten:
+        names = ", ".join(f"{row.label} at {_setting(row.point_name)}" for row in beaten[:4])
+        names += f" and {len(beaten) - 4} more" if len(beaten) > 4 else ""
+        said.append(f"Not significantly better than every content-blind control: {names}.")
+    elif judged:
+        said.append("Every method is significantly better than every content-blind control at its setting.")
+    return said
+
+
+def _wins(pair: Pair) -> bool:
+    return pair.significant and pair.better
+
+
+def _setting(name: str) -> str:
+    """A bare number in the name of a setting is a ratio."""
+    return f"ratio {name}" if name[:1].isdigit() else name
+
+
+def _share(row: ResultRow) -> float:
+    return row.first.cost.share if row.first.cost else 1.0
+
+
+def _cost(row: ResultRow) -> str:
+    return f", at {100 * row.first.cost.share:.0f} % of the FLOPs" if row.first.cost else ""
+
+
+def _score(row: ResultRow) -> str:
+    return f"{100 * (row.score or 0.0):.2f}"
