@@ -440,7 +440,7 @@ MODELS: dict[str, tuple[Callable[[Hub, str, str], None], dict[str, Any]]] = {
     "llava_7b": (_llava, _LLAVA),
     "siglip_b": (_timm, _VIT),
     "siglip_b16": (_open_clip, _SIGLIP),
-    "vit_b_augreg": (_timm, _VIT),
+    **{f"vit_{size}_augreg": (_timm, _VIT) for size in ("s", "b", "l", "l384")},
 }
 
 # Of a task: its narrow model, to read the data sets with.

@@ -169,6 +169,7 @@ class PaperItem:
 
     name: str  # of the file
     item: str  # as the paper counts it: `Table 5`
+    paper: str = "arXiv 2405.16148"  # that it is of
     title: str
     expect: str  # what comes out, in words
     needs: Needs

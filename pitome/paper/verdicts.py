@@ -63,6 +63,7 @@ class ItemVerdicts:
     name: str  # as in `experiment=<name>`
     title: str
     item: str  # `Table 5`, `Figure 3`
+    paper: str  # that it is of: `arXiv 2405.16148`
     command: str  # runs it
     needs: str  # in words
     expect: str  # in words
@@ -101,6 +102,7 @@ def judge(name: str, records: Sequence[Record], published: Sequence[Record] = ()
         name=experiment.name if experiment.offline else item.name,
         title=item.title,
         item=item.item,
+        paper=item.paper,
         command=experiment.command,
         needs=needs,
         expect=expect,

@@ -128,7 +128,7 @@ def to_table(verdicts: ItemVerdicts) -> Table:
     notes = [summary(verdicts)]
     if not verdicts.offline:
         notes.append(
-            "Printed: by the paper (arXiv 2405.16148). Logged: in its authors' result files. Difference: "
+            f"Printed: by the paper ({verdicts.paper}). Logged: in its authors' result files. Difference: "
             "measured minus printed, or minus logged where nothing is printed."
         )
     return Table(

@@ -27,7 +27,10 @@ EXPECTED = {
     "mae_b": (12, 768, 12, 197, 86.6),
     "mae_l": (24, 1024, 16, 197, 304.3),
     "mae_h": (32, 1280, 16, 257, 632.0),
+    "vit_s_augreg": (12, 384, 6, 197, 22.1),
     "vit_b_augreg": (12, 768, 12, 197, 86.6),
+    "vit_l_augreg": (24, 1024, 16, 197, 304.3),
+    "vit_l384_augreg": (24, 1024, 16, 577, 304.7),
     "dinov2_s": (12, 384, 6, 256, 21.6),  # registers and class token have no position; 22.1 at 518 pixels
     "siglip_b": (12, 768, 12, 196, 92.9),  # with its attention pool
     "vit_fmnist": (12, None, None, 197, None),
