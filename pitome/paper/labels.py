@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pitome.config import DEFAULT_RATIO
+from pitome.fields import shown
+from pitome.merge.schedule import shown_schedule
 from pitome.paper import files
 from pitome.paper.points import OPTIONS, REPO, Point
 from pitome.records.identity import UNMERGED
 
-R, FLOPS = "r", "FLOPs"  # what `LabelledPoint.ratio` begins with where it is not a ratio
+R, FLOPS, SCHEDULE = (
+    "r",
+    "FLOPs",
+    "schedule",
+)  # what `LabelledPoint.ratio` begins with where it is not a ratio
 AUTHORS, AS_PUBLISHED = "authors' code", "as published"  # parts of `LabelledPoint.variant`
 
 
@@ -21,13 +27,13 @@ class LabelledPoint:
     model: str
     method: str
     variant: str  # how it is run, in words
-    ratio: str  # how much is merged: `0.925`, `r 8`, `FLOPs 0.5`, `-` for the unmerged model
+    ratio: str  # how much is merged: `0.925`, `r 8`, `FLOPs 0.5`, `schedule a.yaml`, `-` if unmerged
     data: str
 
     @property
     def amount_kind(self) -> str:
-        """What the number in `ratio` is: R, FLOPS, or a ratio if empty."""
-        return next((kind for kind in (R, FLOPS) if self.ratio.startswith(f"{kind} ")), "")
+        """What `ratio` gives: R, FLOPS, SCHEDULE, or a ratio if empty."""
+        return next((kind for kind in (R, FLOPS, SCHEDULE) if self.ratio.startswith(f"{kind} ")), "")
 
     @property
     def amount(self) -> float | None:
@@ -73,4 +79,6 @@ def _ratio(point: Point) -> str:
         return f"{R} {point['r']}"
     if "flops" in point:
         return f"{FLOPS} {point['flops']:g}"
+    if (schedule := shown_schedule(point.get("schedule"))) is not None:
+        return f"{SCHEDULE} {shown(schedule)}"
     return f"{point.get('ratio', DEFAULT_RATIO):g}"

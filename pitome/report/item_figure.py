@@ -118,7 +118,11 @@ def _places(rows: Sequence[JudgedValue]) -> tuple[list[float], str]:
     same_kind = all(row.ratio == "-" or row.amount_kind == kind for row in rows)
     amounts = [1.0 if row.ratio == "-" else row.amount for row in rows]
     known = [amount for amount in amounts if amount is not None]
-    return (known, _AXES[kind]) if same_kind and len(known) == len(rows) else ([0.0] * len(rows), "")
+    return (
+        (known, _AXES[kind])
+        if kind in _AXES and same_kind and len(known) == len(rows)
+        else ([0.0] * len(rows), "")
+    )
 
 
 def _panel_of(row: JudgedValue, offline: bool) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from pitome.paper.experiments import choose
-from pitome.paper.labels import AS_PUBLISHED
+from pitome.paper.labels import AS_PUBLISHED, AUTHORS
 from pitome.paper.metrics import METRICS
 from pitome.paper.verdicts import YOURS, ItemVerdicts, JudgedValue
 from pitome.report.cells import NOTHING, number
@@ -86,8 +86,9 @@ def _by_data(verdicts: ItemVerdicts) -> dict[str, list[_Line]]:
     last. The method as published has a row beside the authors' code of it once it was measured: the paper's
     numbers stand in the other one."""
     grouped: dict[str, dict[tuple[str, str, str, bool], dict[str, JudgedValue]]] = {}
+    of_authors = {_cell_of(row) for row in verdicts.rows if AUTHORS in row.variant.split(", ")}
     for row in verdicts.rows:
-        if not verdicts.offline and AS_PUBLISHED in row.variant.split(", "):
+        if AS_PUBLISHED in row.variant.split(", ") and _cell_of(row) in of_authors and not verdicts.offline:
             if row.measured is None:
                 continue
             row = dataclasses.replace(row, printed=None, logged=None)
@@ -103,6 +104,10 @@ def _by_data(verdicts: ItemVerdicts) -> dict[str, list[_Line]]:
         }
         out[data] = sorted(lines, key=lambda line: places[id(line)])
     return out
+
+
+def _cell_of(row: JudgedValue) -> tuple[str, ...]:
+    return row.data, row.model, row.method, row.ratio, row.metric
 
 
 def _method(row: JudgedValue) -> str:

@@ -28,7 +28,9 @@ ROOT = CONF.parent
 ITEMS = [
     *(f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 10)),
     *(f"figure{n}" for n in (1, 3, 4, 5, 6, 7, 9, 10, 11, 12)),
+    "diffrate_readme",
     "theorem",
+    "tome_readme",
 ]
 
 

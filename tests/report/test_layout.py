@@ -50,6 +50,14 @@ def test_the_method_as_published_has_a_row_once_it_was_run(write: Callable[..., 
     assert ["DeiT-S", "PiToMe, repo", "0.925", "79.10 / - / -", "-"] in table.rows
 
 
+def test_another_papers_table_prints_its_own_methods_and_schedules() -> None:
+    result = judge("diffrate_readme", [])
+    (table,) = layouts(result, [])
+    assert result.paper == "arXiv 2305.17997" and table.rows[0][2] == "schedule published/deit_s@2.9"
+    assert table.rows[0][3:] == ["79.54 / -", "94.83 / -", "2.905 / 2.905"]  # GFLOPs are computed
+    assert [row.verdict for row in result.rows if row.metric == "gmacs"] == ["within"] * 5
+
+
 def test_latex_has_the_same_rows(write: Callable[..., Path]) -> None:
     text = to_latex(judge("table99", [record(TOME, {"top1": 0.7796})]))
     assert r"DeiT-S & ToMe, repo & 0.925 & 77.70 / 78.43 / 77.96 & - \\" in text

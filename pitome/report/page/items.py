@@ -10,7 +10,7 @@ from dataclasses import replace
 from pitome.errors import UsageError
 from pitome.paper.costs import gmacs_of
 from pitome.paper.experiments import OFFLINE, TRAINED, experiment_names
-from pitome.paper.labels import FLOPS, R
+from pitome.paper.labels import FLOPS, SCHEDULE, R
 from pitome.paper.verdicts import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, ItemVerdicts, JudgedValue, judge
 from pitome.records.groups import group
 from pitome.records.rows import rows
@@ -33,6 +33,7 @@ _AMOUNTS = {  # kind -> panel, x axis
     "": ("", "Ratio"),
     FLOPS: ("at equal FLOPs", "Share of FLOPs"),
     R: ("a fixed number", "Tokens removed by a layer"),
+    SCHEDULE: ("a schedule", ""),
 }
 _LEAST = 3  # places on the x axis; with fewer there is no curve
 
