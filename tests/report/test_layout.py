@@ -55,7 +55,7 @@ def test_another_papers_table_prints_its_own_methods_and_schedules() -> None:
     (table,) = layouts(result, [])
     assert result.paper == "arXiv 2305.17997" and table.rows[0][2] == "schedule published/deit_s@2.9"
     assert table.rows[0][3:] == ["79.54 / -", "94.83 / -", "2.905 / 2.905"]  # GFLOPs are computed
-    assert [row.verdict for row in result.rows if row.metric == "gmacs"] == ["within"] * 5
+    assert result.count("within") == 5 and result.count("outside") == 0
 
 
 def test_latex_has_the_same_rows(write: Callable[..., Path]) -> None:
