@@ -18,7 +18,7 @@ from pitome.merge.contract import check_plan
 from pitome.merge.costs import Architecture
 from pitome.merge.fast_path import is_eager_on_cpu
 from pitome.merge.padding import plan_alone, real_tokens, removals
-from pitome.merge.plan import AnyPlan, Tokens
+from pitome.merge.plan import AnyPlan, Tokens, ones
 from pitome.merge.registry import Method, MethodOptions
 from pitome.merge.schedule import Schedule
 
@@ -130,17 +130,25 @@ class LayerPatch:
         self.state = state
         self.layer = layer
         self.begins = layer == 0 if begins is None else begins
+        self._captures: tuple[Method, frozenset[str]] | None = None  # of which method
 
     @property
     def captures(self) -> frozenset[str]:
         """What the adapter hands over from the layer: `keys`, `query`, `values` [B, H, N, D], of `query` the
         first token alone where only that is asked for; `mlp` [B, N, C]."""
         state = self.state
+        if self._captures is None or self._captures[0] is not state.method:
+            self._captures = state.method, self._find_captures()
+        return self._captures[1]
+
+    def _find_captures(self) -> frozenset[str]:
+        state = self.state
         if not state.schedule.may_remove(self.layer):
             return frozenset()
         needs = state.method.needs(state.options)
         attends = bool(needs & {"attention", "cls_attention"})
-        parts = {"keys": attends or state.options.metric == "keys", "query": attends}
+        compares_keys = state.method.compares and state.options.metric == "keys"
+        parts = {"keys": attends or compares_keys, "query": attends}
         parts |= {name: name in needs for name in ("values", "mlp")}
         return frozenset(name for name, wanted in parts.items() if wanted)
 
@@ -237,10 +245,10 @@ class LayerPatch:
             with _no_autocast(x.device.type):
                 dropped = None if state.method.padding == "merged" else padding
                 if size is None:
-                    size = x.new_ones(x.shape[:2], dtype=_wide(x))
+                    size = ones(*x.shape[:2], _wide(x), x.device)
                     size = size if dropped is None else size.masked_fill(dropped, 0)
                 plan = self.decide(x, size, captured, scale, padding, remove)
-                x, size = plan.apply(x), plan.sizes(size)
+                x, size = plan.carry_out(x, size)
                 if membership is not None:
                     membership = plan.trace(membership)
                 if padding is not None:  # a row is padding where no real token is in it
@@ -470,7 +478,8 @@ def refuse_merging_first(state: State, what: str) -> None:
 def size_bias(size: Tensor, x: Tensor) -> Tensor:
     """What an attention over merged tokens adds to its logits: log(size) [B, N] as [B, 1, 1, N], in the
     type the attention computes in for features `x`."""
-    return _log_size(size)[:, None, None, :].to(_compute_dtype(x))
+    bias = _log_size(size).unsqueeze(1).unsqueeze(1)
+    return bias.to(_compute_dtype(x))
 
 
 def check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> None:
@@ -494,7 +503,7 @@ def check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> 
 
 def mean_of_heads(keys: Tensor) -> Tensor:
     """`keys` [B, H, N, D] -> [B, N, D]."""
-    if keys.shape[1] == 1 or not is_eager_on_cpu(keys):
+    if not is_eager_on_cpu(keys) or 1 in keys.shape[:2]:
         return keys.mean(dim=1)
     # Faster than a sum over a dimension that is not the last.
     heads = keys.unbind(dim=1)
@@ -548,5 +557,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def _no_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
-    # The meta device has no autocast to switch off.
-    return contextlib.nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
+    # The meta device has none to switch off.
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)

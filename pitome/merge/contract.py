@@ -108,6 +108,10 @@ def _values(plan: Plan, tokens: Tokens, keeps_protected_first: bool) -> str | No
             return f"has a {name} that is not finite"
     if plan.weight is not None and (plan.weight < 0).any():
         return "has a negative weight"
+    if plan.whole and (plan.target < 0).any():
+        return "drops a token, although it says that it is whole"
+    if plan.whole and plan.weight is not None and (plan.totals(plan.weight) == 0).any():
+        return "has a group of weight 0, although it says that it is whole"
     return _protected(plan, p) if keeps_protected_first and p > 0 else None
 
 

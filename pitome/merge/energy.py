@@ -54,10 +54,18 @@ class Similarity:
             return _blockwise(self.unit, kind, margin, alpha)
         return energy(self.matrix, kind, margin, alpha)
 
+    def alternate(self, order: Tensor) -> Tensor:
+        """The cosines of the first, third, .. of the rows `order` [B, 2K] with the second, fourth, ..,
+        [B, K, K]."""
+        if self.matrix is not None:
+            return self.between(order[:, ::2], order[:, 1::2])
+        rows = select(self.unit, order)
+        return torch.bmm(rows[:, ::2], rows[:, 1::2].transpose(1, 2))
+
     def between(self, a: Tensor, b: Tensor) -> Tensor:
         """The cosines of rows `a` [B, I] with rows `b` [B, J], [B, I, J]."""
         if self.matrix is None:
-            return select(self.unit, a) @ select(self.unit, b).transpose(1, 2)
+            return torch.bmm(select(self.unit, a), select(self.unit, b).transpose(1, 2))
         image = torch.arange(a.shape[0], device=a.device)[:, None, None]
         return self.matrix[image, a[:, :, None], b[:, None, :]]
 
@@ -67,6 +75,9 @@ def _blockwise(unit: Tensor, kind: str, margin: float, alpha: float) -> Tensor:
     batch, tokens = unit.shape[:2]
     side = max(SMALLEST, math.isqrt(ELEMENTS // batch))
     side = math.ceil(tokens / max(1, round(tokens / side)))  # of equal blocks, none but a few rows high
+    if tokens == side and batch * side**2 <= 4 * ELEMENTS:  # one block
+        score = _score(torch.bmm(unit, unit.transpose(1, 2)), kind, margin, alpha)
+        return _finish(score.sum(dim=2).div_(tokens), kind, margin, alpha)
     images = max(1, 4 * ELEMENTS // side**2)
     total = unit.new_zeros(unit.shape[:2])
     for some, sums in zip(unit.split(images), total.split(images), strict=True):

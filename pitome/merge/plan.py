@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pitome.merge.fast_path import scatter_is_wrong
+from pitome.merge.fast_path import is_eager, made_once, scatter_is_wrong
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Plan:
     weight  [B, N] float  weight of each token in its group's mean; None: plain mean; 0: ignored
     mass    [B, N] float  factor on the size a token passes on; None: 1
     scale   [B, M] float  factor on each output row, computed from the inputs; None: 1
+    whole   whether no target is -1 and every group weighs more than 0, so that neither is looked for
 
     Padding: a sample's own rows come first, padding fills them up to M, and padding for which
     there is no row is a source with target -1. So K is the same for all samples, and every sample
@@ -65,6 +66,7 @@ class Plan:
     weight: Tensor | None = None
     mass: Tensor | None = None
     scale: Tensor | None = None
+    whole: bool = False
 
     def replaced(
         self,
@@ -74,7 +76,8 @@ class Plan:
         mass: Tensor | None = None,
         scale: Tensor | None = None,
     ) -> Plan:
-        """The plan with other parts; `dataclasses.replace`, which older compilers of torch cannot follow."""
+        """The plan with other parts; `dataclasses.replace`, which older compilers of torch cannot follow.
+        It stays `whole` with the targets and weights that it has."""
         return Plan(
             self.kept,
             self.source,
@@ -82,6 +85,7 @@ class Plan:
             self.weight if weight is None else weight,
             self.mass if mass is None else mass,
             self.scale if scale is None else scale,
+            self.whole and target is None and weight is None,
         )
 
     @staticmethod
@@ -110,34 +114,60 @@ class Plan:
         the token the row starts from, x_i its sources and w the weight of the group.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
-        out = select(x, self.kept).to(dtype)
-        if self.source.shape[1] > 0:
-            weight = x.new_ones(x.shape[:2], dtype=dtype) if self.weight is None else self.weight.to(dtype)
-            row = self.target.clamp_min(0)
-            total = self.totals(weight).gather(1, row)
-            share = weight.gather(1, self.source) / total.masked_fill(total == 0, 1)
-            index, flat = _flat(row, out.shape[1]), out.flatten(0, 1)
-            step = select(x, self.source).to(dtype) - flat.index_select(0, index).view(*row.shape, -1)
-            # Not by a product with 0 alone: a dropped token may be infinite.
-            step = (step * share[..., None]).masked_fill((self.target < 0)[..., None], 0)
-            if scatter_is_wrong(x):
-                out = out + torch.nn.functional.one_hot(row, out.shape[1]).to(dtype).mT @ step
-            else:
-                # In place: the rows are a copy already. One flat index_add is several times faster on a CPU
-                # than scatter_add over [B, K, C].
-                flat.index_add_(0, index, step.flatten(0, 1))
-        if self.scale is not None:
-            out = out * self.scale[..., None].to(dtype)
-        return out.to(x.dtype)
+        weight = ones(*x.shape[:2], dtype, x.device) if self.weight is None else _cast(self.weight, dtype)
+        return self._mean(x, dtype, *self._totals(weight))
 
     def sizes(self, size: Tensor) -> Tensor:
         """Sizes [B, N] -> [B, M]: each group's total; dropped tokens hand nothing on."""
         return self.totals(size if self.mass is None else size * self.mass.to(size.dtype))
 
+    def carry_out(self, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """`apply(x)` and `sizes(size)`, in one where the weights are the sizes."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        if self.weight is not size or self.mass is not None or size.dtype != dtype:
+            return self.apply(x), self.sizes(size)
+        moved, total = self._totals(size)
+        return self._mean(x, dtype, moved, total), total
+
     def totals(self, x: Tensor) -> Tensor:
         """Group totals of one number per token, `x` [B, N] -> [B, M]; dropped tokens do not count."""
-        moved = x.gather(1, self.source).masked_fill(self.target < 0, 0)
-        return x.gather(1, self.kept).scatter_add(1, self.target.clamp_min(0), moved)
+        return self._totals(x)[1]
+
+    def _totals(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What each source brings, [B, K], and `totals`."""
+        moved = x.gather(1, self.source)
+        if not self.whole:
+            moved = moved.masked_fill(self.target < 0, 0)
+        return moved, x.gather(1, self.kept).scatter_add_(1, self._rows(), moved)
+
+    def _rows(self) -> Tensor:
+        """`target`, 0 where it is -1."""
+        return self.target if self.whole else self.target.clamp_min(0)
+
+    def _mean(self, x: Tensor, dtype: torch.dtype, moved: Tensor, total: Tensor) -> Tensor:
+        """`apply`, computed in `dtype`, with the weights of sources [B, K] and groups [B, M]."""
+        tokens = x.flatten(0, 1)
+        out = _cast(tokens.index_select(0, _flat(self.kept, self.n_in)), dtype)
+        if self.source.shape[1] > 0:
+            row = self._rows()
+            total = total.gather(1, row)
+            share = moved / (total if self.whole else total.masked_fill(total == 0, 1))
+            index = _flat(row, self.n_out)
+            # In place, here and below: all of them are copies already.
+            step = _cast(tokens.index_select(0, _flat(self.source, self.n_in)), dtype)
+            step = step.sub_(out.index_select(0, index)).mul_(share.view(-1, 1))
+            if not self.whole:  # not by a product with 0 alone: a dropped token may be infinite
+                step = step.masked_fill_((self.target < 0).view(-1, 1), 0)
+            if scatter_is_wrong(x):
+                each = torch.nn.functional.one_hot(row, self.n_out).to(dtype).mT
+                out = out + (each @ step.view(*row.shape, -1)).flatten(0, 1)
+            else:
+                # One flat index_add is several times faster on a CPU than scatter_add over [B, K, C].
+                out = out.index_add_(0, index, step)
+        out = out.view(*self.kept.shape, x.shape[2])
+        if self.scale is not None:
+            out = out * self.scale[..., None].to(dtype)
+        return _cast(out, x.dtype)
 
     def trace(self, membership: Tensor) -> Tensor:
         """Rows of `membership` [B, N, S] (which source tokens each token holds) -> [B, M, S]."""
@@ -148,7 +178,7 @@ class Plan:
 
     def assignment(self) -> Tensor:
         """The output row of every input token, [B, N] long; -1 where it is dropped."""
-        rows = torch.arange(self.n_out, device=self.kept.device).expand_as(self.kept)
+        rows = positions(self.kept.shape[0], 0, self.n_out, 1, self.kept.device)
         out = self.kept.new_full((self.kept.shape[0], self.n_in), -1)
         return out.scatter(1, self.kept, rows).scatter(1, self.source, self.target)
 
@@ -184,6 +214,10 @@ class DensePlan:
         """[B, M, N], as `Plan.matrix`."""
         return self.weights.to(dtype)
 
+    def carry_out(self, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """`apply(x)` and `sizes(size)`."""
+        return self.apply(x), self.sizes(size)
+
     def apply(self, x: Tensor) -> Tensor:
         """Features `x` [B, N, C] -> [B, M, C]."""
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -208,8 +242,8 @@ AnyPlan = Plan | DensePlan
 def keep_all(tokens: Tokens) -> Plan:
     """The plan that leaves every token where it is."""
     batch, n = tokens.x.shape[:2]
-    kept = torch.arange(n, device=tokens.x.device).expand(batch, -1)
-    return Plan(kept=kept, source=kept[:, :0], target=kept[:, :0])
+    kept = positions(batch, 0, n, 1, tokens.x.device)
+    return Plan(kept=kept, source=kept[:, :0], target=kept[:, :0], whole=True)
 
 
 def select(x: Tensor, index: Tensor) -> Tensor:
@@ -222,17 +256,46 @@ def select(x: Tensor, index: Tensor) -> Tensor:
 
 def _flat(index: Tensor, rows: int) -> Tensor:
     """Positions `index` [B, K] in batches of `rows` rows as positions in all of them: [B * K]."""
-    offset = torch.arange(index.shape[0], device=index.device)[:, None] * rows
-    return (index + offset).flatten()
+    batch = index.shape[0]
+    if is_eager() and batch == 1:
+        return index.select(0, 0)
+    return (index + _offsets(batch, rows, index.device)).flatten()
+
+
+@made_once
+def _offsets(batch: int, rows: int, device: torch.device) -> Tensor:
+    """Where each sample's rows begin, [B, 1]."""
+    return torch.arange(batch, device=device)[:, None] * rows
+
+
+@made_once
+def ones(batch: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[B, N] of 1; not to be written to."""
+    return torch.ones(batch, n, dtype=dtype, device=device)
+
+
+@made_once
+def positions(batch: int, start: int, stop: int, step: int, device: torch.device) -> Tensor:
+    """start, start + step, .. below `stop`, the same for each sample: [B, K]; not to be written to."""
+    return torch.arange(start, stop, step, device=device).expand(batch, -1)
 
 
 def rank(scores: Tensor) -> Tensor:
     """Positions by descending score along the last axis; ties keep their order."""
     if torch.onnx.is_in_onnx_export():  # ONNX has no stable sort
         return scores.topk(scores.shape[-1], dim=-1).indices
-    return scores.argsort(dim=-1, descending=True, stable=True)
+    return scores.sort(dim=-1, descending=True, stable=True).indices
+
+
+def detached(x: Tensor) -> Tensor:
+    """`x` for a decision, which has no gradient."""
+    return x.detach() if x.requires_grad or not is_eager() else x
 
 
 def cosine(metric: Tensor) -> Tensor:
     """Unit rows of `metric` [B, N, D], so that a product is a cosine; a zero row stays zero."""
-    return torch.nn.functional.normalize(metric, dim=-1)
+    return metric / torch.linalg.vector_norm(metric, dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x if x.dtype == dtype else x.to(dtype)

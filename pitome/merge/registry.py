@@ -88,6 +88,7 @@ class Method:
     it treats padding as any other token.
     layers: where it merges unless the caller says (`first3`, ...); None: in every layer.
     reads(options) -> the optional fields of `Tokens` that `plan` reads, `cls_attention` or others.
+    compares: whether `plan` reads `Tokens.metric`; where it does not, that holds the features.
     families: family of models -> the fields of this class that are others there (a `_repo` preset
     whose authors wrote another function for it).
     """
@@ -109,6 +110,7 @@ class Method:
     layer_macs: Callable[[int, int, int, int, Any, int], int] | None = None
     reads: Reads = lambda options: ()
     most: LimitFunction | None = None
+    compares: bool = True
     family: str = ""  # for whose models it is; "": not chosen yet
 
     def of_family(self, family: str) -> Method:
@@ -157,6 +159,7 @@ def register(
     families: Mapping[str, Mapping[str, Any]] | None = None,
     reads: Reads = lambda options: (),
     most: LimitFunction | None = None,
+    compares: bool = True,
 ) -> Callable[[PlanFunction], PlanFunction]:
     """Make a plan function known as `merge=<name>`.
 
@@ -196,6 +199,7 @@ def register(
             families=families or {},
             reads=reads,
             most=most,
+            compares=compares,
         )
         return plan
 

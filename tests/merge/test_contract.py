@@ -95,6 +95,14 @@ VALUES: dict[str, tuple[Change, str]] = {
     "endless mass": (put("mass", 4, INFINITE), "a mass that is not finite"),
     "nan scale": (put("scale", 4, NAN), "a scale that is not finite"),
     "negative weight": (put("weight", 4, -1), "a negative weight"),
+    "whole, but drops": (
+        lambda plan: put("target", 1, -1)(let(whole=True)(plan)),
+        "drops a token, although it says that it is whole",
+    ),
+    "whole without weight": (
+        lambda plan: put("weight", 5, 0)(put("weight", 2, 0)(let(whole=True)(plan))),
+        "a group of weight 0, although it says that it is whole",
+    ),
     "protected goes": (
         lambda plan: put("source", 0, 1)(put("kept", 1, 2)(plan)),
         "removes a protected token (the first 2 must stay)",
@@ -111,6 +119,7 @@ VALUES: dict[str, tuple[Change, str]] = {
 
 def test_a_right_plan_passes() -> None:
     assert check_plan(right(), TOKENS, REMOVE, "mine", True)
+    assert check_plan(right(whole=True), TOKENS, REMOVE, "mine", True)
     assert check_plan(right(weight=None, mass=None, scale=None), TOKENS, REMOVE, "mine", True)
     assert check_plan(right(target=torch.full((2, 3), -1)), TOKENS, REMOVE, "mine", True)  # dropped
 

@@ -15,7 +15,7 @@ from pitome.errors import UsageError
 from pitome.fields import whole
 from pitome.merge.fast_path import is_reference_path
 from pitome.merge.padding import real_tokens, split
-from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank, select
+from pitome.merge.plan import Plan, Tokens, cosine, detached, keep_all, ones, positions, rank, select
 from pitome.merge.presets import fill
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import all_unprotected
@@ -62,26 +62,29 @@ def rank_plan(tokens: Tokens, remove: int, prune: int, clamp: bool) -> Plan:
     """
     p = tokens.protected
     batch, n = tokens.x.shape[:2]
-    head = torch.arange(p, device=tokens.x.device).expand(batch, -1)
     if remove > n - p:
         raise UsageError(
             f"layer {tokens.layer} is to keep {n - remove} tokens, but {p} are protected; keep at least {p}"
         )
     assert tokens.cls_attention is not None
-    order = rank(tokens.cls_attention[:, p:].detach()) + p
+    order = rank(detached(tokens.cls_attention[:, p:])) + p
     stay, gone = order[:, : n - p - remove], order[:, n - p - remove :]
-    kept = torch.cat([head, stay], dim=1)
+    kept = torch.cat([positions(batch, 0, p, 1, order.device), stay], dim=1)
     if stay.shape[1] == 0:  # nothing is left to merge into
         return Plan(kept=kept, source=gone, target=torch.full_like(gone, -1))
     # Pruned tokens are compared too, so that the cost depends on n and remove alone.
     best, target = _cosines(tokens.metric, gone, stay).max(dim=-1)
-    dropped = torch.arange(remove, device=target.device) >= remove - prune
+    target = target + p
+    if prune > 0:
+        place = positions(batch, 0, remove, 1, order.device)
+        target = target.masked_fill(place >= remove - prune, -1)
     share = best.clamp_min(0) if clamp else best
     return Plan(
         kept=kept,
         source=gone,
-        target=(target + p).masked_fill(dropped, -1),
-        mass=tokens.metric.new_ones(batch, n).scatter(1, gone, share),
+        target=target,
+        mass=ones(batch, n, share.dtype, share.device).scatter(1, gone, share),
+        whole=prune == 0,
     )
 
 

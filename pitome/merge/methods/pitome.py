@@ -20,7 +20,7 @@ from pitome.merge.methods.random import shuffle_keys
 from pitome.merge.methods.tome import macs as bipartite_macs
 from pitome.merge.methods.tome import unclamped_plan
 from pitome.merge.padding import real_tokens, split
-from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
+from pitome.merge.plan import Plan, Tokens, cosine, detached, keep_all, positions, rank
 from pitome.merge.presets import TEXT_LAYERS, fill
 from pitome.merge.registry import Guarantees, MethodOptions, Part, register
 from pitome.merge.schedule import count_all, count_unprotected
@@ -79,8 +79,7 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
     `remove` is at least 1 in layers with protection, at most half of the mergeable tokens.
     """
     p, layer, depth = tokens.protected, tokens.layer, tokens.depth
-    batch = tokens.x.shape[0]
-    similarity = Similarity(cosine(tokens.metric[:, p:].detach()))
+    similarity = Similarity(cosine(detached(tokens.metric[:, p:])))
     margin = options.margin - options.margin_slope * (layer / depth)
     if options.rank_by == "energy":
         order = rank(similarity.energy(options.energy, margin, options.alpha))
@@ -88,32 +87,39 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
         order = rank(-_attention(tokens, options))
 
     protects = _protects(options.protect, layer, depth)
-    taking_part, outside = (
-        (order[:, : 2 * remove], order[:, 2 * remove :]) if protects else (order, order[:, :0])
-    )
+    count = 2 * remove if protects else order.shape[1]
     if options.split == "random":
-        draw = torch.arange(taking_part.shape[1], device=order.device)
-        taking_part = taking_part[:, rank(shuffle_keys(draw, options.split_seed, layer))]
-    if options.split != "high_low":
-        a, b = taking_part[:, ::2], taking_part[:, 1::2]
+        order = torch.cat([_shuffled(order[:, :count], options.split_seed, layer), order[:, count:]], dim=1)
+    position = order + p
+    taking_part, outside = order[:, :count], position[:, count:]
+    if options.split == "high_low":
+        half = (count + 1) // 2
+        a, b = position[:, :half], position[:, half:count]
+        scores = similarity.between(taking_part[:, :half], taking_part[:, half:])
     else:
-        half = (taking_part.shape[1] + 1) // 2
-        a, b = taking_part[:, :half], taking_part[:, half:]
-
-    best, match = similarity.between(a, b).max(dim=-1)
-    unmerged = a[:, :0]
+        a, b = position[:, :count:2], position[:, 1:count:2]
+        scores = similarity.alternate(taking_part)
+    best, match = scores.max(dim=-1)
+    stay = [positions(order.shape[0], 0, p, 1, order.device), outside, b]
     if not protects:
         by_similarity = rank(best)
-        a, match = a.gather(1, by_similarity), match.gather(1, by_similarity)
-        a, unmerged, match = a[:, :remove], a[:, remove:], match[:, :remove]
-
-    head = torch.arange(p, device=a.device).expand(batch, -1)
+        a, match = a.gather(1, by_similarity), match.gather(1, by_similarity[:, :remove])
+        stay.insert(2, a[:, remove:])
+        a = a[:, :remove]
+    kept = torch.cat(stay, dim=1)
     return Plan(
-        kept=torch.cat([head, outside + p, unmerged + p, b + p], dim=1),
-        source=a + p,
-        target=match + p + outside.shape[1] + unmerged.shape[1],
+        kept=kept,
+        source=a,
+        target=match + (kept.shape[1] - b.shape[1]),
         weight=tokens.size if options.weighted else None,
+        whole=True,
     )
+
+
+def _shuffled(order: Tensor, seed: int, layer: int) -> Tensor:
+    """`order` [B, K] in a random order that is the same for all samples."""
+    draw = torch.arange(order.shape[1], device=order.device)
+    return order[:, rank(shuffle_keys(draw, seed, layer))]
 
 
 def padded_energy_plan(tokens: Tokens, remove: Tensor, options: PitomeOptions) -> Plan:
@@ -126,7 +132,7 @@ def padded_energy_plan(tokens: Tokens, remove: Tensor, options: PitomeOptions) -
     p, layer, depth = tokens.protected, tokens.layer, tokens.depth
     batch, n = tokens.x.shape[:2]
     padding = tokens.padding[:, p:]
-    unit = cosine(tokens.metric[:, p:].detach())
+    unit = cosine(detached(tokens.metric[:, p:]))
     similarity = unit @ unit.transpose(1, 2)
     margin = options.margin - options.margin_slope * (layer / depth)
     if options.rank_by == "energy":

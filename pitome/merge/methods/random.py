@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pitome.merge.fast_path import made_once
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, keep_all, rank
 from pitome.merge.registry import MethodOptions, register
@@ -27,7 +28,12 @@ class RandomOptions(MethodOptions):
 
 
 @register(
-    "random", options=RandomOptions, source="a baseline of this project", padding="batch", most=all_but_one
+    "random",
+    options=RandomOptions,
+    source="a baseline of this project",
+    padding="batch",
+    most=all_but_one,
+    compares=False,
 )
 def random(tokens: Tokens, remove: int | Tensor, options: RandomOptions) -> Plan:
     """Draw `remove` unprotected tokens uniformly and add each to a random one of the others.
@@ -41,19 +47,23 @@ def random(tokens: Tokens, remove: int | Tensor, options: RandomOptions) -> Plan
         return _padded(tokens, remove, options)
     if remove == 0:
         return keep_all(tokens)
-    x, p = tokens.x, tokens.protected
-    batch, n = x.shape[:2]
-    positions = torch.arange(n - p, device=x.device)
-    order = rank(_mix(positions + _key(options.seed, tokens.layer, 0)))
-    source, rest = order[:remove], order[remove:].sort().values
-    target = _mix(source + _key(options.seed, tokens.layer, 1)) % (n - p - remove)
-    kept = torch.cat([torch.arange(p, device=x.device), rest + p])
-    return Plan(
-        kept=kept.expand(batch, -1),
-        source=(source + p).expand(batch, -1),
-        target=(target + p).expand(batch, -1),
-        weight=tokens.size,
+    batch, n = tokens.x.shape[:2]
+    kept, source, target = _draw(
+        options.seed, tokens.layer, batch, n, tokens.protected, remove, tokens.x.device
     )
+    return Plan(kept=kept, source=source, target=target, weight=tokens.size, whole=True)
+
+
+@made_once
+def _draw(
+    seed: int, layer: int, batch: int, n: int, p: int, remove: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`kept`, `source` and `target` of a plan for n tokens, p of them protected."""
+    order = rank(_mix(torch.arange(n - p, device=device) + _key(seed, layer, 0)))
+    source, rest = order[:remove], order[remove:].sort().values
+    target = _mix(source + _key(seed, layer, 1)) % (n - p - remove)
+    kept = torch.cat([torch.arange(p, device=device), rest + p])
+    return kept.expand(batch, -1), (source + p).expand(batch, -1), (target + p).expand(batch, -1)
 
 
 def _padded(tokens: Tokens, remove: Tensor, options: RandomOptions) -> Plan:

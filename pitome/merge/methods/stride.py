@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pitome.merge.fast_path import made_once
 from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, keep_all, rank
 from pitome.merge.registry import MethodOptions, register
 from pitome.merge.schedule import all_but_one
 
 
-@register("stride", source="a baseline of this project", padding="batch", most=all_but_one)
+@register("stride", source="a baseline of this project", padding="batch", most=all_but_one, compares=False)
 def stride(tokens: Tokens, remove: int | Tensor, options: MethodOptions) -> Plan:
     """Keep evenly spaced tokens and average each other one, by size, into the nearest kept one.
 
@@ -31,18 +32,20 @@ def stride(tokens: Tokens, remove: int | Tensor, options: MethodOptions) -> Plan
         return _padded(tokens, remove)
     if remove == 0:
         return keep_all(tokens)
-    p, device = tokens.protected, tokens.x.device
     batch, n = tokens.x.shape[:2]
-    positions = torch.arange(n - p, device=device)
-    grid, row = _nearest(positions, n - p, n - p - remove)
+    kept, source, target = _grid(batch, n, tokens.protected, remove, tokens.x.device)
+    return Plan(kept=kept, source=source, target=target, weight=tokens.size, whole=True)
+
+
+@made_once
+def _grid(batch: int, n: int, p: int, remove: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """`kept`, `source` and `target` of a plan for n tokens, p of them protected."""
+    positions, left = torch.arange(n - p, device=device), n - p - remove
+    grid, row = _nearest(positions, n - p, left)
     order = rank((grid[row] == positions).long())  # those on the grid first
-    kept, source = order[: n - p - remove], order[n - p - remove :]
-    return Plan(
-        kept=torch.cat([torch.arange(p, device=device), kept + p]).expand(batch, -1),
-        source=(source + p).expand(batch, -1),
-        target=(row[source] + p).expand(batch, -1),
-        weight=tokens.size,
-    )
+    kept = torch.cat([torch.arange(p, device=device), order[:left] + p])
+    source = order[left:]
+    return kept.expand(batch, -1), (source + p).expand(batch, -1), (row[source] + p).expand(batch, -1)
 
 
 def _nearest(positions: Tensor, total: Any, left: Any) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pitome.merge.padding import split
-from pitome.merge.plan import Plan, Tokens, cosine, keep_all, rank
+from pitome.merge.plan import Plan, Tokens, cosine, detached, keep_all, positions, rank
 from pitome.merge.presets import TEXT_LAYERS, fill
 from pitome.merge.registry import Guarantees, MethodOptions, register
 from pitome.merge.schedule import count_all
@@ -22,15 +22,20 @@ def match(metric: Tensor, fixed_a: int, fixed_b: int, padding: Tensor | None = N
     of A have similarity -inf (they come last in any ranking), the first `fixed_b` of B are no
     partners; `padding` [B, N] is the one in A and the other in B.
     """
-    unit = cosine(metric.detach())
-    scores = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
+    scores = _scores(metric)
     if padding is not None:
         scores = scores.masked_fill(padding[:, ::2, None] | padding[:, None, 1::2], -torch.inf)
     if fixed_b == scores.shape[2]:  # all of B is protected, or there is none
         return scores.new_full(scores.shape[:2], -torch.inf), scores.new_zeros(scores.shape[:2]).long()
     best, index = scores[:, :, fixed_b:].max(dim=-1)
-    fixed = torch.arange(scores.shape[1], device=scores.device) < fixed_a
+    fixed = positions(1, 0, scores.shape[1], 1, scores.device) < fixed_a
     return best.masked_fill(fixed, -torch.inf), (index + fixed_b).masked_fill(fixed, 0)
+
+
+def _scores(metric: Tensor) -> Tensor:
+    """The cosines of set A with set B, [B, |A|, |B|]."""
+    unit = cosine(detached(metric))
+    return torch.bmm(unit[:, ::2], unit[:, 1::2].transpose(1, 2))
 
 
 def bipartite_plan(tokens: Tokens, remove: int, weight: Tensor | None) -> Plan:
@@ -41,23 +46,22 @@ def bipartite_plan(tokens: Tokens, remove: int, weight: Tensor | None) -> Plan:
     similarity where nothing is protected; the rest of B. `remove` is at most half of the
     unprotected tokens.
     """
-    p = tokens.protected
-    fixed_a, fixed_b = (p + 1) // 2, p // 2
-    best, index = match(tokens.metric, fixed_a, fixed_b)
+    p, batch, n = tokens.protected, *tokens.x.shape[:2]
+    device, fixed_a, fixed_b = tokens.x.device, (p + 1) // 2, p // 2
+    best, index = _scores(tokens.metric)[:, fixed_a:, fixed_b:].max(dim=-1)
     order = rank(best)
-    merged, stay = order[:, :remove], order[:, remove:]
-    # Fixed tokens rank last: cut them off before the rest is sorted.
-    stay = stay[:, : stay.shape[1] - fixed_a]
+    # 2 order + 2 fixed_a in one step
+    a = torch.add(positions(1, 2 * fixed_a, 2 * fixed_a + 1, 1, device), order, alpha=2)
+    stay = a[:, remove:]
     if p > 0:
         stay = stay.sort(dim=-1).values
-    batch, n = tokens.x.shape[:2]
-    head = torch.arange(p, device=order.device).expand(batch, -1)
-    b = torch.arange(1 + 2 * fixed_b, n, 2, device=order.device).expand(batch, -1)
+    head, b = positions(batch, 0, p, 1, device), positions(batch, 1 + 2 * fixed_b, n, 2, device)
     return Plan(
-        kept=torch.cat([head, 2 * stay, b], dim=1),
-        source=2 * merged,
-        target=index.gather(1, merged) - fixed_b + p + stay.shape[1],
+        kept=torch.cat([head, stay, b], dim=1),
+        source=a[:, :remove],
+        target=index.gather(1, order[:, :remove]) + (p + stay.shape[1]),
         weight=weight,
+        whole=True,
     )
 
 
@@ -95,12 +99,13 @@ def unclamped_plan(tokens: Tokens, remove: int, weight: Tensor | None) -> Plan:
     merged, stay = order[:, :remove], order[:, remove:]
     if fixed:
         stay = stay.sort(dim=-1).values
-    b = torch.arange(1, n, 2, device=order.device).expand(batch, -1)
+    b = positions(batch, 1, n, 2, order.device)
     return Plan(
         kept=torch.cat([2 * stay, b], dim=1),
         source=2 * merged,
         target=index.gather(1, merged) + stay.shape[1],
         weight=weight,
+        whole=True,
     )
 
 
