@@ -5,7 +5,7 @@ MINUTES ?= 25
 METHODS := none,pitome,tome,tofu,diffrate,random,stride
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench report nightly soak clean
+.PHONY: help setup demo test lint bench report docs nightly soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ bench: setup ## speed beside the unmerged model; MINUTES=n (25), REFERENCE=folde
 report: setup ## tables and plots of all recorded runs, and the page of all results, results/index.html
 	@$(PYTHON) scripts/report.py
 
+docs: setup ## the documentation site, in site/; broken links are errors
+	@$(PYTHON) -m mkdocs build --strict --quiet && echo site/index.html
+
 nightly: setup ## the tests that take minutes as well
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2
 
@@ -36,5 +39,5 @@ soak: setup ## 10,000 command lines, 200 kills, 500 runs in one process (docs/re
 	  tests/cli/test_lines.py tests/runs/test_crash.py tests/runs/test_long_process.py tests/records
 
 clean: ## remove the environment and caches; results stay
-	rm -rf .venv build *.egg-info outputs multirun .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv build site *.egg-info outputs multirun .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

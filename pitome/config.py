@@ -168,6 +168,8 @@ class LoggerConfig:
 
     name: str  # wandb, csv or none
     project: str = "pitome"  # of W&B
+    entity: str | None = None  # team or user of W&B; None: the default one
+    tags: list[str] = field(default_factory=list)  # of a run in W&B
     group: str | None = None  # of a sweep's runs in W&B; None: named after the command of the sweep
 
 

@@ -38,5 +38,5 @@ if [ -z "$uv" ]; then
 fi
 echo "installing dependencies into .venv (about 120 packages, several GB where torch comes with CUDA)" >&2
 "$uv" pip install --python .venv/bin/python --compile-bytecode --constraint constraints.txt \
-  --editable '.[experiments,export,dev]'
+  --editable '.[experiments,export,dev,docs]'
 printf '%s' "$wanted" >.venv/.ready

@@ -152,6 +152,12 @@ def _run(overrides: Sequence[str], configs: list[Config], multirun: bool, experi
         store = done[0].finished.store
         tables = [show_item(name, store) for name in experiments]
         log_sweep(done[0].config.logger, tables, None, store.folder.parent)
+    if configs[0].logger.name == "wandb" and any(run.repeated for run in runs):
+        from pitome.sources.hub import say
+        from pitome.tasks.loggers import offline_hint
+
+        if (hint := offline_hint()) is not None:
+            say(hint)
     return max((run.exit_code for run in runs), default=0)
 
 

@@ -8,6 +8,7 @@ WHAT is one of:
                      cpu; h100:4, ...), precision=16-mixed
   offline            what the published offline experiments gave
   page               the page of all results, results/index.html
+  --push             send the local runs and the page to Weights & Biases, without running anything again
   seal FOLDER        add a digest to records of before records had one
 Default: tables and plots of the local runs (of the published ones if there are none) as files, and the page.
 results=FOLDER: where the runs are, as for run.py; default: results/runs.
@@ -61,6 +62,11 @@ def main(words: list[str], results: Path = RESULTS) -> int:
         newest = local if any(local.folder.glob("*.json")) else published
         if not words:
             return _everything(newest, local, published)
+        if words == ["--push"]:
+            from pitome.runs.push import push
+
+            push(local, build.write(local.folder.parent / "index.html", local, published))
+            return 0
         for word in words:
             if word == "offline":
                 tables.show([offline.to_table(items.published_records())])
@@ -79,7 +85,8 @@ def main(words: list[str], results: Path = RESULTS) -> int:
 
 def _everything(newest: Store, local: Store, published: Store) -> int:
     """Reports of the newest runs and the page: says what is made, ends with the page's place."""
-    say(f"reading the runs in {newest.folder} ...")
+    if newest.all():  # which is remembered
+        say(f"tables and plots of the runs in {newest.folder} ...")
     made, note, paths = write_report(newest)
     plotted = f"{len(paths) - 1} plots" if len(paths) > 2 else "a plot" if len(paths) > 1 else "no plot"
     say(f"{len(made)} tables and {plotted}: {paths[0]}")
@@ -122,5 +129,5 @@ def check_word(word: str) -> None:
     """Raises UsageError for what is neither a report, an experiment nor a folder."""
     if "/" in word or word in REPORTS or names_experiment(word) or os.path.isdir(word):
         return
-    known = [*COMMANDS, *REPORTS, *experiment_names(skip_broken=True)]
+    known = [*COMMANDS, *REPORTS, "--push", *experiment_names(skip_broken=True)]
     raise UsageError(f"{word} is neither an experiment nor a folder; {nearest(word, known)}")

@@ -211,13 +211,7 @@ class Job:
 
         # Before it runs: nobody may edit the files meanwhile.
         self.code = code.digests([kind.__module__, *(patched.modules if patched is not None else ())])
-        name = " ".join(
-            [
-                config.model.name,
-                self.method.name,
-                *(f"{k}={v}" for k, v in method_name_parts(self.method).items()),
-            ]
-        )
+        name = run_name(config.model.name, self.method)
         self.logger = open_logger(
             config.logger, name, portable(config), self.store.folder.parent, run_id(self._identity())
         )
@@ -256,7 +250,9 @@ class Job:
         if config.logger.name == "wandb" and patched is not None:
             patched.remove()
             picture = of_run(task, config)
-        close_logger(self.logger, numbers(record), picture)
+        close_logger(
+            self.logger, numbers(record), picture, outcomes=result.outcomes, lower=lower_is_better(record)
+        )
         self.logger = None
         if folder is not None:
             # beside the weights, under their name
@@ -388,9 +384,16 @@ def method_info(patched: Patched | None, amount: Reduction, layers: Layers) -> M
     )
 
 
-def method_name_parts(method: MethodInfo) -> dict[str, Any]:
-    """What the name of a run says about its method: the requested reduction, or the size of the control."""
-    return method.options if method.name == RESIZE else method.asked
+def run_name(model: str, method: MethodInfo) -> str:
+    """What a run is called: its model and method with the requested reduction, or the size of the control."""
+    parts = method.options if method.name == RESIZE else method.asked
+    return " ".join([model, method.name, *(f"{key}={value}" for key, value in parts.items())])
+
+
+def lower_is_better(record: Record) -> set[str]:
+    """Those of a record's `numbers`: costs, memory, and a headline that says so."""
+    keys = {key for key in numbers(record) if key.startswith("cost/") or "memory" in key}
+    return keys | {"n_skipped"} | (set() if record.headline.higher_is_better else {record.headline.name})
 
 
 def numbers(record: Record) -> dict[str, float | None]:

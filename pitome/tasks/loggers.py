@@ -8,18 +8,20 @@ import io
 import json
 import netrc
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from PIL import Image
 
 from pitome.config import LoggerConfig
-from pitome.errors import nearest, one_line
+from pitome.errors import as_typed, nearest, one_line
 from pitome.sources.hub import say
 
 Mode = Literal["online", "offline", "disabled", "shared"]
+_MOST_SAMPLES = 10_000  # of a run that W&B gets
 _SECONDS = 20.0  # that W&B may take to answer
 
 
@@ -49,22 +51,43 @@ def close_logger(
     metrics: dict[str, float | None],
     picture: bytes | None = None,
     *,
+    outcomes: Mapping[str, Sequence[Any]] | None = None,
+    lower: Container[str] = (),
     failed: bool = False,
 ) -> None:
-    """Log the run's final numbers and end it, so that the next run is one of its own. picture: a PNG of
-    its tokens, which W&B alone keeps."""
+    """Log the run's final numbers and end it, so that the next run is one of its own.
+
+    picture: a PNG of its tokens. outcomes: columns of equal length, one entry per sample. lower: metrics that
+    are better the lower they are. All three are for W&B alone.
+    """
     if logger is None:
         return
     with tolerated(type(logger).__name__):
+        if isinstance(logger, WandbLogger):
+            for key in metrics:  # in tables of runs the best value stands
+                logger.experiment.define_metric(key, summary="min" if key in lower else "max")
         logger.log_metrics({key: value for key, value in metrics.items() if value is not None})
         if picture is not None and isinstance(logger, WandbLogger):
             logger.log_image("tokens", [Image.open(io.BytesIO(picture))])
+        if outcomes is not None and isinstance(logger, WandbLogger):
+            _log_samples(logger.experiment, outcomes)
         logger.finalize("failed" if failed else "success")
     if isinstance(logger, WandbLogger):
         with tolerated("wandb"):
             import wandb
 
             wandb.finish(exit_code=int(failed))
+
+
+def _log_samples(run: Any, outcomes: Mapping[str, Sequence[Any]]) -> None:
+    """The outcomes of single samples as a table that W&B shows, in an artifact of the run."""
+    import wandb
+
+    columns = [np.asarray(values[:_MOST_SAMPLES]).tolist() for values in outcomes.values()]
+    table = wandb.Table(columns=list(outcomes), data=[list(row) for row in zip(*columns, strict=True)])
+    artifact = wandb.Artifact(f"samples-{run.id}", type="samples")
+    artifact.add(table, "samples")
+    run.log_artifact(artifact)
 
 
 @contextlib.contextmanager
@@ -88,11 +111,15 @@ def start(
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
-    mode = _mode()
+    mode = wandb_mode()
+    if "WANDB_SWEEP_ID" in os.environ:  # an agent of a sweep of W&B has named the run
+        key = os.environ.get("WANDB_RUN_ID", key)
 
     def init(mode: Mode) -> Any:
         return wandb.init(
             project=config.project,
+            entity=config.entity,
+            tags=config.tags or None,
             name=name,
             id=key,
             resume="allow",
@@ -116,6 +143,13 @@ def start(
         return init("offline")
 
 
+def offline_hint() -> str | None:
+    """How what W&B logged offline is sent, where it is offline."""
+    if wandb_mode() != "offline":
+        return None
+    return as_typed("W&B logged offline; after `wandb login`, python scripts/report.py --push sends all runs")
+
+
 def logger_key(name: str, settings: object) -> str:
     """16 hexadecimal digits, equal for equal runs whatever logs them."""
     if isinstance(settings, dict):
@@ -128,7 +162,7 @@ def logger_key(name: str, settings: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _mode() -> Mode:
+def wandb_mode() -> Mode:
     """What WANDB_MODE says, else offline unless the user is logged in. Said at every start: wandb
     reads its environment only once per process."""
     if (mode := os.environ.get("WANDB_MODE")) in get_args(Mode):

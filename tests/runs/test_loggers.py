@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import struct
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from pitome.cli.main import group_of
 from pitome.config import LoggerConfig
+from pitome.errors import UsageError
+from pitome.records.store import Store
 from pitome.report.rendering import Table
-from pitome.runs import sweep_log
+from pitome.runs import push, sweep_log
+from pitome.runs.compose import check_command_line, register_schema
 from pitome.tasks import loggers
+from tests import ROOT
+from tests.records.examples import example, outcomes
 
 CONFIG = LoggerConfig(name="wandb", project="p", group="merge=tome,tofu")
 
@@ -29,9 +38,13 @@ class Wandb(types.ModuleType):
         self.started: list[dict[str, Any]] = []
         self.logged: list[dict[str, Any]] = []
         self.ended: list[int] = []
+        self.artifacts: list[str] = []
+        self.files: list[str] = []
+        self.id = ""
 
     def init(self, **arguments: Any) -> Wandb:
         self.started.append(arguments)
+        self.id = arguments["id"]
         return self
 
     def log(self, values: dict[str, Any]) -> None:
@@ -48,6 +61,14 @@ class Wandb(types.ModuleType):
     def Table(self, **arguments: Any) -> dict[str, Any]:
         return arguments
 
+    def Artifact(self, name: str, type: str) -> types.SimpleNamespace:
+        self.artifacts.append(name)
+        return types.SimpleNamespace(add=lambda *_: None, add_file=self.files.append)
+
+    def log_artifact(self, artifact: object) -> None: ...
+
+    def define_metric(self, key: str, summary: str) -> None: ...
+
     def Image(self, path: str) -> str:
         return f"image {Path(path).name}"
 
@@ -59,6 +80,10 @@ class Logger(loggers.Logger):
         self.wandb = experiment
 
     name = version = "fake"
+
+    @property
+    def experiment(self) -> Wandb:
+        return self.wandb
 
     def log_hyperparams(self, *arguments: Any, **more: Any) -> None: ...
 
@@ -202,3 +227,98 @@ def test_a_logger_that_breaks_at_the_end_costs_a_line(
     sweep_log.log_sweep(CONFIG, [], None, tmp_path)
     assert capsys.readouterr().err.count("(gone); results are recorded all the same") == 2
     assert wandb.ended == [0]
+
+
+def entries(content: bytes) -> Iterator[bytes]:
+    """The entries of a file in LevelDB's log format, after W&B's own seven bytes: in blocks of 32 KiB, parts
+    with a checksum, a length and a kind (1: whole, 2: first, 3: middle, 4: last)."""
+    place, held = 7, b""
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", content, place + 4)
+        held += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield held
+            held = b""
+
+
+def read_back(folder: Path) -> dict[str, Any]:
+    """What an offline run of the real package holds: its metrics with their summaries, values, artifacts."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    out: dict[str, Any] = {"summaries": {}, "values": {}, "artifacts": []}
+    for data in entries(path.read_bytes()):
+        record = Record()
+        record.ParseFromString(data)
+        match record.WhichOneof("record_type"):
+            case "run":
+                run = record.run
+                out |= {
+                    "entity": run.entity,
+                    "tags": list(run.tags),
+                    "id": run.run_id,
+                    "group": run.run_group,
+                }
+            case "metric":
+                rule = record.metric.summary
+                out["summaries"][record.metric.name] = "min" if rule.min else "max" if rule.max else ""
+            case "history":
+                for item in record.history.item:
+                    out["values"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+            case "artifact":
+                out["artifacts"].append((record.artifact.type, record.artifact.name))
+    return out
+
+
+def test_an_offline_run_reads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the package itself: whose it is, which way is better, what each sample gave."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = dataclasses.replace(CONFIG, entity="team", tags=["a", "b"])
+    logger = loggers.open_logger(config, "tome", {"ratio": 0.9}, tmp_path, "0123456789abcdef")
+    samples = {"id": ["x", "y"], "correct": [True, False]}
+    loggers.close_logger(logger, {"top1": 0.5, "cost/macs": 2.0}, outcomes=samples, lower={"cost/macs"})
+    run = read_back(tmp_path)
+    assert (run["entity"], run["tags"], run["id"]) == ("team", ["a", "b"], "0123456789abcdef")
+    assert run["summaries"] == {"top1": "max", "cost/macs": "min"} and run["group"] == CONFIG.group
+    assert run["values"]["top1"] == 0.5 and run["values"]["cost/macs"] == 2.0
+    assert ("samples", "samples-0123456789abcdef") in run["artifacts"]
+    assert "wandb login" in (loggers.offline_hint() or "")
+
+
+def test_an_agent_of_a_sweep_names_the_run(
+    wandb: Wandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    loggers.open_logger(CONFIG, "tome", {}, tmp_path, "key")
+    assert wandb.started[0]["id"] == "given"
+    sweep = yaml.safe_load((ROOT / "docs" / "wandb_sweep.yaml").read_text())
+    words = [
+        f"{key}={values.get('value', values.get('values'))}" for key, values in sweep["parameters"].items()
+    ]
+    register_schema()
+    words = [word.translate(str.maketrans("", "", "[]' ")) for word in words]
+    assert len(check_command_line(words, multirun=True)) == 9 and sweep["program"] == "run.py"
+
+
+def test_records_are_pushed_without_running_again(
+    wandb: Wandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    store, page = Store(tmp_path / "runs"), tmp_path / "index.html"
+    page.write_text("")
+    record = store.save(example("tome", 0.9, 0.5), outcomes(0.5, 1000))
+    with pytest.raises(UsageError, match="run `wandb login`"):
+        push.push(store, page)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert push.push(store, page) == 1
+    run, made = wandb.started
+    assert (
+        run["id"] == record.run_id and run["mode"] == "online" and run["name"] == "vit_fmnist tome ratio=0.9"
+    )
+    assert made["job_type"] == "page" and wandb.files == [str(page)]
+    assert wandb.artifacts == [f"samples-{record.run_id}", "page"]
