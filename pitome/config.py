@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pitome.errors import INSTALLED, UsageError, nearest, redacted
-from pitome.fields import decode, like, number, text, types_of, whole
+from pitome.fields import decode, later, like, number, text, types_of, whole
 from pitome.merge.schedule import Reduction, shown_schedule
 from pitome.sources.yaml_files import read_yaml
 
@@ -155,11 +155,26 @@ class TrainerConfig:
     drop_path: float = number(0.0, least=0, most=1)  # classification: share of samples that skip a block
     workers: int = whole(0, least=0)  # images: processes that load batches
     parts: int = whole(1, least=1)  # in which a step is computed: less memory, the same loss, more time
+    # minutes between checkpoints within an epoch, from which a killed training goes on; 0: after epochs alone
+    save_every: float = number(10.0, least=0)
+    epochs: int | None = whole(None, least=1)  # of every stage, in place of its own
+    # classification: a block's learning rate, as a share of that of the block after it
+    layer_decay: float = later(number(1.0, above=0, most=1))
+    # decay of a moving average of the weights, which is validated and kept in their place; 0: the weights
+    ema: float = later(number(0.0, least=0, most=1))
+    # share of the epochs over which merging grows from nothing to what is asked for; 0: all from the start
+    curriculum: float = later(number(0.0, least=0, most=1))
+    # classification, text: weight in the loss of what the unmerged model answers, as it was before training
+    distill: float = later(number(0.0, least=0, most=1))
     # of the learning rate: cosine for images; linear or plateau for texts
     schedule: Literal["cosine", "linear", "plateau"] = "cosine"
     lora: LoraConfig = field(default_factory=LoraConfig)
     questions: int = whole(4, least=1)  # vqa: questions of an image in a step
     flip: bool = False  # vqa: half of the images are mirrored, left to right
+
+
+SPEED = ("workers", "parts", "save_every")
+"""Settings of a training that no weight depends on."""
 
 
 @dataclass(kw_only=True)
@@ -197,8 +212,10 @@ class Config:
     weights: str | None = None  # pretrained, random or a path; None: pretrained to test, random to train
     weights_key: str | None = None  # the part of the file to read; None: the one that fits the model
     mode: Literal["test", "train"] = "test"
+    trained_with: str | None = None  # method to train with, at the amount that is tested; None: merge
     measure: Literal["none", "flops", "full"] = "flops"
     limit: int | None = whole(None, least=1)  # test samples; None: all
+    limit_train: int | None = whole(None, least=1)  # training samples; None: all
     batch_size: int = whole(100, least=1)
     workers: int | None = whole(None, least=0)  # processes that read test images; None: as the data set likes
     precision: Precision = "32"  # of computing; `-true`: of the weights as well

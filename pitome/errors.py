@@ -79,6 +79,10 @@ class MemoryShortageError(PitomeError):
     """Memory that does not suffice, or room in /dev/shm, however small the batch."""
 
 
+class DivergedError(PitomeError):
+    """A training whose loss or gradient is no number, from which it cannot go on."""
+
+
 class RankError(PitomeError):
     """A process of a run on several devices that was killed."""
 

@@ -15,7 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, Field, dataclass, field
 from typing import Any, Literal, TypeVar, Union
 
 from pitome.errors import UsageError, nearest
@@ -75,8 +75,11 @@ def text(default: Any = MISSING, *, pattern: str, hint: str) -> Any:
 
 def later(default: Any, unsaid: Any = MISSING) -> Any:
     """A field that a class of options was given after records of it had been written: at its default (or at
-    `unsaid`, what a default of None stands for) a record leaves it out, so that older records stay valid."""
-    return field(default=default, metadata={"unsaid": default if unsaid is MISSING else unsaid})
+    `unsaid`, what a default of None stands for) a record leaves it out, so that older records stay valid.
+    default: a value, or a field such as `number(0.0, least=0)`."""
+    rule = dict(default.metadata) if isinstance(default, Field) else {}
+    value = default.default if isinstance(default, Field) else default
+    return field(default=value, metadata=rule | {"unsaid": value if unsaid is MISSING else unsaid})
 
 
 def recorded(instance: Any) -> dict[str, Any]:

@@ -394,6 +394,42 @@ def test_gradients_match_finite_differences(name: str, kind: str) -> None:
 
 
 @each_method
+@pytest.mark.parametrize("kind", [*BUILD, "bert"])
+def test_gradients_of_all_weights_match_finite_differences(name: str, kind: str) -> None:
+    """Along a random direction of all weights at once; of a text model with padding in its batch."""
+    if kind == "bert":
+        if registry.get(name).padding == "merged":
+            pytest.skip("padding merges with tokens")
+        model, inputs = bert().double(), batch([sentence(n) for n in (12, 7)], extra=1)
+    else:
+        model = BUILD[kind](grid=(2, 3), dim=8, depth=2).double()
+        inputs = {"x": images(model).double()}
+    handle = pitome.patch(model, name, ratio=0.6, **OPTIONS.get(name, {}))
+    weights = list(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    direction = [torch.randn(w.shape, generator=generator, dtype=w.dtype) for w in weights]
+
+    def loss() -> Tensor:
+        output = model(**inputs)
+        logits: Tensor = output.logits if kind == "bert" else output
+        return logits.square().sum()
+
+    def moved(step: float) -> float:
+        with torch.no_grad():
+            torch._foreach_add_(weights, direction, alpha=step)
+            value = float(loss())
+            torch._foreach_add_(weights, direction, alpha=-step)
+        return value
+
+    loss().backward()
+    pairs = [(w.grad, d) for w, d in zip(weights, direction, strict=True) if w.grad is not None]
+    slope = sum(float((gradient * d).sum()) for gradient, d in pairs)
+    step = 1e-7
+    assert (moved(step) - moved(-step)) / (2 * step) == pytest.approx(slope, rel=1e-5)
+    assert handle.tokens[-1] < handle.tokens[0] or name == "none"
+
+
+@each_method
 def test_gradient_checkpointing(name: str) -> None:
     gradients = []
     for checkpointing in (False, True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pitome.errors import UsageError
@@ -133,6 +133,18 @@ class Reduction:
     def given(self) -> list[str]:
         """Those of ratio, r, flops and schedule that were given: one at most."""
         return [name for name in _EXCLUSIVE if getattr(self, name) is not None]
+
+    def grown(self, share: float) -> Reduction:
+        """This share of the merging: at 0 nothing, at 1 all of it. Only of a ratio, r or flops."""
+
+        def part(value: Any, nothing: int) -> Any:
+            if isinstance(value, Sequence):
+                return [part(entry, nothing) for entry in value]
+            grown = nothing + share * (value - nothing)
+            return round(grown) if isinstance(value, int) and not nothing else grown
+
+        name = self.given[0]
+        return replace(self, **{name: part(getattr(self, name), 0 if name == "r" else 1)})
 
     def asked(self) -> dict[str, Any]:
         """Name -> value of everything that was given; of a file its name alone."""

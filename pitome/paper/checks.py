@@ -18,7 +18,16 @@ from pitome.merge.schedule import AMOUNTS, Reduction
 from pitome.paper.files import LABELLED, available, conf_file, labels
 from pitome.paper.item import RUNS, PaperItem
 from pitome.paper.metrics import METRICS
-from pitome.paper.points import OPTIONS, REPO, PaperValue, Point, expand, offline_points, paper_values
+from pitome.paper.points import (
+    OPTIONS,
+    REPO,
+    PaperValue,
+    Point,
+    expand,
+    offline_points,
+    paper_values,
+    trained_offline_points,
+)
 from pitome.records.identity import canonical
 
 GROUPS = ("task", "model", "data", "merge")  # of conf/, each of which a run needs
@@ -39,7 +48,7 @@ def check_points(item: PaperItem) -> None:
         _check_metric(value.metric, value.point)
     for point in expand(item.points):
         _check_point(item.kind, item.base | point)
-    for point in offline_points(item):
+    for point in [*offline_points(item), *trained_offline_points(item)]:
         _check_point(item.kind, point)
         for metric in item.offline.metrics if item.offline else ():
             _check_metric(metric, point)

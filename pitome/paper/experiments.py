@@ -11,10 +11,19 @@ from pitome.paper import files
 from pitome.paper.checks import check_points, not_built
 from pitome.paper.files import READ_ERRORS, ExperimentError, item_names, read_item
 from pitome.paper.item import RUNS, PaperItem, parse_item
-from pitome.paper.points import Point, command, offline_points, sweep_points, training_points
+from pitome.paper.points import (
+    Point,
+    command,
+    offline_points,
+    sweep_points,
+    trained_offline_points,
+    training_points,
+)
 from pitome.sources.hub import say
 
 OFFLINE, TRAINED = "_offline", "_trained"
+TRAINED_OFFLINE = TRAINED + OFFLINE
+_PARTS = (TRAINED_OFFLINE, OFFLINE, TRAINED)  # a name ends with the first that fits
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,12 @@ class Experiment:
 
     name: str  # `table5`, `table5_offline`, `table5_trained`
     item: PaperItem
-    part: str = ""  # OFFLINE: on this project's own model; TRAINED: the points that train; else the rest
+    # OFFLINE: on this project's own model; TRAINED: the points that train; TRAINED_OFFLINE: both
+    part: str = ""
 
     @property
     def offline(self) -> bool:
-        return self.part == OFFLINE
+        return self.part.endswith(OFFLINE)
 
     @property
     def sweeps(self) -> bool:
@@ -39,7 +49,11 @@ class Experiment:
         """The points of its sweep that can be run: those whose model, method and data exist."""
         if not self.sweeps:
             return []
-        of_part = {OFFLINE: offline_points, TRAINED: training_points}.get(self.part, sweep_points)
+        of_part = {
+            OFFLINE: offline_points,
+            TRAINED: training_points,
+            TRAINED_OFFLINE: trained_offline_points,
+        }.get(self.part, sweep_points)
         return [point for point in of_part(self.item) if not_built(point) is None]
 
     @property
@@ -69,7 +83,7 @@ class Experiment:
 def choose(name: str) -> Experiment:
     """The experiment of this name. Raises UsageError for an unknown name, ExperimentError for a file with
     a mistake."""
-    for part in (OFFLINE, TRAINED):
+    for part in _PARTS:
         stem = name.removesuffix(part)
         if stem != name and stem in item_names():
             experiment = Experiment(name, load(stem), part)
@@ -96,14 +110,14 @@ def experiment_names(*, skip_broken: bool = False) -> list[str]:
             if skip_broken:
                 say(f"left out: {problem}")
                 continue
-            parts = [OFFLINE, TRAINED]
+            parts = [OFFLINE, TRAINED, TRAINED_OFFLINE]
         names += [stem, *(stem + part for part in parts)]
     return names
 
 
 def is_experiment(name: str) -> bool:
     """Whether a name can be that of an experiment, by the names of the files alone."""
-    return any(name.removesuffix(part) in item_names() for part in ("", OFFLINE, TRAINED))
+    return any(name.removesuffix(part) in item_names() for part in ("", *_PARTS))
 
 
 def load(name: str) -> PaperItem:
@@ -125,5 +139,9 @@ def load_file(path: Path) -> PaperItem:
 
 
 def _parts(item: PaperItem) -> list[str]:
-    offline, trained = item.offline is not None, bool(training_points(item))
-    return [part for part, exists in ((OFFLINE, offline), (TRAINED, trained)) if exists]
+    exist = {
+        OFFLINE: item.offline is not None,
+        TRAINED: bool(training_points(item)),
+        TRAINED_OFFLINE: bool(trained_offline_points(item)),
+    }
+    return [part for part, there in exist.items() if there]

@@ -149,6 +149,8 @@ class Offline:
     drop: list[str] = field(default_factory=list)  # keys of the item's points that do not apply
     also: list[dict[str, Any]] = field(default_factory=list)  # more points: controls, equal FLOPs
     points: list[dict[str, Any]] = field(default_factory=list)  # points that take the place of the item's
+    # Points that train the model and test it, also with other methods than it was trained with.
+    trained: list[dict[str, Any]] = field(default_factory=list)
     # What is compared with this project's published records -> its tolerance, in the metric's unit.
     metrics: dict[str, float] = number(dict, above=0)
 
@@ -228,7 +230,9 @@ class PaperItem:
         if self.offline is not None:
             yield "offline.replace", self.offline.replace
             yield "offline.drop", self.offline.drop
-            grids |= {"offline.points": self.offline.points, "offline.also": self.offline.also}
+            grids |= {
+                f"offline.{name}": getattr(self.offline, name) for name in ("points", "also", "trained")
+            }
         for name, members in grids.items():
             for i, grid in enumerate(members):
                 yield f"{name}[{i}]", _grid_keys(grid, f"{name}[{i}]")

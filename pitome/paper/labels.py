@@ -8,7 +8,7 @@ from pitome.config import DEFAULT_RATIO
 from pitome.fields import shown
 from pitome.merge.schedule import shown_schedule
 from pitome.paper import files
-from pitome.paper.points import OPTIONS, REPO, Point
+from pitome.paper.points import OPTIONS, REPO, TRAINED_WITH, Point
 from pitome.records.identity import UNMERGED
 
 R, FLOPS, SCHEDULE = (
@@ -68,6 +68,10 @@ def _variants(point: Point, *, named: bool) -> list[str]:
     published = name + REPO in files.labels()["merge"]
     parts = [AUTHORS if name.endswith(REPO) else AS_PUBLISHED if published else ""]
     parts += [f"noise {point['noise']:g}"] if "noise" in point else []
+    if (training := point.get(TRAINED_WITH)) is not None:
+        amount = _ratio(point | {"merge": training})
+        how = "without merging" if training == UNMERGED else f"with {label('merge', training)} at {amount}"
+        parts.append(f"trained {how}, seed {point.get('seed', 0)}")
     options = {} if named else {key: value for key, value in point.items() if key.startswith(OPTIONS)}
     return [*parts, *(f"{key.rpartition('.')[2]}={value}" for key, value in options.items())]
 

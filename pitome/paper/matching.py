@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pitome.config import DEFAULT_RATIO
+from pitome.config import DEFAULT_RATIO, SPEED, TrainerConfig
+from pitome.fields import decode
 from pitome.merge.schedule import AMOUNTS
 from pitome.paper.files import conf_file, method_options
-from pitome.paper.points import OPTIONS, Point, has_options
+from pitome.paper.points import OPTIONS, TRAINED_WITH, Point, has_options
 from pitome.records.identity import RESIZE, UNMERGED, canonical
 from pitome.records.schema import Record
 
 # Keys of a point that are compared by rules of their own.
-_SPECIAL = ("task", "model", "data", "merge", "mode", "layers", "weights", "control", *AMOUNTS)
+_SPECIAL = ("task", "model", "data", "merge", "mode", "layers", "weights", "control", "trainer", *AMOUNTS)
 
 
 def finished_runs(point: Point, records: Iterable[Record]) -> list[Record]:
@@ -99,6 +100,7 @@ def matches(point: Point, record: Record) -> bool:
         and record.mode == point.get("mode", "test")
         and record.task == point.get("task", record.task)
         and _has_model(point, record)
+        and (record.mode == "test" or _has_training(point, record))
         and record.data.name == point.get("data", record.data.name)
         and record.method.name == point.get("merge", "pitome")
         and (record.method.name == UNMERGED or (_has_options(point, record) and _has_amount(point, record)))
@@ -126,6 +128,18 @@ def _has_model(point: Point, record: Record) -> bool:
         return False  # fine-tuned for other data, under the same name
     changed = any(key.startswith("model.") for key in point)
     return bool((model.get("name") if changed else record.model.name) == name)
+
+
+def _has_training(point: Point, record: Record) -> bool:
+    """Whether the weights were trained as the point says: its recipe, with its method at its amount."""
+    config = record.config
+    keys = (TRAINED_WITH, "limit_train", *(AMOUNTS if point.get(TRAINED_WITH, UNMERGED) != UNMERGED else ()))
+    name = str(point.get("trainer", point.get("data", "")))
+    usual, trainer = (
+        {key: value for key, value in vars(decode(TrainerConfig, values)).items() if key not in SPEED}
+        for values in (dict(conf_file("trainer", name)), config.get("trainer", {}))
+    )
+    return usual == trainer and all(canonical(config.get(key)) == canonical(point.get(key)) for key in keys)
 
 
 def _has_options(point: Point, record: Record) -> bool:

@@ -20,6 +20,7 @@ Point = dict[str, Any]
 
 REPO = "_repo"  # ends the name of a preset: what the authors' code runs under the name before it
 OPTIONS = "merge.options."
+TRAINED_WITH = "trained_with"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,17 @@ def offline_points(item: PaperItem) -> list[Point]:
     points = [value.point for value in paper_values(item) if not value.quoted]
     points = [point for point in points if "mode" not in _without(point, offline.drop)]
     return _unique([*(_with_amount(moved(point)) for point in _complete(item, points)), *extra])
+
+
+def trained_offline_points(item: PaperItem) -> list[Point]:
+    """What `experiment=<name>_trained_offline` trains and tests on the offline model, each point once, seed
+    by seed."""
+    offline = item.offline
+    if offline is None:
+        return []
+    base = _without(item.base, offline.drop) | offline.replace
+    points = _unique(_with_amount(base | point) for point in expand(offline.trained))
+    return sorted(points, key=lambda point: int(point.get("seed", 0)))
 
 
 def picture_arguments(item: PaperItem, *, offline: bool) -> Point:
@@ -152,7 +164,7 @@ def _as_published(item: PaperItem, points: Iterable[Point]) -> list[Point]:
 
 def _with_amount(point: Point) -> Point:
     """A point that says how much it merges, or merges nothing."""
-    if point.get("merge") == UNMERGED:
+    if point.get("merge") == UNMERGED and point.get(TRAINED_WITH, UNMERGED) == UNMERGED:
         return _without(point, AMOUNTS)
     return point if set(AMOUNTS) & set(point) else point | {"ratio": DEFAULT_RATIO}
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from pitome.paper.experiments import OFFLINE, choose, experiment_names
+from pitome.paper.experiments import OFFLINE, TRAINED_OFFLINE, choose, experiment_names
 from pitome.paper.labels import R
 from pitome.paper.verdicts import OUTSIDE, WITHIN, JudgedValue, judge
 from pitome.records.schema import Record
@@ -20,9 +20,11 @@ FOLDER = PUBLISHED / "offline"
 
 
 def offline_sweeps() -> list[str]:
-    """The offline experiments that are sweeps; a file with a mistake is left out, with one line on stderr."""
+    """The offline experiments that are sweeps and only test; a file with a mistake is left out, with one line
+    on stderr."""
     names = experiment_names(skip_broken=True)
-    return [name for name in names if name.endswith(OFFLINE) and choose(name).sweeps]
+    names = [name for name in names if name.endswith(OFFLINE) and not name.endswith(TRAINED_OFFLINE)]
+    return [name for name in names if choose(name).sweeps]
 
 
 def to_table(published: Sequence[Record], folder: Path = FOLDER) -> Table:

@@ -48,12 +48,12 @@ from pitome.runs import control
 from pitome.runs.environment import resolve_device
 from pitome.runs.measured import Measured, Setup, measure, measure_on, train_on
 from pitome.runs.token_pictures import of_run
-from pitome.runs.validate import import_modules, validate
+from pitome.runs.validate import import_modules, training_of, validate
 from pitome.sources.hub import say
 from pitome.sources.images import ImageRules
 from pitome.tasks.base import Layers, Task, task_class
 from pitome.tasks.loading import is_dead_worker
-from pitome.tasks.loggers import close_logger, open_logger
+from pitome.tasks.loggers import close_logger, open_logger, open_training, training_key
 from pitome.tasks.memory import is_out_of_memory
 from pitome.tasks.training import key_of, write_card
 
@@ -185,10 +185,12 @@ class Job:
         lightning.seed_everything(config.seed, workers=True, verbose=False)
         folder = None
         if config.mode == "train":
-            self._claim(f"train-{config.task.name}-{key_of(config, amount, kind.train_split(config))}")
+            training, growth = training_of(config, amount)
+            self._claim(f"train-{config.task.name}-{key_of(training, growth, kind.train_split(config))}")
             if config.devices > 1:
-                train_on(config.devices, device, config, amount)
-            self.tested, folder = kind.train(config, amount, device)
+                train_on(config.devices, device, training, growth)
+            self.tested, folder = kind.train(training, growth, device, self._open_training)
+            self.tested = dataclasses.replace(self.tested, merge=config.merge)
             if amount.ratio == 1.0:  # trained without merging, so tested without
                 self.tested = dataclasses.replace(self.tested, merge=MergeConfig(name=UNMERGED))
         config = self.tested
@@ -212,8 +214,9 @@ class Job:
         # Before it runs: nobody may edit the files meanwhile.
         self.code = code.digests([kind.__module__, *(patched.modules if patched is not None else ())])
         name = run_name(config.model.name, self.method)
-        self.logger = open_logger(
-            config.logger, name, portable(config), self.store.folder.parent, run_id(self._identity())
+        key = run_id(self._identity()) if folder is None else training_key(self.asked)
+        self.logger = self.logger or open_logger(
+            config.logger, name, portable(config), self.store.folder.parent, key
         )
         # Finished samples of a killed run count where the same code made them.
         made_by = fingerprint({k: v for k, v in self.code.items() if k != code.PACKAGE})[:8]
@@ -258,6 +261,11 @@ class Job:
             # beside the weights, under their name
             write_card(folder, Path(config.weights or "").stem, self.command, facts(record))
         return Finished(record, self.store)
+
+    def _open_training(self) -> Logger | None:
+        """The logger of a training, which its test goes on with."""
+        self.logger = open_training(self.asked)
+        return self.logger
 
     def _partial(self) -> Iterator[Path]:
         """The files of samples that this run, or one that was killed, has finished."""

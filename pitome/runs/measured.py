@@ -24,6 +24,7 @@ from pitome.runs.ranks import launch
 from pitome.runs.validate import import_modules
 from pitome.tasks.base import Evaluation, Task, patch_model, task_class
 from pitome.tasks.devices import make_trainer, rank
+from pitome.tasks.loggers import open_training
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _measure_rank(device: torch.device, setup: Setup) -> Measured | None:
 
 def _train_rank(device: torch.device, config: Config, amount: Reduction) -> None:
     _prepare(config)
-    task_class(config.task.name).train(config, amount, device)
+    task_class(config.task.name).train(config, amount, device, lambda: open_training(config))
 
 
 def _prepare(config: Config) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -21,6 +22,7 @@ from pitome.config import (
     task_of,
 )
 from pitome.errors import UsageError, nearest
+from pitome.fields import decode
 from pitome.merge.plugins import reason
 from pitome.merge.schedule import AMOUNTS, Reduction
 from pitome.records.identity import UNMERGED
@@ -30,6 +32,7 @@ from pitome.sources.weights import Weights
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.checks import Checks, checks_of
 from pitome.tasks.data import Preprocess
+from pitome.tasks.recipe import stages
 
 HALVES = ("16-true", "bf16-true")  # of the weights themselves
 
@@ -69,6 +72,11 @@ def validate(config: Config) -> Reduction:
     check_source(config.source, config.data.root)
     checks.check(config)
     find_any(config)
+    for key in ("limit_train", "trained_with") if config.mode == "test" else ():
+        if getattr(config, key) is not None:
+            raise UsageError(f"{key}={getattr(config, key)} goes with mode=train")
+    if config.trained_with is not None:
+        _check_fit(training_of(config, reduction)[0])
     if config.mode == "train":
         checks.check_trainer(config)
         _check_stages(config)
@@ -84,6 +92,18 @@ def find_any(config: Config) -> Weights | None:
     if config.weights is None and config.mode == "train":
         return None
     return checks_of(config.task.name).weights(config, weights)
+
+
+def training_of(config: Config, amount: Reduction) -> tuple[Config, Reduction]:
+    """What is trained, and how much merges meanwhile, where `config` is to test it with `amount`. Raises
+    UsageError for an unknown method."""
+    name = config.trained_with
+    if name is None:
+        return config, amount
+    if (path := find_choice("merge", name)) is None:
+        raise UsageError(f"trained_with={name} is not known; {nearest(name, choices('merge'))}")
+    training = dataclasses.replace(config, merge=decode(MergeConfig, read_yaml(path)))
+    return training, Reduction(ratio=1.0) if name == UNMERGED else amount
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -178,7 +198,7 @@ def _check_stages(config: Config) -> None:
     model's."""
     if not config.trainer.stages:
         raise UsageError("mode=train needs trainer.stages; choose one of " + ", ".join(choices("trainer")))
-    for number, stage in enumerate(config.trainer.stages):
+    for number, stage in enumerate(stages(config.trainer)):
         where = f"trainer.stages[{number}]"
         if config.trainer.schedule == "plateau" and (stage.warmup or stage.min_lr):
             raise UsageError(f"{where}: warmup and min_lr go with trainer.schedule=cosine and linear alone")
@@ -186,6 +206,7 @@ def _check_stages(config: Config) -> None:
             raise UsageError(f"{where}: min_lr={stage.min_lr:g} is above lr={stage.lr:g}")
         if stage.warmup > stage.epochs:
             raise UsageError(f"{where}: warmup={stage.warmup:g} is longer than epochs={stage.epochs}")
+    _check_growth(config)
     args, last = config.model.args, config.trainer.stages[-1].patch_size
     towers = (args, args.get("vision_cfg") or {}, args.get("vision_config") or {})
     sizes = [tower["patch_size"] for tower in towers if "patch_size" in tower]
@@ -193,6 +214,28 @@ def _check_stages(config: Config) -> None:
         raise UsageError(
             f"trainer.stages: the last stage has patch_size={last} and model={config.model.name} {sizes[0]}; "
             "leave it out of the last stage"
+        )
+
+
+def _check_growth(config: Config) -> None:
+    """Curriculum and distillation."""
+    trainer, amount = config.trainer, reduction_of(config)
+    if trainer.curriculum:
+        if amount.ratio == 1.0 or amount.schedule is not None or not amount.given:
+            raise UsageError(
+                f"trainer.curriculum={trainer.curriculum:g} needs an amount that can grow; "
+                "give ratio=, r= or flops="
+            )
+        short = min(stage.epochs for stage in stages(trainer))
+        if trainer.curriculum * short > short - 1:
+            raise UsageError(
+                f"trainer.curriculum={trainer.curriculum:g} leaves no epoch of {short} with all of the "
+                "merging; give a smaller share, or more epochs"
+            )
+    if trainer.distill and config.weights in (None, "random"):
+        raise UsageError(
+            f"trainer.distill={trainer.distill:g} needs a model that has learned something as its teacher; "
+            "give weights=pretrained, or a file"
         )
 
 

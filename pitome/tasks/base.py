@@ -24,6 +24,7 @@ from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, Headline, Throughput
 from pitome.sources.weights import Weights
 from pitome.tasks import measuring
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.subject import Subject
 
 
@@ -74,8 +75,11 @@ class Task(ABC):
 
     @staticmethod
     @abstractmethod
-    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
-        """Train what `config` describes; the configuration that tests it, and the folder of the run."""
+    def train(
+        config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+    ) -> tuple[Config, Path]:
+        """Train what `config` describes; the configuration that tests it, and the folder of the run. logger:
+        opens that of the run, once something is trained."""
 
     @staticmethod
     def train_split(config: Config) -> str | None:

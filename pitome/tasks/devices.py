@@ -2,8 +2,8 @@
 
 Testing, the ranks take whole batches in turn, and what they found is gathered in the order of one process:
 every batch, and with it every result, is that of one device. Training, each takes a part of every batch, and
-losses are means over the whole batch, so that a step is that of one device; what draws random numbers
-(dropout, augmentation, mixup) draws others. Validation, which is short, each does alone.
+losses are means over the whole batch, so that a step is that of one device; what a model or a loss draws
+(dropout, drop path, mixup) each draws for itself. Validation, which is short, each does alone.
 """
 
 from __future__ import annotations
@@ -89,15 +89,13 @@ class Turns(Sampler[Item]):
 
 
 class Shares(Sampler[list[int]]):
-    """Of every batch of a sampler the samples of this rank; their order is drawn by rank 0 for all."""
+    """Of every batch of a sampler, which is the same on all ranks, the samples of this one."""
 
     def __init__(self, batches: Iterable[list[int]]) -> None:
         self.batches = batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = [list(self.batches) if rank() == 0 else []]
-        dist.broadcast_object_list(order)
-        for batch in order[0]:
+        for batch in self.batches:
             yield batch[own_rows(len(batch))]
 
     def __len__(self) -> int:
@@ -134,7 +132,7 @@ def of_whole_batch(loss: Tensor, count: int | Tensor) -> Tensor:
     total = own.clone()
     dist.all_reduce(total)
     weight = own * world() / total.clamp_min(1)
-    return loss.nan_to_num() * weight.to(loss.dtype)  # the mean of no value is none
+    return torch.where(own > 0, loss, 0.0) * weight.to(loss.dtype)  # the mean of no value is none
 
 
 def gather_rows(rows: Tensor, count: int) -> Tensor:
@@ -225,5 +223,6 @@ def _with_batches(loader: DataLoader[Any], wrap: Callable[[Any], Sampler[Any]]) 
         num_workers=loader.num_workers,
         persistent_workers=loader.persistent_workers,
         collate_fn=loader.collate_fn,
+        generator=loader.generator,
         **batches,
     )

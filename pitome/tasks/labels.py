@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+from pitome.errors import DataError
 
 
 def class_of(name: str, known: Mapping[str, int]) -> int | None:
@@ -42,3 +44,14 @@ def by_name(names: Sequence[str] | None, known: Mapping[str, int]) -> dict[int, 
         if not labels or None in labels
         else {n: label for n, label in enumerate(labels) if label is not None}
     )
+
+
+def check_labels(labels: Collection[int], names: Iterable[str], data: str) -> None:
+    """Raise DataError for training samples of one class alone, from which nothing can be learned. names: of
+    the classes, in the order of their labels."""
+    if len(classes := {int(label) for label in labels if label >= 0}) == 1:
+        name = list(names)[classes.pop()]
+        raise DataError(
+            f"all {len(labels)} training samples of data={data} are of one class, {name}; "
+            "give samples of two classes or more"
+        )

@@ -25,7 +25,7 @@ B = TypeVar("B")
 class Tolerant(Dataset[Sample | Lost]):
     """Wraps a dataset of (image, label, index): a sample that raises Unreadable becomes its reason.
 
-    before: called by `TolerantLoader` before it reads.
+    before: called by `TolerantLoader` before it reads. A position may be a number of `Numbers`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Tolerant(Dataset[Sample | Lost]):
         try:
             return self.samples[position]
         except Unreadable as problem:
-            return int(self.ids[position]), str(problem)
+            return int(self.ids[position % len(self.ids)]), str(problem)
 
 
 def collate_tolerant(items: Sequence[Sample | Lost]) -> tuple[ImageBatch | None, list[Lost]]:
@@ -102,37 +102,49 @@ def identity(batch: Any) -> Any:
     return batch
 
 
-class StepData(lightning.LightningDataModule):
-    """A data module whose training batches are numbered over all epochs: item n of a dataset is the n-th
-    batch, and a resumed training goes on with the next one."""
+class TrainingData(lightning.LightningDataModule):
+    """A data module whose training batches follow from a seed and their number alone, counted over all
+    epochs: a resumed training goes on with the next one, also in the middle of an epoch."""
 
     _resumed = 0
 
-    def _steps(self) -> int:
+    def _done(self) -> int:
         # After a restart Lightning asks for batches before it counts on, hence the number of its checkpoint.
-        return max(self.trainer.global_step if self.trainer else 0, self._resumed)
+        seen = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1 if self.trainer else 0
+        return max(seen, self._resumed)
 
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoints: the training batches seen."""
-        return {"steps": self._steps()}
+        return {"batches": self._done()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resumed = int(state_dict["steps"])
+        self._resumed = int(state_dict["batches"])
 
     def step_loader(self, batches: Dataset[B], workers: int) -> DataLoader[B]:
-        """The batches of the next epoch."""
+        """For a dataset that makes whole batches: item n is the n-th."""
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=Steps(len(batches), self._steps),  # type: ignore[arg-type]  # torch's Dataset hides it
+            sampler=Steps(len(batches), self._done),  # type: ignore[arg-type]  # torch's Dataset hides it
             num_workers=workers,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),
         )
+
+    def drawn(self, count: int, batch_size: int, seed: int) -> Numbers:
+        """Batches of `count` samples in a random order; a last one that is not full is left out, unless it is
+        the only one."""
+
+        def batches(epoch: int) -> list[list[int]]:
+            order = np.random.RandomState([seed, epoch]).permutation(count).tolist()
+            return [order[start : start + batch_size] for start in range(0, count, batch_size)][:steps]
+
+        steps = max(count // batch_size, 1)
+        return Numbers(count, steps, batches, self._done)
 
 
 class Steps(Sampler[int]):
-    """Numbers of batches, counted over all epochs: an epoch goes on where `done()` batches end, also in
-    a resumed training."""
+    """Numbers of batches, counted over all epochs: an epoch goes on where `done()` batches end."""
 
     def __init__(self, per_epoch: int, done: Callable[[], int]) -> None:
         self.per_epoch, self.done = per_epoch, done
@@ -141,5 +153,24 @@ class Steps(Sampler[int]):
         return self.per_epoch
 
     def __iter__(self) -> Iterator[int]:
-        start = self.done() // self.per_epoch * self.per_epoch
-        return iter(range(start, start + self.per_epoch))
+        start = self.done()
+        return iter(range(start, (start // self.per_epoch + 1) * self.per_epoch))
+
+
+class Numbers(Sampler[list[int]]):
+    """Batches of the numbers of samples, counted over all epochs: number n is sample n % size in epoch
+    n // size. An epoch goes on where `done()` batches end."""
+
+    def __init__(
+        self, size: int, per_epoch: int, batches: Callable[[int], list[list[int]]], done: Callable[[], int]
+    ) -> None:
+        """batches: the batches of samples of an epoch, always `per_epoch` of them."""
+        self.size, self.per_epoch, self.batches, self.done = size, per_epoch, batches, done
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, start = divmod(self.done(), self.per_epoch)
+        for batch in self.batches(epoch)[start:]:
+            yield [epoch * self.size + sample for sample in batch]

@@ -8,7 +8,7 @@ import io
 import json
 import netrc
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,10 +16,11 @@ import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from PIL import Image
 
-from pitome.config import LoggerConfig
+from pitome.config import Config, LoggerConfig, portable
 from pitome.errors import as_typed, nearest, one_line
 from pitome.sources.hub import say
 
+OpenLogger = Callable[[], Logger | None]
 Mode = Literal["online", "offline", "disabled", "shared"]
 _MOST_SAMPLES = 10_000  # of a run that W&B gets
 _SECONDS = 20.0  # that W&B may take to answer
@@ -44,6 +45,19 @@ def open_logger(
         key = key or logger_key(name, settings)
         return WandbLogger(experiment=start(config, name, settings, folder, key))
     return None
+
+
+def open_training(config: Config) -> Logger | None:
+    """The logger of a training and of the test of its weights: one run for both."""
+    name = f"train {config.model.name} {config.data.name} {config.trained_with or config.merge.name}"
+    return open_logger(
+        config.logger, name, portable(config), Path(config.results).parent, training_key(config)
+    )
+
+
+def training_key(config: Config) -> str:
+    """Names that run in W&B."""
+    return logger_key("train", portable(config))
 
 
 def close_logger(

@@ -10,10 +10,12 @@ from typing import ClassVar, TypeVar
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from timm.optim import param_groups_weight_decay
-from torch import nn
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import pitome
+from pitome.errors import DivergedError
 from pitome.tasks.recipe import Recipe
 
 Piece = TypeVar("Piece")
@@ -35,6 +37,22 @@ class Trainable(lightning.LightningModule):
         """recipe: None for a module that only tests."""
         super().__init__()
         self.model, self.recipe = model, recipe
+        self._teacher: list[nn.Module] = []  # in a list, so that it is no part of this module
+
+    def learn_from(self, teacher: nn.Module) -> None:
+        """With `distill`, have the answers of another model in the loss, which stays as it is."""
+        self._teacher = [teacher.eval().requires_grad_(False)]
+
+    def distilled(self, loss: Tensor, logits: Tensor, answer: Callable[[nn.Module], Tensor]) -> Tensor:
+        """The loss, mixed with the cross entropy of `logits` [B, C] and the teacher's, which are
+        `answer(teacher)` (Hinton et al. 2015, at temperature 1)."""
+        if not self._teacher or self.recipe is None:
+            return loss
+        (teacher,) = self._teacher
+        with torch.no_grad():
+            given = answer(teacher.to(self.device)).float().softmax(-1)
+        weight = self.recipe.distill
+        return (1 - weight) * loss + weight * nn.functional.cross_entropy(logits.float(), given)
 
     def in_parts(self, count: int, work: Callable[[slice], Piece]) -> list[Piece]:
         """`work` of the `count` samples of a batch, in as many parts as the recipe says. Only one of several
@@ -53,6 +71,29 @@ class Trainable(lightning.LightningModule):
             )
             for start in range(0, count, size)
         ]
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self._check("loss", loss)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        if self.trainer.precision != "16-mixed":  # whose scaler leaves such a step out
+            self._check("gradient", norm)
+        self.log("grad_norm", norm)
+        self.log("lr", optimizer.param_groups[0]["lr"])
+        handle = pitome.patched(self.model)
+        if handle is not None and handle.tokens:
+            self.log("merged", 1 - handle.tokens[-1] / handle.tokens[0])
+
+    def _check(self, what: str, value: Tensor) -> None:
+        """Raises DivergedError for what is no number; the last checkpoint was written before it."""
+        if not bool(value.isfinite()):
+            batch = self.trainer.fit_loop.epoch_loop.batch_idx
+            raise DivergedError(
+                f"the {what} is {value.item()} in step {self.global_step + 1} "
+                f"(epoch {self.current_epoch + 1}, batch {batch + 1}); the last checkpoint is kept. Give a "
+                "smaller learning rate in trainer.stages, a smaller trainer.clip, or precision=32"
+            )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self.recipe is not None, "training needs a recipe"
@@ -82,9 +123,11 @@ def adamw(
     cosine, linear: a linear warm-up, then down to `min_lr`; plateau: no warm-up, a tenth of the rate
     whenever an epoch brings no better `monitor`.
     """
-    optimizer = torch.optim.AdamW(
-        param_groups_weight_decay(model, recipe.weight_decay), lr=recipe.lr, betas=betas
-    )
+    groups = param_groups_weight_decay(model, recipe.weight_decay)
+    if recipe.layer_decay < 1:
+        groups = param_groups_layer_decay(model, recipe.weight_decay, layer_decay=recipe.layer_decay)
+        groups = [group | {"lr": recipe.lr * group.pop("lr_scale")} for group in groups]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=betas)
     if recipe.schedule == "plateau":
         # patience 0: from the first epoch without improvement on
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.1, patience=0)

@@ -4,7 +4,9 @@ stage the epoch that is best on the validation split is kept."""
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
+import io
 import json
 import math
 import time
@@ -14,12 +16,15 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from pitome.config import Config, plain, portable
-from pitome.errors import MemoryShortageError
+from pitome.adapters.patch import Patched
+from pitome.config import SPEED, Config, StageConfig, TrainerConfig, plain
+from pitome.errors import CheckpointError, MemoryShortageError, one_line
 from pitome.fields import without_later
 from pitome.merge import registry
 from pitome.merge.schedule import Reduction
@@ -28,11 +33,12 @@ from pitome.records.markdown import markdown_table
 from pitome.sources.folders import check_root, folder_fingerprint
 from pitome.tasks.base import patch_model
 from pitome.tasks.checks import checks_of
-from pitome.tasks.devices import barrier, make_trainer, rank, seed_apart, share_training
-from pitome.tasks.loggers import open_logger
+from pitome.tasks.devices import barrier, everywhere, make_trainer, rank, seed_apart, share_training
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.memory import is_out_of_memory
 from pitome.tasks.optimizers import Trainable
-from pitome.tasks.recipe import Recipe, recipes
+from pitome.tasks.randomness import random_state, restore
+from pitome.tasks.recipe import Recipe, recipes, stages
 
 StateDict = Mapping[str, Tensor]
 EPOCHS = "epochs.jsonl"
@@ -55,6 +61,8 @@ def train(
     fit: Callable[[dict[str, Tensor], nn.Module], StateDict] = lambda state, model: state,
     save: Callable[[nn.Module, Path], Path] = save_model,
     input_size: Callable[[], int] | None = None,
+    split: str | None = None,
+    logger: OpenLogger = lambda: None,
 ) -> Path:
     """Run the stages of conf/trainer one after another, with merging on if `config` and `amount` ask for
     it, and write the trained weights to `path`, which is returned; nothing is done where it exists.
@@ -62,21 +70,24 @@ def train(
     build(patch_size): a fresh model with the weights that training starts from; data(number, recipe,
     model): of a stage, for its model, which is patched by then; module(model, recipe): what Lightning
     trains; fit(state, model): the weights of a stage for the next one's patches; save(model, path): writes
-    the weights of the last stage; input_size: for `flops=` where the model does not fix it.
+    the weights of the last stage; input_size: for `flops=` where the model does not fix it; split: see
+    `key_of`; logger: opens the run's, if something is trained.
 
     Beside `path`, stage i keeps `stage<i>.ckpt` while it runs and, if it is not the last,
-    `stage<i>.safetensors` once it is done; every epoch adds a line to `epochs.jsonl`.
+    `stage<i>.safetensors` once it is done; every epoch adds a line to `epochs.jsonl`. Killed at any moment,
+    the same training goes on from the checkpoint and ends with the weights of an undisturbed one. Raises
+    CheckpointError for a checkpoint of another training, DivergedError where a loss is no number.
     """
     if path.exists():
         return path
     folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"train {folder.name.rpartition('-')[0]}"
-    logger = open_logger(config.logger, name, portable(config), folder.parent.parent) if rank() == 0 else None
+    opened = logger() if rank() == 0 else None
     previous: Path | None = None
-    stages = recipes(config.trainer)
-    for number, recipe in enumerate(stages):
-        last = number + 1 == len(stages)
+    parts = recipes(config.trainer)
+    training = identity(config, amount, split)
+    for number, recipe in enumerate(parts):
+        last = number + 1 == len(parts)
         done = path if last else folder / f"stage{number}.safetensors"
         if done.exists():
             previous = done
@@ -84,18 +95,28 @@ def train(
         model = build(recipe.patch_size).train()
         if previous is not None:
             model.load_state_dict(fit(load_file(previous), model))
-        if amount.ratio != 1.0:
-            patch_model(model, config, amount, input_size() if input_size is not None else None)
+        teacher = copy.deepcopy(model) if recipe.distill else None
+        merging = Merging(model, config, amount, recipe, input_size() if input_size is not None else None)
         running = folder / f"stage{number}.ckpt"
         trainable = module(model, recipe)
-        best = KeepBest(running, trainable.monitor)
+        if teacher is not None:
+            trainable.learn_from(teacher)
+        average = Averaged(recipe.ema) if recipe.ema else None
+        best = KeepBest(running, trainable.monitor, recipe.save_every, average)
         trainer = make_trainer(
             device,
             precision=config.precision,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
-            logger=logger or False,
-            callbacks=[TQDMProgressBar(refresh_rate=20), EpochLog(folder / EPOCHS, number), best],
+            logger=opened or False,
+            plugins=[CheckpointFile(training | {"stage": number})],
+            callbacks=[
+                TQDMProgressBar(refresh_rate=20),
+                EpochLog(folder / EPOCHS, number),
+                merging,
+                *([average] if average is not None else []),
+                best,
+            ],
             enable_model_summary=False,
             log_every_n_steps=20,
         )
@@ -124,32 +145,172 @@ def train(
 
 
 class KeepBest(Checkpoint):
-    """Keeps the weights of the epoch with the highest validation score, the first of equals, and after every
-    epoch writes a checkpoint from which training goes on; it holds them as well."""
+    """Keeps the weights of the epoch with the highest validation score, the first of equals; after every
+    epoch, and within one `minutes` after the last, writes a checkpoint from which training goes on as if it
+    had not been stopped: it holds them as well, and what every rank would draw next."""
 
-    def __init__(self, path: Path, monitor: str) -> None:
-        self.path, self.monitor = path, monitor
+    def __init__(self, path: Path, monitor: str, minutes: float, average: Averaged | None = None) -> None:
+        """average: whose weights are kept in place of the model's."""
+        self.path, self.monitor, self.minutes, self.average = path, monitor, minutes, average
         self.score = -math.inf
         self.weights: dict[str, Tensor] = {}
+        self.saved = time.monotonic()
+        self._random: dict[str, Any] | None = None  # to be restored once nothing else draws
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        if self._random is not None:
+            restore(self._random)
+            self._random = None
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        index: int,
+    ) -> None:
+        due = 0 < 60 * self.minutes <= time.monotonic() - self.saved
+        if everywhere(due)[0] and index + 1 < trainer.num_training_batches:
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        assert isinstance(module, Trainable)
         score = float(trainer.callback_metrics[self.monitor])
         if not self.weights or score > self.score:
             self.score = -math.inf if math.isnan(score) else score
-            self.weights = {
-                key: value.detach().cpu().clone() for key, value in module.model.state_dict().items()
-            }
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if rank() == 0:
-            partial.replace(self.path)
+            weights = _model_of(module).state_dict() if self.average is None else self.average.weights
+            self.weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
+        self._save(trainer)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self.saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"score": self.score, "weights": self.weights}
+        return {"score": self.score, "weights": self.weights, "random": everywhere(random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.score, self.weights = state_dict["score"], state_dict["weights"]
+        if rank() < len(state_dict["random"]):  # else more ranks go on than began
+            self._random = state_dict["random"][rank()]
+
+
+class Merging(Callback):
+    """Patches a model for its training. With a curriculum it merges more from epoch to epoch, and all that
+    was asked for where it is validated."""
+
+    def __init__(
+        self, model: nn.Module, config: Config, amount: Reduction, recipe: Recipe, input_size: int | None
+    ) -> None:
+        self.model, self.amount, self.over = model, amount, recipe.curriculum * recipe.epochs
+        self.handle: Patched | None = None
+        self._patch = lambda amount: patch_model(model, config, amount, input_size)
+        if amount.ratio != 1.0:
+            self._merge(amount)
+
+    def _merge(self, amount: Reduction) -> None:
+        if self.handle is not None:
+            self.handle.remove()
+        self.handle = self._patch(amount)
+
+    def _grow(self, trainer: lightning.Trainer) -> None:
+        if self.over:
+            self._merge(self.amount.grown(min(trainer.current_epoch / self.over, 1.0)))
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._grow(trainer)  # an epoch that goes on is not started
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._grow(trainer)
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self.over:
+            self._merge(self.amount)
+
+
+class Averaged(Callback):
+    """A moving average of a model's weights, in their place while it is validated."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.weights: dict[str, Tensor] = {}  # empty before the first step
+        self._trained: dict[str, Tensor] = {}  # the model's, while it has the average
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        state = _model_of(module).state_dict()
+        self.weights = {key: self.weights.get(key, value).to(value).clone() for key, value in state.items()}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, *args: Any
+    ) -> None:
+        for key, value in _model_of(module).state_dict().items():
+            if value.is_floating_point():
+                self.weights[key].lerp_(value, 1 - self.decay)
+            else:
+                self.weights[key].copy_(value)
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self.weights:
+            model = _model_of(module)
+            self._trained = {key: value.clone() for key, value in model.state_dict().items()}
+            model.load_state_dict(self.weights)
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self._trained:
+            _model_of(module).load_state_dict(self._trained)
+            self._trained = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.weights = state_dict["weights"]
+
+
+def _model_of(module: lightning.LightningModule) -> nn.Module:
+    assert isinstance(module, Trainable)
+    return module.model
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """Checkpoints of one stage of one training: written as a whole or not at all, read for it alone."""
+
+    def __init__(self, training: dict[str, Any]) -> None:
+        """training: plain values that say which it is."""
+        self.training = json.loads(json.dumps(training, default=str))
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        buffer = io.BytesIO()
+        torch.save({**checkpoint, "training": json.dumps(self.training)}, buffer)
+        write_atomically(Path(path), buffer.getvalue())
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Raises CheckpointError."""
+        try:
+            checkpoint = super().load_checkpoint(path, *args, **kwargs)
+            training = json.loads(checkpoint.pop("training"))
+        except Exception as problem:  # whatever a damaged file does to torch
+            raise CheckpointError(
+                f"{path} is no checkpoint of this program, or damaged ({one_line(problem)[:200]}); "
+                "remove it, and its stage is trained from the start"
+            ) from None
+        if different := _differences(training, self.training):
+            raise CheckpointError(
+                f"{path} is of another training ({', '.join(different[:3])}); remove it, and its stage is "
+                "trained from the start"
+            )
+        return dict(checkpoint)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """`seed=1 instead of 0` for all values in which two mappings differ."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [f"{name}={old} instead of {new}"]
+    keys = sorted({*old, *new})
+    parts = (_differences(old.get(key), new.get(key), f"{name}.{key}" if name else key) for key in keys)
+    return [line for part in parts for line in part]
 
 
 class EpochLog(Callback):
@@ -160,6 +321,7 @@ class EpochLog(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Leave out what was written after the checkpoint that training goes on from."""
+        self.clock = time.monotonic()  # of an epoch that goes on, of what is left of it
         if rank():
             return
         before = [
@@ -196,11 +358,9 @@ def read_epochs(path: Path) -> list[dict[str, Any]]:
 
 
 def save_weights(state: StateDict, path: Path, metadata: Mapping[str, str] | None = None) -> Path:
-    """Write weights as safetensors, as a whole or not at all; return `path`."""
-    partial = path.with_suffix(".partial")
+    """Write weights as safetensors, as a whole or not at all; return `path`. Raises RecordError."""
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-    save_file(tensors, partial, {"format": "pt", **(metadata or {})})
-    partial.replace(path)
+    write_atomically(path, serialised(tensors, {"format": "pt", **(metadata or {})}))
     return path
 
 
@@ -232,13 +392,21 @@ def train_folder(config: Config, amount: Reduction, name: str, split: str | None
 def key_of(config: Config, amount: Reduction, split: str | None = None) -> str:
     """8 hexadecimal digits of everything the trained weights depend on. split: which of several ways to
     divide the data set is trained on; None where there is but one."""
-    trainer = plain(config.trainer)
-    del trainer["workers"], trainer["parts"]
+    text = json.dumps(identity(config, amount, split), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def identity(config: Config, amount: Reduction, split: str | None = None) -> dict[str, Any]:
+    """What `key_of` is made of. Settings that came later are left out at their defaults: keys stay."""
+    trainer = without_later(TrainerConfig, plain(config.trainer))
+    trainer["stages"] = [without_later(StageConfig, vars(stage)) for stage in stages(config.trainer)]
+    for key in (*SPEED, "epochs"):
+        trainer.pop(key, None)
     merge = None
     if amount.ratio != 1.0:
         merge = plain(config.merge)
         merge["options"] = without_later(registry.get(config.merge.name).options, merge["options"])
-    parts = {
+    return {
         "model": plain(config.model),
         "data": _data_key(config, split),
         "merge": merge and [merge, amount.asked()],
@@ -246,8 +414,7 @@ def key_of(config: Config, amount: Reduction, split: str | None = None) -> str:
         "weights": config.weights if config.weights_key is None else [config.weights, config.weights_key],
         "precision": config.precision,
         "seed": config.seed,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    } | ({} if config.limit_train is None else {"limit_train": config.limit_train})
 
 
 def _data_key(config: Config, split: str | None) -> str | list[str]:

@@ -17,7 +17,7 @@ from scripts.bench.checkout import METHODS as IN_CHECKOUT
 from scripts.bench.checkout import check_checkout
 from scripts.bench.groups import CLIP, LEAST_PAIRS, QUICK_MODEL, SMALL
 
-PARTS = ("export", "startup", "reference", "layers", "scaling", "llava", "sweep", "speed")
+PARTS = ("export", "startup", "reference", "layers", "scaling", "training", "llava", "sweep", "speed")
 """Short ones first, so that a bench of few minutes has something of everything."""
 RUN = ("startup", "sweep")
 """Parts that start run.py as it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 METHODS = ("pitome", "tome", "tofu", "diffrate")
@@ -23,7 +24,8 @@ class Group:
     ratio: float = RATIO
     methods: tuple[str, ...] = METHODS
     layers: str | None = None  # as `pitome.patch` takes them
-    mode: str = "eager"  # `eager`, `compile` (torch.compile) or `onnx` (onnxruntime), of all variants
+    # of all variants: `eager`, `compile` (torch.compile), `onnx` (onnxruntime), `train` (and backward)
+    mode: str = "eager"
     clock: str = "cpu"  # `cpu`, CPU time of the process on one thread, or `wall`, on all threads
     pairs: int = 20
 
@@ -72,6 +74,13 @@ def scaling(ratio: float | None = None) -> list[Group]:
     kept = RATIO if ratio is None else ratio
     at = [(size, 1) for size in (224, 384, 512, 768, 1024)] + [(224, batch) for batch in (1, 4, 32)]
     return [Group(SMALL, size, batch, kept, methods=("pitome",), pairs=6) for size, batch in at]
+
+
+def training(batch: int = 16, ratio: float | None = None) -> list[Group]:
+    """A step of training, whose backward pass FLOPs promise to be as much faster as its forward pass."""
+    ratios = (0.9, 0.8) if ratio is None else (ratio,)
+    at = itertools.product((SMALL, BASE), ratios)
+    return [Group(model, 224, batch, kept, ("pitome", "tome"), mode="train") for model, kept in at]
 
 
 def quick(batch: int = 2, ratio: float | None = None) -> list[Group]:

@@ -109,7 +109,7 @@ def _steps(part: str, choice: Choice, device: str) -> list[tuple[str, Step]]:
     """What there is to do for `part`, with a title."""
     dtype, methods = getattr(torch, choice.dtype), choice.merging(METHODS)
     ratio = RATIO if choice.ratio is None else choice.ratio
-    if part in ("speed", "scaling"):
+    if part in ("speed", "scaling", "training"):
         return [(group.key, _timed(group, device, dtype)) for group in _groups(part, choice)]
     if part == "layers":
         cells = _layers(choice, methods)
@@ -156,8 +156,12 @@ def _layers(choice: Choice, methods: tuple[str, ...]) -> list[layers.Wanted]:
 def _groups(part: str, choice: Choice) -> list[Group]:
     if choice.quick:
         chosen = groups.quick(choice.batch, choice.ratio)
+        if part == "training":
+            chosen = [replace(chosen[0], mode="train")]
     elif part == "scaling":
         chosen = groups.scaling(choice.ratio)
+    elif part == "training":
+        chosen = groups.training(choice.batch, choice.ratio)
     else:
         table_of = groups.images if choice.device == "cpu" else groups.gpu
         chosen = table_of(choice.batch, choice.ratio)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -52,8 +53,9 @@ def time_group(group: Group, record: Record, deadline: float, device: str, dtype
 
 
 def variants(group: Group, subject: Subject, cell: dict[str, Any]) -> dict[str, Callable[[], object]]:
-    """Name -> one forward of the unmerged model and of every method's; notes in `cell` what each costs:
-    `macs`, `tokens` and, in eager mode, `memory` (bytes that a forward takes beside the weights)."""
+    """Name -> one forward, or step of training, of the unmerged model and of every method's; notes in `cell`
+    what each costs: `macs` of a forward, and, where nothing is compiled, `tokens` and `memory` (bytes that a
+    call takes beside the weights)."""
     calls: dict[str, Callable[[], object]] = {}
     cell["macs"], cell["tokens"] = {}, {}
     memory = cell.setdefault("memory", {})
@@ -64,23 +66,32 @@ def variants(group: Group, subject: Subject, cell: dict[str, Any]) -> dict[str, 
             cost = pitome.flops(model, subject.size)
             cell["macs"] |= {name: cost.macs, UNMERGED: cost.unmerged_macs}
         calls[name] = call = runner(model, subject.inputs, group.mode)
-        if group.mode == "eager" and name not in memory:
+        if group.mode in ("eager", "train") and name not in memory:
             call()
             memory[name] = forward_memory(call, subject.inputs.device)
-        if name != UNMERGED and group.mode == "eager":
+        if name != UNMERGED and group.mode in ("eager", "train"):
             cell["tokens"][name] = handle.tokens
     return calls
 
 
 def runner(model: nn.Module, inputs: torch.Tensor, mode: str) -> Callable[[], object]:
-    """One forward of `model`, as `mode` runs it."""
+    """One forward of `model`, as `mode` runs it; `train`: and one backward, without an optimizer's step."""
     if mode == "onnx":
         from scripts.bench.export import onnx_runner
 
         return onnx_runner(model, inputs)
+    if mode == "train":
+        return functools.partial(_step, model.train(), inputs)
     graphs = "reduce-overhead" if inputs.is_cuda else None  # CUDA graphs
     call = torch.compile(model, dynamic=False, mode=graphs) if mode == "compile" else model
     return lambda: call(inputs)
+
+
+def _step(model: nn.Module, inputs: torch.Tensor) -> None:
+    with torch.enable_grad():
+        output = model(inputs)
+        (output if isinstance(output, torch.Tensor) else output.logits).square().mean().backward()
+    model.zero_grad(set_to_none=True)
 
 
 def share(model: nn.Module) -> nn.Module:

@@ -44,6 +44,26 @@ def test_a_bench_writes_record_table_and_plot_and_goes_on(tmp_path, capsys):
     assert "not everything is measured" not in capsys.readouterr().out
 
 
+def test_a_step_of_training_is_timed_beside_the_unmerged_one(tmp_path):
+    assert main(["--quick", "--parts", "training", "--ratio", "0.8", "--results", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    (cell,) = json.loads(path.read_text())["parts"]["speed"].values()
+    assert cell["group"]["mode"] == "train" and len(cell["rounds"]) == 6
+    assert cell["memory"]["none"] > cell["memory"]["pitome"] > 0, "activations are kept for the backward pass"
+    (line,) = [line for line in path.with_suffix(".md").read_text().splitlines() if "| pitome |" in line]
+    assert "| train |" in line and "0.8" in line
+
+
+def test_a_step_of_training_reaches_every_weight():
+    model = vit()
+    seen = []
+    for parameter in model.parameters():
+        parameter.register_hook(seen.append)
+    with torch.no_grad():
+        timing.runner(model, images(model), "train")()
+    assert len(seen) == len(list(model.parameters())) and all(p.grad is None for p in model.parameters())
+
+
 def test_no_time_measures_nothing_and_says_so(tmp_path, capsys):
     assert main(["--quick", "--parts", "speed", "--minutes", "1e-9", "--results", str(tmp_path)]) == 0
     assert "not everything is measured yet" in capsys.readouterr().out
@@ -96,6 +116,9 @@ def test_choices_narrow_what_is_measured(tmp_path):
     assert {group.methods for group in groups_of(tmp_path, methods=["tome"])} == {("tome",)}
     assert {group.ratio for group in groups_of(tmp_path, ratio=0.8)} == {0.8}
     assert {group.ratio for group in groups_of(tmp_path, "scaling", ratio=0.8)} == {0.8}
+    assert {(group.model[4:8], group.ratio) for group in groups_of(tmp_path, "training")} == {
+        (size, ratio) for size in ("smal", "base") for ratio in (0.9, 0.8)
+    }
     assert {group.ratio for group in groups_of(tmp_path, ratio=0.8, device="cuda")} == {0.8}
     assert {group.ratio for group in groups_of(tmp_path, ratio=0.8, quick=True)} == {0.8}
     assert all(group.batch == 4 for group in groups_of(tmp_path, models=["vit_base_patch16_224"], batch=4))

@@ -400,6 +400,7 @@ def test_a_mistake_in_one_file_leaves_the_others(
         "mine",
         "mine_offline",
         "mine_trained",
+        "mine_trained_offline",
     ]
     assert experiments.is_experiment("mine_offline") and not experiments.is_experiment("table9")
     for word in ("mine", "mine_offline", "mine_trained"):
@@ -417,6 +418,22 @@ def test_a_mistake_in_one_file_leaves_the_others(
 def test_a_part_that_an_item_has_not_is_no_experiment(word: str) -> None:
     with pytest.raises(UsageError, match=f"has no points for {word}; use experiment="):
         choose(word)
+
+
+@pytest.mark.parametrize("name", ["table2", "table5", "table6", "table10"])
+def test_offline_twins_of_the_trained_rows(name: str) -> None:
+    """Three seeds; each trained model is tested unmerged and with every method at its own amount, one that
+    was trained unmerged at every amount."""
+    points = choose(f"{name}_trained_offline").points
+    tested = {(p["trained_with"], p["merge"], p.get("ratio"), p["seed"]) for p in points}
+    ratios, methods = (0.8, 0.7) if name == "table10" else (0.9, 0.8), ("pitome", "tome", "random")
+    expected = {(t, m, r, s) for t in methods for m in ("none", *methods) for r in ratios for s in range(3)}
+    expected |= {("none", m, r, s) for m in methods for r in ratios for s in range(3)}
+    assert tested == expected | {("none", "none", None, s) for s in range(3)} and len(points) == len(tested)
+    assert [p["seed"] for p in points] == sorted(p["seed"] for p in points)
+    assert {(p["mode"], p["weights"], p["trainer"][-5:]) for p in points} == {
+        ("train", "pretrained", "_tune")
+    }
 
 
 def test_an_unknown_experiment_names_the_nearest() -> None:

@@ -1,5 +1,5 @@
 """Training of every task with merging on, from a folder of 200 samples to weights, card and record: killed
-once on its way and continued by the same command."""
+once on its way and continued by the same command, it ends with the weights of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ EPOCHS = 3
 # process kills itself in the middle of the second epoch.
 STARTER = """
 import json, os, signal, sys
+import torch
 from pitome.cli.main import main
 import pitome.runs.job, pitome.tasks.training as training
 from pitome.tasks.classification import images, task
@@ -41,6 +42,10 @@ def kill(self, trainer, module, *args):
     if trainer.current_epoch == 1 and trainer.global_step % trainer.num_training_batches == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
+def keep_last(self, trainer, module):  # the best epoch may be the first, whatever comes after it
+    torch.save(module.model.state_dict(), "last.pt")
+
+training.EpochLog.on_train_end = keep_last
 for line in sys.stdin:
     job = json.loads(line)
     if not (pid := os.fork()):
@@ -140,19 +145,29 @@ def vqa(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("task", [classification, text, retrieval, vqa], ids=lambda task: task.__name__)
+@pytest.mark.parametrize(
+    "minutes", [1e-9, pytest.param(10, marks=pytest.mark.nightly)], ids=["within", "after epochs"]
+)
 def test_training_with_merging_survives_a_kill(
-    task: Callable[[Path], list[str]], tmp_path: Path, start: Start
+    task: Callable[[Path], list[str]], minutes: float, tmp_path: Path, start: Start
 ) -> None:
+    """And ends with the weights of an undisturbed one: killed in the middle of an epoch, it goes on from a
+    checkpoint of the step before, or from that of the epoch before."""
     words = task(tmp_path)
     if task is not classification:
         words = [*words, "data.root=data"]
     stages = f"trainer.stages=[{{epochs: {EPOCHS}, batch_size: 20, lr: 1e-3}}]"
     words = ["mode=train", "merge=pitome", "ratio=0.8", "measure=none", "logger=none", stages, *words]
+    words += [f"trainer.save_every={minutes}"]
     out, results = tmp_path / "out", tmp_path / "results"
     assert start(tmp_path, words, kill=True) == -9, out.read_text()
     (folder,) = (results / "train").iterdir()
     assert {path.name for path in folder.iterdir()} == {"epochs.jsonl", "stage0.ckpt"}
     assert Store(results / "runs").all() == []
+    saved = torch.load(folder / "stage0.ckpt", weights_only=True)
+    within = saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"]
+    epochs = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    assert (epochs, within) == ((1, 1) if minutes < 1 else (1, saved["global_step"]))
     assert start(tmp_path, words) == 0, out.read_text()
     epochs = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == list(range(EPOCHS)), "the first epoch is not repeated"
@@ -164,9 +179,12 @@ def test_training_with_merging_survives_a_kill(
     (record,) = Store(results / "runs").all()
     assert record.done and record.mode == "train" and record.method.name == "pitome"
     assert record.score is not None and record.weights.sha256 and record.weights.sha256 in said
-    if task in (retrieval, vqa):  # whose batches follow from the seed alone
-        whole = tmp_path / "whole"
-        assert start(tmp_path, [*words, f"results={whole}/runs"]) == 0, out.read_text()
-        (undisturbed,) = whole.glob("train/*/*.safetensors")
-        same = load_file(undisturbed)
-        assert all(torch.equal(value, same[key]) for key, value in load_file(weights).items())
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    whole = tmp_path / "whole"
+    assert start(tmp_path, [*words, f"results={whole}/runs"]) == 0, out.read_text()
+    (undisturbed,) = whole.glob("train/*/*.safetensors")
+    same = load_file(undisturbed)
+    assert undisturbed.parent.name == weights.parent.name
+    assert all(torch.equal(value, same[key]) for key, value in load_file(weights).items())
+    undisturbed_last = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert all(torch.equal(value, undisturbed_last[key]) for key, value in last.items())

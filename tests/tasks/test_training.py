@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import lightning
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import pitome
 from pitome.config import StageConfig, TrainerConfig
 from pitome.merge.schedule import Reduction
 from pitome.runs.validate import validate
@@ -24,7 +26,7 @@ from pitome.tasks.classification.module import Classification
 from pitome.tasks.optimizers import Trainable, adamw
 from pitome.tasks.recipe import Recipe, recipes
 from pitome.tasks.text.module import TextClassification
-from pitome.tasks.training import EPOCHS, EpochLog, key_of, train
+from pitome.tasks.training import EPOCHS, EpochLog, Merging, key_of, train
 from tests.test_conf import config_of
 
 STEPS = 8  # in an epoch
@@ -191,6 +193,61 @@ def test_weights_decay_and_biases_and_norms_do_not(task: str) -> None:
     assert decayed == set(before) - flat
 
 
+def test_rates_fall_from_block_to_block() -> None:
+    """From the head's rate on, each block back has half the rate of the one after it; the embedding the
+    least."""
+    from tests.adapters.tiny import vit
+
+    model = vit(depth=3)
+    made: Any = adamw(model, Recipe(epochs=1, batch_size=1, lr=0.8, layer_decay=0.5), 10, "val_score")
+    rate = {id(p): group["initial_lr"] for group in made["optimizer"].param_groups for p in group["params"]}
+    named = {name: rate[id(parameter)] for name, parameter in model.named_parameters()}
+    blocks = [{named[name] for name in named if name.startswith(f"blocks.{number}.")} for number in range(3)]
+    assert blocks == [{0.1}, {0.2}, {0.4}]
+    assert named["head.weight"] == 0.8 and named["patch_embed.proj.weight"] == 0.05
+
+
+def test_merging_grows_over_the_epochs() -> None:
+    """From nothing; validated with all of it, as is trained once it has grown."""
+    from tests.adapters.tiny import images, vit
+
+    model, tokens = vit(), []
+    recipe = Recipe(epochs=4, batch_size=1, lr=0.1, curriculum=0.5)
+    merging = Merging(model, config_of("merge=tome"), Reduction(ratio=0.6), recipe, None)
+
+    def left() -> int:
+        model(images(model))
+        handle = pitome.patched(model)
+        assert handle is not None
+        return handle.tokens[1]
+
+    whole = left()
+    for epoch in range(4):
+        trainer: Any = SimpleNamespace(current_epoch=epoch)
+        (merging.on_train_start if epoch == 1 else merging.on_train_epoch_start)(trainer, None)  # type: ignore[arg-type]
+        tokens.append(left())
+        merging.on_validation_start(trainer, None)  # type: ignore[arg-type]
+        assert left() == whole
+    assert tokens == [16, 13, whole, whole] and whole == 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "half"),
+    [
+        ({"ratio": 0.6}, {"ratio": 0.8}),
+        ({"ratio": [0.6, 1.0]}, {"ratio": [0.8, 1.0]}),
+        ({"r": 5}, {"r": 2}),
+        ({"r": [4, 0]}, {"r": [2, 0]}),
+        ({"flops": 0.5}, {"flops": 0.75}),
+    ],
+    ids=str,
+)
+def test_half_of_an_amount(asked: dict[str, Any], half: dict[str, Any]) -> None:
+    amount = Reduction(**asked, layers="first3")
+    assert amount.grown(0.5).asked() == half | {"layers": "first3"}
+    assert amount.grown(1.0) == amount
+
+
 def recipe_of(**settings: float) -> Recipe:
     """As from the command line."""
     stages = "trainer.stages=[{epochs: 1, batch_size: 4, lr: 0.1}]"
@@ -244,6 +301,27 @@ def test_labels_of_texts_are_smoothed(smoothing: float, monkeypatch: pytest.Monk
     assert found == pytest.approx(cross_entropy(smoothed(labels, smoothing)))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_teacher_has_its_share_of_the_loss(smoothing: float) -> None:
+    """The cross entropy with what the teacher answers to the same images; nothing flows into it."""
+
+    class Teacher(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.tensor([0.0, 1.0, 2.0, 3.0]))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((1, 2, 3))[:, None] * self.shift
+
+    teacher, images, labels = Teacher(), torch.rand(4, 1, 8, 8), torch.arange(4)
+    module = Classification(Echo(), 4, recipe_of(smoothing=smoothing, mixup=0, cutmix=0, distill=0.25))
+    module.learn_from(teacher)
+    taught = teacher(images).softmax(1).detach()
+    expected = 0.75 * cross_entropy(smoothed(labels, smoothing)) + 0.25 * cross_entropy(taught)
+    assert loss_of(module, images, labels) == pytest.approx(expected)
+    assert not teacher.shift.requires_grad and not list(module.parameters()) and not teacher.training
+
+
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0), (0, 1.0)], ids=["mixup", "cutmix"])
 def test_images_and_labels_are_mixed(mixup: float, cutmix: float) -> None:
     """Image i is all i: mixed, a value in between; cut, some of both. The labels by the same share."""
@@ -291,7 +369,7 @@ def test_drop_path_reaches_the_blocks(tmp_path: Path, images: Path) -> None:
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "train", stop)
-            training.train_from_config(config, Reduction(ratio=1.0), torch.device("cpu"))
+            training.train_from_config(config, Reduction(ratio=1.0), torch.device("cpu"), lambda: None)
     plain, dropped = ([getattr(b.drop_path1, "drop_prob", 0.0) for b in model.blocks] for model in built)  # type: ignore[union-attr]
     assert plain == [0, 0, 0] and dropped == pytest.approx([0, 0.1, 0.2])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from timm.data.auto_augment import RandAugment
 
-from pitome.tasks.classification.fashion_mnist import jitter
+from pitome.tasks.classification.fashion_mnist import draws_of, jitter
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import make_transform, normalise, prepare
 from pitome.tasks.retrieval.data import _cut
@@ -47,7 +48,13 @@ def cut(preprocess: Preprocess) -> Callable[[Image.Image], torch.Tensor]:
 
 def shift(preprocess: Preprocess) -> Callable[[Image.Image], torch.Tensor]:
     """The shifts of training on Fashion-MNIST."""
-    return lambda image: jitter(normalise(prepare(image, preprocess)[None], preprocess))[0]
+    numbers = itertools.count()
+
+    def shifted(image: Image.Image) -> torch.Tensor:
+        draws = draws_of(0, 0, 1000)[next(numbers) % 1000][None]
+        return jitter(normalise(prepare(image, preprocess)[None], preprocess), draws)[0]
+
+    return shifted
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ _TESTED = ("test", "validation")
 
 class ClassificationChecks(Checks):
     options = ("head", *_VOTE)
-    training = ("mixup", "cutmix", "smoothing", "drop_path", "workers")
+    training = ("mixup", "cutmix", "smoothing", "drop_path", "workers", "layer_decay", "distill")
     data_options = ("split", "max_pixels", "exif")
     data_sets = DATA
     resizable = True

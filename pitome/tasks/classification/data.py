@@ -6,7 +6,6 @@ import importlib
 from abc import abstractmethod
 from typing import Any
 
-import lightning
 from torch.utils.data import DataLoader
 
 from pitome.config import DataConfig
@@ -14,15 +13,18 @@ from pitome.errors import UsageError, nearest
 from pitome.sources.images import ImageRules
 from pitome.tasks.classification.checks import DATA
 from pitome.tasks.data import DataInfo, Preprocess
+from pitome.tasks.loading import TrainingData
 
 
-class ClassData(lightning.LightningDataModule):
+class ClassData(TrainingData):
     """Batches: images [B, C, H, W] as the model's `preprocess` asks, labels [B], sample indices [B];
     nothing is read or fetched before it is used.
 
     source: local (data.root), hub, package, or auto: data.root if given, else what is at hand. limit: so
     many test images. workers: processes that load batches; None leaves it to the data set. bank: so many
-    training images in `bank_dataloader`, every class by its share, all by default.
+    training images in `bank_dataloader`, every class by its share, all by default. limit_train: so many
+    training images, likewise, those for validation not among them. seed: of the order of training images and
+    of how each is changed.
     """
 
     def __init__(
@@ -35,11 +37,14 @@ class ClassData(lightning.LightningDataModule):
         limit: int | None = None,
         workers: int | None = None,
         bank: int | None = None,
+        limit_train: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.config, self.source, self.rules = config, source, ImageRules.of(config.max_pixels, config.exif)
         self.preprocess, self.batch_size, self.limit = preprocess, batch_size, limit
         self.workers, self.bank = workers or 0, bank
+        self.limit_train, self.seed = limit_train, seed
 
     @property
     @abstractmethod

@@ -5,7 +5,9 @@ The bytes are the same from every source, and so is the revision: a checksum of 
 
 from __future__ import annotations
 
+import functools
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,22 +20,34 @@ from pitome.sources.checksums import checksum_of_arrays
 from pitome.sources.fashion_mnist import CLASSES, SIZE, VALIDATION, Place, locate, read_split
 from pitome.tasks.classification.data import ClassData
 from pitome.tasks.data import DataInfo, Preprocess
+from pitome.tasks.labels import check_labels
 from pitome.tasks.loading import ImageBatch, identity
 from pitome.tasks.selection import STRATIFIED, stratified_selection
 
+PADDING = 2  # pixels by which training images are shifted at most
 
-def jitter(images: Tensor, padding: int = 2) -> Tensor:
-    """Shift each image of [B, C, H, W] by up to `padding` pixels (zeros come in), and mirror half of them."""
+
+def jitter(images: Tensor, draws: Tensor, padding: int = PADDING) -> Tensor:
+    """Shift images [B, C, H, W] by up to `padding` pixels (zeros come in) and mirror some: draws [B, 3] are
+    rows and columns in [0, 2 * padding], and 1 for those that are mirrored."""
     batch, _, height, width = images.shape
     padded = functional.pad(images, (padding,) * 4)
-    rows = torch.randint(2 * padding + 1, (batch, 1)) + torch.arange(height)
-    columns = torch.randint(2 * padding + 1, (batch, 1)) + torch.arange(width)
-    columns = torch.where(torch.rand(batch, 1) < 0.5, columns.flip(1), columns)
+    rows = draws[:, :1] + torch.arange(height)
+    columns = draws[:, 1:2] + torch.arange(width)
+    columns = torch.where(draws[:, 2:] == 1, columns.flip(1), columns)
     return padded[torch.arange(batch)[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
+@functools.lru_cache(maxsize=2)
+def draws_of(seed: int, epoch: int, count: int, padding: int = PADDING) -> Tensor:
+    """For `jitter`: of all `count` images of an epoch."""
+    random = np.random.RandomState([seed, epoch, 1])
+    return torch.from_numpy(random.randint(0, [2 * padding + 1] * 2 + [2], (count, 3)))
+
+
 class Images(Dataset[ImageBatch]):
-    """Items: image [C, H, W] float, label, sample index; asked for many, it makes a batch at once."""
+    """Items: image [C, H, W] float, label, sample index; asked for many, it makes a batch at once. seed: of
+    training, whose items are numbers of `pitome.tasks.loading.Numbers`."""
 
     def __init__(
         self,
@@ -42,11 +56,11 @@ class Images(Dataset[ImageBatch]):
         ids: np.ndarray,
         preprocess: Preprocess,
         *,
-        train: bool,
+        seed: int | None = None,
     ) -> None:
         self.images = torch.from_numpy(images)[:, None]
         self.labels = torch.from_numpy(labels.astype(np.int64))
-        self.train = train
+        self.seed = seed
         self.ids = torch.from_numpy(ids)
         steps: list[v2.Transform] = []
         shape = preprocess.shape or (preprocess.size, preprocess.size)
@@ -62,10 +76,10 @@ class Images(Dataset[ImageBatch]):
         return len(self.images)
 
     def __getitems__(self, indices: list[int]) -> ImageBatch:
-        chosen = torch.tensor(indices)
+        chosen = torch.tensor(indices) % len(self)
         images = self.images[chosen]
-        if self.train:
-            images = jitter(images)
+        if self.seed is not None:
+            images = jitter(images, draws_of(self.seed, indices[0] // len(self), len(self))[chosen])
         return self.transform(images), self.labels[chosen], self.ids[chosen]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,28 +120,36 @@ class FashionMNIST(ClassData):
         return self._info("test", min(self.limit or total, total), total)
 
     @cached_property
+    def _train_ids(self) -> np.ndarray:
+        """Of the training images, those for validation left out."""
+        labels = self._train[2][:-VALIDATION]
+        return stratified_selection("fashion_mnist", labels, self.limit_train or len(labels))
+
+    @cached_property
     def train_info(self) -> DataInfo:
         """Validation images left out."""
-        count = len(self._train[1]) - VALIDATION
-        return self._info("train", count, count)
+        return self._info("train", len(self._train_ids), len(self._train[1]) - VALIDATION)
 
     def _loader(
         self, data: tuple[Place, np.ndarray, np.ndarray], which: slice | np.ndarray, *, train: bool = False
     ) -> DataLoader[ImageBatch]:
         _, images, labels = data
         ids = np.arange(len(images))[which]
+        batches: dict[str, Any] = {"batch_size": self.batch_size}
+        if train:
+            batches = {"batch_sampler": self.drawn(len(ids), self.batch_size, self.seed)}
         return DataLoader(
-            Images(images[ids], labels[ids], ids, self.preprocess, train=train),
-            self.batch_size,
-            shuffle=train,
-            drop_last=train,
+            Images(images[ids], labels[ids], ids, self.preprocess, seed=self.seed if train else None),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=identity,
+            generator=torch.Generator(),
+            **batches,
         )
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:
-        return self._loader(self._train, slice(-VALIDATION), train=True)
+        check_labels(self._train[2][self._train_ids], CLASSES, "fashion_mnist")
+        return self._loader(self._train, self._train_ids, train=True)
 
     def val_dataloader(self) -> DataLoader[ImageBatch]:
         return self._loader(self._train, slice(-VALIDATION, None))

@@ -6,6 +6,7 @@ cannot be decoded are skipped and named.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -34,7 +36,9 @@ from pitome.tasks.images import (
     prepared_bytes,
     prepared_images,
 )
+from pitome.tasks.labels import check_labels
 from pitome.tasks.loading import Sample, Tolerant, TolerantLoader, collate_tolerant
+from pitome.tasks.randomness import seeded
 from pitome.tasks.selection import STRATIFIED, stratified_selection
 
 _VALIDATION = 5_000  # training images at most that are kept for validation
@@ -42,23 +46,26 @@ ELSE = "give a folder with data.root=FOLDER, or use data=fashion_mnist, which ne
 
 
 class ClassifiedImages(Dataset[Sample]):
-    """Items: image [C, H, W], label, sample index; `ids` are the samples of `files` to give."""
+    """Items: image [C, H, W], label, sample index; `ids` are the samples of `files` to give. seed: of
+    training, whose items are numbers of `pitome.tasks.loading.Numbers`."""
 
     def __init__(
         self,
         files: Folder | Parquet,
         ids: Sequence[int] | np.ndarray,
         transform: Callable[[Image.Image], Tensor],
+        seed: int | None = None,
     ) -> None:
-        self.files, self.ids, self.transform = files, ids, transform
+        self.files, self.ids, self.transform, self.seed = files, ids, transform, seed
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, position: int) -> Sample:
-        index = int(self.ids[position])
+        index = int(self.ids[position % len(self)])
         image, label = self.files[index]
-        return self.transform(image), label, index
+        with seeded(self.seed, position) if self.seed is not None else contextlib.nullcontext():
+            return self.transform(image), label, index
 
 
 class TestImages(ClassifiedImages):
@@ -207,17 +214,28 @@ class ImageData(ClassData):
         files, ids, _ = self._train
         return stratified_selection(self.kind.name, files.labels, min(-(-len(ids) // 10), _VALIDATION))
 
+    @cached_property
+    def _train_ids(self) -> np.ndarray:
+        """Of the training images, those for validation left out."""
+        files, ids, _ = self._train
+        rest = np.setdiff1d(ids, self._validation_ids)
+        if self.limit_train is None:
+            return rest
+        labels = np.asarray(files.labels)[rest]
+        chosen: np.ndarray = rest[stratified_selection(self.kind.name, labels, self.limit_train)]
+        return chosen
+
     def train_dataloader(self) -> TolerantLoader:
-        files, ids, info = self._train
-        ids = np.setdiff1d(ids, self._validation_ids)
+        (files, _, info), ids = self._train, self._train_ids
+        check_labels([files.labels[index] for index in ids], self.kind.labels, self.kind.name)
+        transform = make_transform(self.preprocess)
         return TolerantLoader(
-            Tolerant(ClassifiedImages(files, ids, make_transform(self.preprocess)), ids, info),
-            self.batch_size,
-            shuffle=True,
-            drop_last=len(ids) > self.batch_size,
+            Tolerant(ClassifiedImages(files, ids, transform, self.seed), ids, info),
+            batch_sampler=self.drawn(len(ids), self.batch_size, self.seed),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=collate_tolerant,
+            generator=torch.Generator(),
         )
 
     def val_dataloader(self) -> TolerantLoader:

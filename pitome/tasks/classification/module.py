@@ -70,6 +70,7 @@ class Classification(Trainable):
             images, labels = self._mixup(images, labels)
         logits = torch.cat(self.in_parts(len(images), lambda rows: self(images[rows])))
         loss: Tensor = self._loss(logits, labels)
+        loss = self.distilled(loss, logits, lambda teacher: teacher(images))
         self.log("train_loss", loss, prog_bar=True)
         return of_whole_batch(loss, len(labels))
 

@@ -26,6 +26,7 @@ from pitome.tasks.classification.neighbours import Tested, Voters
 from pitome.tasks.classification.training import train_from_config
 from pitome.tasks.devices import fewest
 from pitome.tasks.loading import gather_skipped
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.subject import Subject, from_data
 
 
@@ -72,8 +73,10 @@ class ImageClassification(ImageTask):
             self.unmerged_macs = count_flops(built.model, torch.zeros(self.shape)).macs
 
     @staticmethod
-    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
-        return train_from_config(config, amount, device)
+    def train(
+        config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+    ) -> tuple[Config, Path]:
+        return train_from_config(config, amount, device, logger)
 
     @property
     def info(self) -> Info:

@@ -13,10 +13,13 @@ from pitome.merge.schedule import Reduction
 from pitome.tasks.classification.data import ClassData, build_image_data
 from pitome.tasks.classification.models import build_timm, build_vision_model, fit_state
 from pitome.tasks.classification.module import Classification
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.training import train, train_folder
 
 
-def train_from_config(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
+def train_from_config(
+    config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     The folder is results/train/<model>-<key>.
@@ -25,13 +28,15 @@ def train_from_config(config: Config, amount: Reduction, device: torch.device) -
     weights = config.weights or "random"
     preprocess = build_vision_model(config.model, "random").preprocess
 
-    def data(batch_size: int) -> ClassData:
+    def data(batch_size: int, stage: int = 0) -> ClassData:
         return build_image_data(
             config.data,
             preprocess,
             batch_size,
             source=config.source,
             workers=config.trainer.workers,
+            limit_train=config.limit_train,
+            seed=1000 * config.seed + stage,
         )
 
     classes = data(1).train_info.classes
@@ -57,8 +62,9 @@ def train_from_config(config: Config, amount: Reduction, device: torch.device) -
         amount,
         device,
         folder / f"{config.model.name}.safetensors",
+        logger=logger,
         build=make,
-        data=lambda number, recipe, model: data(recipe.batch_size),
+        data=lambda number, recipe, model: data(recipe.batch_size, number),
         module=lambda model, recipe: Classification(model, classes, recipe),
         fit=fit_state,
     )

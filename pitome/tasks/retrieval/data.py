@@ -20,7 +20,7 @@ from pitome.errors import DataError, Unreadable, UsageError, nearest
 from pitome.sources.images import ImageRules
 from pitome.tasks.data import DataInfo, Preprocess, permuted_selection
 from pitome.tasks.images import normalise, prepare, prepared_images
-from pitome.tasks.loading import StepData, identity
+from pitome.tasks.loading import TrainingData, identity
 from pitome.tasks.retrieval.files import custom_pairs, file_pairs
 from pitome.tasks.retrieval.pairs import CAPTIONS, Pairs
 from pitome.tasks.retrieval.scenes import TrainingScenes, scenes_pairs
@@ -77,9 +77,12 @@ class FileBatches(Dataset[PairBatch]):
     """Item n: the n-th training batch of photographs, each with one of its captions, cut out at random
     (at least half of the area); the order of an epoch and the cuts follow from the seed."""
 
-    def __init__(self, pairs: Pairs, preprocess: Preprocess, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, pairs: Pairs, preprocess: Preprocess, batch_size: int, seed: int, chosen: np.ndarray
+    ) -> None:
+        """chosen: the images that are trained on, if they have a caption."""
         self.pairs, self.preprocess, self.batch_size, self.seed = pairs, preprocess, batch_size, seed
-        self.usable = np.flatnonzero([bool(captions) for captions in pairs.captions])
+        self.usable = np.array([index for index in chosen if pairs.captions[index]], dtype=np.int64)
         if len(self.usable) < 2:
             raise DataError("training needs two images with captions at least; give more data")
 
@@ -104,13 +107,14 @@ class FileBatches(Dataset[PairBatch]):
         return normalise(np.stack(images), self.preprocess), captions, torch.tensor(ids)
 
 
-class RetrievalData(StepData):
+class RetrievalData(TrainingData):
     """Test batches of a retrieval file of conf/data: images [B, C, H, W] as `preprocess` asks, their places
     in the split [B]; nothing is read or fetched before it is used.
 
     limit: so many test images, drawn by a permutation seeded with the name. Images that cannot be
     read, and those without a caption, are left out and named in `info`; captions of an image left
-    out go with it. seed: of training batches. Raises UsageError for an unknown name, DataError, when first
+    out go with it. seed: of training batches; limit_train: so many training images, drawn likewise (scenes:
+    in an epoch). Raises UsageError for an unknown name, DataError, when first
     used, for data that is missing or damaged, and where no image is left.
     """
 
@@ -124,6 +128,7 @@ class RetrievalData(StepData):
         limit: int | None = None,
         seed: int = 0,
         workers: int = 0,
+        limit_train: int | None = None,
     ) -> None:
         super().__init__()
         if config.name not in NAMES and config.root is None:
@@ -131,7 +136,7 @@ class RetrievalData(StepData):
         self.name: str = config.name
         self.rules = ImageRules.of(config.max_pixels, config.exif)
         self.preprocess, self.batch_size = preprocess, batch_size
-        self.limit, self.seed, self.workers = limit, seed, workers
+        self.limit, self.seed, self.workers, self.limit_train = limit, seed, workers, limit_train
         self.place: dict[str, Any] = {
             "source": source,
             "root": config.root,
@@ -203,9 +208,12 @@ class RetrievalData(StepData):
     def train_dataloader(self) -> DataLoader[PairBatch]:
         batches: SceneBatches | FileBatches
         if self.name == "scenes":
-            batches = SceneBatches(TrainingScenes(self.batch_size, self.seed, **self.place), self.preprocess)
+            scenes = TrainingScenes(self.batch_size, self.seed, self.limit_train, **self.place)
+            batches = SceneBatches(scenes, self.preprocess)
         else:
-            batches = FileBatches(self._pairs("train"), self.preprocess, self.batch_size, self.seed)
+            pairs = self._pairs("train")
+            chosen = permuted_selection(self.name, len(pairs.names), self.limit_train)
+            batches = FileBatches(pairs, self.preprocess, self.batch_size, self.seed, chosen)
         return self.step_loader(batches, self.workers)
 
 

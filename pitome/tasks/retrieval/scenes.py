@@ -75,16 +75,24 @@ class TrainingScenes:
     """
 
     def __init__(
-        self, batch_size: int, seed: int, *, source: str, root: str | None, repository: str, revision: str
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int | None = None,
+        *,
+        source: str,
+        root: str | None,
+        repository: str,
+        revision: str,
     ) -> None:
-        """Raises DataError where Fashion-MNIST is not available."""
+        """epoch: its scenes, EPOCH by default. Raises DataError where Fashion-MNIST is not available."""
         _, self.images, labels = _items("train", source, root, repository, revision)
         self.by_label = indices_by_label(labels)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.epoch = batch_size, seed, epoch or EPOCH
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return max(EPOCH // self.batch_size, 1)
+        return max(self.epoch // self.batch_size, 1)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, list[str], np.ndarray]:
         """Batch `number`, counted over all epochs: images [B, 56, 56] uint8, one caption of each, and the

@@ -24,6 +24,7 @@ from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, ImageTask
 from pitome.tasks.data import DataInfo
 from pitome.tasks.devices import fewest
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.retrieval.blip import ImageTextMatching
 from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.models import build_retrieval_model
@@ -70,8 +71,10 @@ class ImageTextRetrieval(ImageTask):
         return self.model.image_tower
 
     @staticmethod
-    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
-        return train_retrieval(config, amount, device)
+    def train(
+        config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+    ) -> tuple[Config, Path]:
+        return train_retrieval(config, amount, device, logger)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from pitome.config import Config
 from pitome.merge.schedule import Reduction
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.retrieval.clip import build_clip, build_model, fit_state
 from pitome.tasks.retrieval.data import RetrievalData
@@ -17,7 +18,9 @@ from pitome.tasks.retrieval.module import RetrievalTraining
 from pitome.tasks.training import train, train_folder
 
 
-def train_retrieval(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
+def train_retrieval(
+    config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     It starts from random weights, or from weights=PATH or pretrained. The folder is
@@ -37,6 +40,7 @@ def train_retrieval(config: Config, amount: Reduction, device: torch.device) -> 
             source=config.source,
             seed=1000 * config.seed + number,
             workers=config.trainer.workers,
+            limit_train=config.limit_train,
         )
         return opened[number]
 
@@ -51,6 +55,7 @@ def train_retrieval(config: Config, amount: Reduction, device: torch.device) -> 
         amount,
         device,
         folder / f"{config.model.name}.safetensors",
+        logger=logger,
         build=make,
         data=data,
         module=lambda model, recipe: RetrievalTraining(model, lambda: opened[max(opened)].validation, recipe),

@@ -14,7 +14,7 @@ SCHEDULES = ("linear", "plateau")
 
 
 class TextChecks(Checks):
-    training = ("smoothing", "lora")
+    training = ("smoothing", "lora", "distill")
     data_options = ("split",)
     data_sets = SETS
 

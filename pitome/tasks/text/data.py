@@ -8,21 +8,23 @@ test), so that no text stands on two sides, whatever copy of the data set was re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from pitome.config import DataConfig
 from pitome.errors import DataError
 from pitome.sources.checksums import checksum_of_texts
 from pitome.tasks.data import DataInfo, permuted_selection
+from pitome.tasks.labels import check_labels
+from pitome.tasks.loading import Numbers, TrainingData
+from pitome.tasks.selection import stratified_selection
 from pitome.tasks.text.files import Rows, assign, read_rows
 from pitome.tasks.text.sets import text_set
 from pitome.tasks.text.split import check_kind
@@ -47,7 +49,7 @@ class Encoded:
 
 
 class EncodedTexts(Dataset[Encoded]):
-    """Items: `Encoded`."""
+    """Items: `Encoded`; an index may be a number of `pitome.tasks.loading.Numbers`."""
 
     def __init__(self, samples: Sequence[Encoded]) -> None:
         self.samples = samples
@@ -56,41 +58,33 @@ class EncodedTexts(Dataset[Encoded]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Encoded:
-        return self.samples[index]
+        return self.samples[index % len(self.samples)]
 
 
-class LengthBatches(Sampler[list[int]]):
-    """Batches of texts of like length, longest first; shuffled (torch's global generator) for training."""
+def length_batches(
+    lengths: Sequence[int], batch_size: int, random: np.random.RandomState | None = None
+) -> list[list[int]]:
+    """Batches of texts of like length, longest first; for training shuffled, by `random`."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, *, shuffle: bool) -> None:
-        self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
+    def cut(indices: Sequence[int]) -> list[list[int]]:
+        ordered = sorted(indices, key=lambda index: -lengths[index])
+        return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
 
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if not self.shuffle:
-            yield from self._cut(range(len(self.lengths)))
-            return
-        order = torch.randperm(len(self.lengths)).tolist()
-        pool = _POOL * self.batch_size
-        batches = [
-            batch for start in range(0, len(order), pool) for batch in self._cut(order[start : start + pool])
-        ]
-        for index in torch.randperm(len(batches)).tolist():
-            yield batches[index]
-
-    def _cut(self, indices: Sequence[int]) -> list[list[int]]:
-        ordered = sorted(indices, key=lambda index: -self.lengths[index])
-        return [ordered[at : at + self.batch_size] for at in range(0, len(ordered), self.batch_size)]
+    if random is None:
+        return cut(range(len(lengths)))
+    order = random.permutation(len(lengths)).tolist()
+    pool = _POOL * batch_size
+    batches = [batch for start in range(0, len(order), pool) for batch in cut(order[start : start + pool])]
+    return [batches[index] for index in random.permutation(len(batches))]
 
 
-class TextData(lightning.LightningDataModule):
+class TextData(TrainingData):
     """Batches of a text file of conf/data as `tokenizer` writes them, padded to the longest text of the
     batch; nothing is read or fetched before it is used.
 
     split: official or hash, see above; limit: so many test texts, drawn by a permutation seeded
-    with the name; max_length: tokens of one text, the rest is cut off (`DataInfo.n_truncated`
+    with the name; limit_train: so many training texts, every class by its share; seed: of their order;
+    max_length: tokens of one text, the rest is cut off (`DataInfo.n_truncated`
     counts these texts). Texts without a token of their own are left out and named in `info`.
     Raises UsageError for an unknown name or split, DataError, when first used, for data that is missing or
     damaged, and where no text is left.
@@ -106,12 +100,15 @@ class TextData(lightning.LightningDataModule):
         source: str = "auto",
         limit: int | None = None,
         max_length: int = 512,
+        limit_train: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         check_kind(split)
         self.config, self.source, self.set = config, source, text_set(config.name, config.classes)
         self.tokenizer, self.batch_size = tokenizer, batch_size
         self.split, self.limit, self.max_length = split, limit, max_length
+        self.limit_train, self.seed = limit_train, seed
 
     @property
     def classes(self) -> int:
@@ -139,7 +136,11 @@ class TextData(lightning.LightningDataModule):
             )
         revision = checksum_of_texts((rows.texts[i] for i in chosen), (rows.labels[i] for i in chosen))
         limit = self.limit if split == "test" else None
-        ids = chosen[permuted_selection(self.set.name, len(chosen), limit)].tolist()
+        if split == "train" and self.limit_train is not None:
+            labels = [rows.labels[row] for row in chosen]
+            ids = chosen[stratified_selection(self.set.name, labels, self.limit_train)].tolist()
+        else:
+            ids = chosen[permuted_selection(self.set.name, len(chosen), limit)].tolist()
         where = (self.set.name, revision, f"{split} ({self.split})", rows.source)
         info = DataInfo.of(*where, len(ids), len(chosen), classes=self.classes)
         samples, truncated = [], 0
@@ -212,12 +213,28 @@ class TextData(lightning.LightningDataModule):
             "ids": torch.tensor([sample.id for sample in samples]),
         }
 
-    def _loader(self, samples: list[Encoded], *, train: bool = False) -> DataLoader[Encoded]:
-        batches = LengthBatches([len(s.tokens) for s in samples], self.batch_size, shuffle=train)
-        return DataLoader(EncodedTexts(samples), batch_sampler=batches, collate_fn=self._collate)
+    def _loader(
+        self, samples: list[Encoded], batches: Numbers | list[list[int]] | None = None
+    ) -> DataLoader[Encoded]:
+        """batches: None for one pass, longest texts first."""
+        batches = batches or length_batches([len(s.tokens) for s in samples], self.batch_size)
+        return DataLoader(
+            EncodedTexts(samples),
+            batch_sampler=batches,
+            collate_fn=self._collate,
+            generator=torch.Generator(),
+        )
 
     def train_dataloader(self) -> DataLoader[Encoded]:
-        return self._loader(self._train[0], train=True)
+        samples = self._train[0]
+        check_labels([sample.label for sample in samples], self.set.classes, self.set.name)
+        lengths = [len(sample.tokens) for sample in samples]
+
+        def batches(epoch: int) -> list[list[int]]:
+            return length_batches(lengths, self.batch_size, np.random.RandomState([self.seed, epoch]))
+
+        steps = -(-len(samples) // self.batch_size)
+        return self._loader(samples, Numbers(len(samples), steps, batches, self._done))
 
     def val_dataloader(self) -> DataLoader[Encoded]:
         return self._loader(self._validation[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from pitome.errors import CheckpointError
 from pitome.sources.checkpoints import check_fit, load_checkpoint
 
 _KEY = "lora"  # of the file's metadata
+_OTHER_NAMES = {
+    "query": "q_lin",
+    "key": "k_lin",
+    "value": "v_lin",
+    "dense": "out_lin",
+}  # of BERT in DistilBERT
 _HEADS = ("classifier", "pre_classifier", "pooler")  # trained as a whole: parts after the encoder
 
 
@@ -23,6 +30,12 @@ class Lora:
     alpha: float
     targets: tuple[str, ...]  # names of the linear layers that get one
     dropout: float = 0.0  # of their inputs while training
+
+
+def targets_of(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of layers of `model`; BERT's stand for those of other encoders."""
+    present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    return tuple(name if name in present else _OTHER_NAMES.get(name, name) for name in names)
 
 
 def add_lora(model: nn.Module, lora: Lora) -> nn.Module:

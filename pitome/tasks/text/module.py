@@ -21,6 +21,12 @@ def rows_of(batch: TextBatch, rows: slice) -> TextBatch:
     return {key: values[rows] for key, values in batch.items()}
 
 
+def logits_of(model: nn.Module, batch: TextBatch) -> Tensor:
+    """[B, classes]."""
+    logits: Tensor = model(**{key: batch[key] for key in ("input_ids", "attention_mask")}).logits
+    return logits
+
+
 class TextClassification(Trainable):
     """A classifier of transformers: input_ids, attention_mask [B, N] -> logits [B, classes]."""
 
@@ -37,9 +43,7 @@ class TextClassification(Trainable):
         self._outcomes: list[dict[str, Tensor]] = []
 
     def forward(self, batch: TextBatch) -> Tensor:
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-        logits: Tensor = self.model(**inputs).logits
-        return logits
+        return logits_of(self.model, batch)
 
     def test_step(self, batch: TextBatch, index: int) -> None:
         labels = batch["labels"]
@@ -64,6 +68,7 @@ class TextClassification(Trainable):
         labels = batch["labels"]
         logits = torch.cat(self.in_parts(len(labels), lambda rows: self(rows_of(batch, rows)))).float()
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        loss = self.distilled(loss, logits, lambda teacher: logits_of(teacher, batch))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(labels))
         return of_whole_batch(loss, len(labels))
 

@@ -18,6 +18,7 @@ from pitome.records.schema import Cost, Headline, Throughput
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
 from pitome.tasks.devices import fewest
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.subject import Subject, TextSample
 from pitome.tasks.text.data import TextData, mean_length
 from pitome.tasks.text.measuring import measure_cost, measure_throughput, tokens_per_layer
@@ -63,8 +64,10 @@ class Text(Task):
         self.family = self.architectures[mean].family
 
     @staticmethod
-    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
-        return train_text(config, amount, device)
+    def train(
+        config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+    ) -> tuple[Config, Path]:
+        return train_text(config, amount, device, logger)
 
     @staticmethod
     def train_split(config: Config) -> str | None:

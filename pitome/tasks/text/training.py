@@ -10,8 +10,9 @@ from torch import nn
 
 from pitome.config import Config
 from pitome.merge.schedule import Reduction
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.text.data import TextData, mean_length
-from pitome.tasks.text.lora import Lora, adapter_state, add_lora, metadata
+from pitome.tasks.text.lora import Lora, adapter_state, add_lora, metadata, targets_of
 from pitome.tasks.text.models import build_text_model, load_base
 from pitome.tasks.text.module import TextClassification
 from pitome.tasks.text.sets import text_set
@@ -19,7 +20,9 @@ from pitome.tasks.text.split import text_split
 from pitome.tasks.training import save_model, save_weights, train, train_folder
 
 
-def train_text(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
+def train_text(
+    config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     It starts from weights=PATH, from random ones, or, weights=null, from the model's pretrained encoder
@@ -41,7 +44,7 @@ def train_text(config: Config, amount: Reduction, device: torch.device) -> tuple
         model, tokenizer = load_base(config.model, classes)
         given = config.trainer.lora
         if given.rank:
-            lora = Lora(given.rank, given.alpha, tuple(given.targets), given.dropout)
+            lora = Lora(given.rank, given.alpha, targets_of(model, given.targets), given.dropout)
             add_lora(model, lora)
     else:
         built = build_text_model(config.model, config.data.name, classes, config.weights, config.weights_key)
@@ -53,6 +56,8 @@ def train_text(config: Config, amount: Reduction, device: torch.device) -> tuple
         split=split,
         source=config.source,
         max_length=model.config.max_position_embeddings,  # type: ignore[union-attr, arg-type]
+        limit_train=config.limit_train,
+        seed=config.seed,
     )
 
     def save(model: nn.Module, path: Path) -> Path:
@@ -65,10 +70,12 @@ def train_text(config: Config, amount: Reduction, device: torch.device) -> tuple
         amount,
         device,
         path,
+        logger=logger,
         build=lambda patch_size: model,
         data=lambda number, recipe, model: data,
         module=lambda model, recipe: TextClassification(model, classes, recipe),
         save=save,
         input_size=lambda: mean_length(data.lengths),
+        split=split,
     )
     return tested, path.parent

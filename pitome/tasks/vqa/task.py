@@ -26,6 +26,7 @@ from pitome.tasks.base import Evaluation, ImageTask, Layers
 from pitome.tasks.data import DataInfo
 from pitome.tasks.devices import everywhere, fewest, gather, rank
 from pitome.tasks.images import prepare
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.subject import Subject, tower
 from pitome.tasks.vqa.costs import Answering, answering
 from pitome.tasks.vqa.data import build_vqa
@@ -75,8 +76,10 @@ class VisualQuestions(ImageTask):
         return self.model.image_tower
 
     @staticmethod
-    def train(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
-        return train_vqa(config, amount, device)
+    def train(
+        config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+    ) -> tuple[Config, Path]:
+        return train_vqa(config, amount, device, logger)
 
     @property
     def settings(self) -> dict[str, Any]:

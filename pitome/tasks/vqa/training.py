@@ -13,6 +13,7 @@ from pitome.config import Config
 from pitome.errors import DataError, UsageError
 from pitome.merge.schedule import Reduction
 from pitome.tasks.devices import of_whole_batch, own_rows
+from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.training import train, train_folder
@@ -107,7 +108,9 @@ def turn_of(model: Llava, prompt: str, answer: str) -> Turn:
     return ids[ids.index(marker) + 1 :], [*spoken, model.tokenizer.eos_token_id]
 
 
-def train_vqa(config: Config, amount: Reduction, device: torch.device) -> tuple[Config, Path]:
+def train_vqa(
+    config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
+) -> tuple[Config, Path]:
     """Train what `config` describes; return the configuration that tests the result, and the folder.
 
     It starts from random weights, or from weights=PATH or pretrained. The folder is
@@ -123,7 +126,8 @@ def train_vqa(config: Config, amount: Reduction, device: torch.device) -> tuple[
     folder = train_folder(config, amount, name)
     start = build_llava(config.model, config.weights or "random", config.weights_key)
     splits = {
-        split: build_vqa(config.data, source=config.source, split=split) for split in ("train", "validation")
+        split: build_vqa(config.data, source=config.source, split=split, limit=limit)
+        for split, limit in (("train", config.limit_train), ("validation", None))
     }
     benchmark = splits["train"].benchmark
     images = {question.image for question in splits["validation"].questions}
@@ -173,6 +177,7 @@ def train_vqa(config: Config, amount: Reduction, device: torch.device) -> tuple[
         amount,
         device,
         folder / f"{config.model.name}.safetensors",
+        logger=logger,
         build=make,
         data=data,
         module=lambda model, recipe: VqaTraining(model, recipe),  # type: ignore[arg-type]

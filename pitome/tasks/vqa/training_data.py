@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from pitome.errors import DataError
 from pitome.tasks.data import Preprocess
 from pitome.tasks.images import normalise, prepare
-from pitome.tasks.loading import StepData
+from pitome.tasks.loading import TrainingData
 from pitome.tasks.vqa.data import VqaData
 from pitome.tasks.vqa.questions import Question
 
@@ -130,7 +130,7 @@ class PackedBatches(Dataset[Packed]):
         return pack(normalise(np.stack(images), self.preprocess), self.prefix, turns, words)
 
 
-class VqaTrainingData(StepData):
+class VqaTrainingData(TrainingData):
     """Packed batches of the `train` questions and of those held out for validation."""
 
     def __init__(self, train: PackedBatches, validation: PackedBatches, workers: int = 0) -> None:
