@@ -25,7 +25,7 @@ B = TypeVar("B")
 class Tolerant(Dataset[Sample | Lost]):
     """Wraps a dataset of (image, label, index): a sample that raises Unreadable becomes its reason.
 
-    before: called by `TolerantLoader` before it reads. A position may be a number of `Numbers`.
+    before: called by `TolerantLoader` before it reads. A position may be a number of `SampleNumbers`.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class TrainingData(lightning.LightningDataModule):
             generator=torch.Generator(),
         )
 
-    def drawn(self, count: int, batch_size: int, seed: int) -> Numbers:
+    def drawn(self, count: int, batch_size: int, seed: int) -> SampleNumbers:
         """Batches of `count` samples in a random order; a last one that is not full is left out, unless it is
         the only one."""
 
@@ -140,7 +140,7 @@ class TrainingData(lightning.LightningDataModule):
             return [order[start : start + batch_size] for start in range(0, count, batch_size)][:steps]
 
         steps = max(count // batch_size, 1)
-        return Numbers(count, steps, batches, self._done)
+        return SampleNumbers(count, steps, batches, self._done)
 
 
 class Steps(Sampler[int]):
@@ -157,7 +157,7 @@ class Steps(Sampler[int]):
         return iter(range(start, (start // self.per_epoch + 1) * self.per_epoch))
 
 
-class Numbers(Sampler[list[int]]):
+class SampleNumbers(Sampler[list[int]]):
     """Batches of the numbers of samples, counted over all epochs: number n is sample n % size in epoch
     n // size. An epoch goes on where `done()` batches end."""
 

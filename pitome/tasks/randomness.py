@@ -29,10 +29,11 @@ def seeded(*seeds: int) -> Iterator[None]:
 
 def random_state() -> dict[str, Any]:
     """What will be drawn next, on the CPU and on this process's accelerator, as a checkpoint can hold it."""
-    name, keys, *rest = np.random.get_state()
-    state = {
+    numpy: Any = np.random.get_state()
+    name, keys, *rest = numpy
+    state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),  # type: ignore[union-attr]
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_initialized():

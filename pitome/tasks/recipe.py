@@ -9,7 +9,7 @@ from pitome.config import StageConfig, TrainerConfig
 
 
 @dataclass(kw_only=True)
-class Recipe(StageConfig, TrainerConfig):
+class Recipe(StageConfig, TrainerConfig):  # type: ignore[misc]  # whose `epochs` are all stages' or none's
     """How one stage of training runs: its own settings, and those that it shares with the other stages."""
 
 

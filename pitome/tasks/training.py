@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ class Merging(Callback):
     ) -> None:
         self.model, self.amount, self.over = model, amount, recipe.curriculum * recipe.epochs
         self.handle: Patched | None = None
-        self._patch = lambda amount: patch_model(model, config, amount, input_size)
+        self._patch = partial(patch_model, model, config, input_size=input_size)
         if amount.ratio != 1.0:
             self._merge(amount)
 

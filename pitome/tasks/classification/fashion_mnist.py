@@ -47,7 +47,7 @@ def draws_of(seed: int, epoch: int, count: int, padding: int = PADDING) -> Tenso
 
 class Images(Dataset[ImageBatch]):
     """Items: image [C, H, W] float, label, sample index; asked for many, it makes a batch at once. seed: of
-    training, whose items are numbers of `pitome.tasks.loading.Numbers`."""
+    training, whose items are numbers of `pitome.tasks.loading.SampleNumbers`."""
 
     def __init__(
         self,

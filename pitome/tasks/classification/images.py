@@ -47,7 +47,7 @@ ELSE = "give a folder with data.root=FOLDER, or use data=fashion_mnist, which ne
 
 class ClassifiedImages(Dataset[Sample]):
     """Items: image [C, H, W], label, sample index; `ids` are the samples of `files` to give. seed: of
-    training, whose items are numbers of `pitome.tasks.loading.Numbers`."""
+    training, whose items are numbers of `pitome.tasks.loading.SampleNumbers`."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from pitome.errors import DataError
 from pitome.sources.checksums import checksum_of_texts
 from pitome.tasks.data import DataInfo, permuted_selection
 from pitome.tasks.labels import check_labels
-from pitome.tasks.loading import Numbers, TrainingData
+from pitome.tasks.loading import SampleNumbers, TrainingData
 from pitome.tasks.selection import stratified_selection
 from pitome.tasks.text.files import Rows, assign, read_rows
 from pitome.tasks.text.sets import text_set
@@ -49,7 +49,7 @@ class Encoded:
 
 
 class EncodedTexts(Dataset[Encoded]):
-    """Items: `Encoded`; an index may be a number of `pitome.tasks.loading.Numbers`."""
+    """Items: `Encoded`; an index may be a number of `pitome.tasks.loading.SampleNumbers`."""
 
     def __init__(self, samples: Sequence[Encoded]) -> None:
         self.samples = samples
@@ -214,7 +214,7 @@ class TextData(TrainingData):
         }
 
     def _loader(
-        self, samples: list[Encoded], batches: Numbers | list[list[int]] | None = None
+        self, samples: list[Encoded], batches: SampleNumbers | list[list[int]] | None = None
     ) -> DataLoader[Encoded]:
         """batches: None for one pass, longest texts first."""
         batches = batches or length_batches([len(s.tokens) for s in samples], self.batch_size)
@@ -234,7 +234,7 @@ class TextData(TrainingData):
             return length_batches(lengths, self.batch_size, np.random.RandomState([self.seed, epoch]))
 
         steps = -(-len(samples) // self.batch_size)
-        return self._loader(samples, Numbers(len(samples), steps, batches, self._done))
+        return self._loader(samples, SampleNumbers(len(samples), steps, batches, self._done))
 
     def val_dataloader(self) -> DataLoader[Encoded]:
         return self._loader(self._validation[0])
