@@ -209,6 +209,7 @@ class Job:
         if known is not None:
             # Perhaps it was asked in other words then: a table shows those of this run.
             known = dataclasses.replace(known, method=self.method)
+            close_logger(self.logger, {})  # of a training that gave weights which were tested before
             return Finished(known, self.store, repeated=False, exit_code=0 if known.done else 2)
 
         # Before it runs: nobody may edit the files meanwhile.
