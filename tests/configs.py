@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from pitome.config import DataConfig, ModelConfig
@@ -23,3 +24,8 @@ def data_of(values: Mapping[str, Any]) -> DataConfig:
 def data_in(folder: Path, name: str = "fashion_mnist", **values: Any) -> DataConfig:
     """A data set in a folder."""
     return data_of({"name": name, "root": str(folder), **values})
+
+
+def after(batches: int) -> Any:
+    """What a data module sees of a trainer that has had so many batches."""
+    return SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=batches - 1)))

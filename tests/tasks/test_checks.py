@@ -56,11 +56,23 @@ TRAINED: dict[str, Any] = {
     "smoothing": 0.2,
     "drop_path": 0.1,
     "workers": 2,
+    "layer_decay": 0.5,
+    "distill": 0.5,
     "lora": LoraConfig(rank=4),
     "questions": 2,
     "flip": True,
 }
-EVERY_TASK = {"stages", "weight_decay", "clip", "schedule", "parts"}  # reads these
+EVERY_TASK = {
+    "stages",
+    "weight_decay",
+    "clip",
+    "schedule",
+    "parts",
+    "save_every",
+    "epochs",
+    "ema",
+    "curriculum",
+}
 
 
 def test_settings_of_training_are_of_some_tasks_or_of_all() -> None:

@@ -9,7 +9,6 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from pitome.tasks.retrieval import files as retrieval_files
 from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.files import read_annotations
 from pitome.tasks.retrieval.sets import SETS
-from tests.configs import data_of
+from tests.configs import after, data_of
 
 SIZE = 16
 Make = Callable[..., RetrievalData]
@@ -259,7 +258,7 @@ def test_restval_is_trained_on(folder: Path, make: Make) -> None:
 def test_training_batches_follow_from_the_seed(make: Make) -> None:
     def batch(seed: int, epoch: int) -> Any:
         data = make(seed=seed)
-        data.trainer = SimpleNamespace(global_step=epoch)  # type: ignore[assignment]
+        data.trainer = after(epoch)  # type: ignore[assignment]
         return next(iter(data.train_dataloader()))
 
     images, captions, ids = batch(0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from pitome.tasks.data import Preprocess
 from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.scenes import TrainingScenes, scenes_pairs
 from pitome.tasks.retrieval.scenes_make import EMPTY, describe, draw, layouts, neighbours
-from tests.configs import data_in
+from tests.configs import after, data_in
 
 PLACE: dict[str, Any] = {"source": "auto", "repository": "a/b", "revision": "main"}
 
@@ -125,7 +124,7 @@ def test_equal_scenes_of_a_batch_are_known(idx_folder: Path, monkeypatch: pytest
 def test_a_resumed_epoch_sees_its_own_scenes(idx_folder: Path, grey: Preprocess) -> None:
     def loader(epoch: int) -> list[str]:
         data = RetrievalData(data_in(idx_folder, "scenes"), grey, 6400)
-        data.trainer = SimpleNamespace(global_step=4 * epoch)  # type: ignore[assignment]
+        data.trainer = after(4 * epoch)
         loader = data.train_dataloader()
         assert len(loader) == 4
         return next(iter(loader))[1]
