@@ -26,6 +26,7 @@ PATH_KEYS = (
     "weights",
     "data.root",
     "results",
+    "search.folder",
     "merge.options.schedule_file",
     "schedule",
 )  # whose values are paths
@@ -188,6 +189,18 @@ class LoggerConfig:
     group: str | None = None  # of a sweep's runs in W&B; None: named after the command of the sweep
 
 
+@dataclass(kw_only=True)
+class SearchConfig:
+    """How mode=search looks for a schedule; it ends with `trials` or `minutes`, whichever comes first."""
+
+    trials: int | None = whole(None, least=1)  # schedules to try; None: 100 without minutes, else any number
+    minutes: float | None = number(None, above=0)  # those before a restart counted; None: no limit
+    # of points: TPE or CMA-ES; gradient: DiffRate's learned rates; None: gradient for diffrate, else tpe
+    sampler: Literal["tpe", "cmaes", "gradient"] | None = None
+    options: list[str] = field(default_factory=list)  # of the merge method that are searched as well
+    folder: str | None = None  # of the trials and what comes of them; None: a new one in results/search
+
+
 Precision = Literal["32", "64", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
 
 
@@ -208,13 +221,16 @@ class Config:
     flops: float | None = like(Reduction, "flops")
     schedule: str | list[int] | None = like(Reduction, "schedule")
     layers: str | list[int] | None = None
+    speed: float | None = number(None, above=1)  # mode=search: times as fast as the unmerged model
     source: Literal["auto", "hub", "local", "package"] = "auto"  # where data comes from
     weights: str | None = None  # pretrained, random or a path; None: pretrained to test, random to train
     weights_key: str | None = None  # the part of the file to read; None: the one that fits the model
-    mode: Literal["test", "train"] = "test"
+    mode: Literal["test", "train", "search"] = "test"
+    search: SearchConfig = field(default_factory=SearchConfig)
     trained_with: str | None = None  # method to train with, at the amount that is tested; None: merge
     measure: Literal["none", "flops", "full"] = "flops"
-    limit: int | None = whole(None, least=1)  # test samples; None: all
+    # samples tested, None: all; mode=search: samples of the training set, None: 2,000
+    limit: int | None = whole(None, least=1)
     limit_train: int | None = whole(None, least=1)  # training samples; None: all
     batch_size: int = whole(100, least=1)
     workers: int | None = whole(None, least=0)  # processes that read test images; None: as the data set likes
@@ -259,7 +275,7 @@ def portable(config: Config) -> dict[str, Any]:
     """The configuration as a record keeps it: without where results go, and of files and folders the
     name alone, so that a published record says nothing about the machine; without passwords."""
     values = plain(config)
-    del values["results"]
+    del values["results"], values["search"], values["speed"]  # of no record
     for part, key in ((values, "weights"), (values["data"], "root")):
         if part[key] is not None:
             part[key] = Path(part[key]).name

@@ -191,7 +191,8 @@ def patch(
     `input_size` where the model does not fix its own); `schedule`, the tokens that each layer leaves,
     protected ones counted: a list, a file, or `published/deit_s@2.9` (`pitome.sources.schedule_file`), of
     which `diffrate` prunes and merges to its two lists, and any other method merges to the counts that are
-    left; or the options of a method that are a schedule.
+    left, and which brings the options that a search found for the same method; or the options of a method
+    that are a schedule.
 
     `layers` restricts merging to some blocks: indices, or `first3`, `last3`, `every2` (`every1`: all).
     Left out, all of them merge, but for `_repo` presets on texts: those merge in the first three, as
@@ -236,6 +237,9 @@ def patch(
         ratio=ratio, r=r, inflection=inflection, flops=flops, schedule=schedule, layers=layers
     )
     found = None if schedule is None else find_schedule(schedule)
+    if found is not None and found.made_for is not None and found.made_for.method == method:
+        options = {**found.made_for.options, **options}
+        asked = dataclasses.replace(asked, options=dict(options))
     if found is not None and {f.name for f in dataclasses.fields(entry.options)} >= set(OPTIONS):
         if set(OPTIONS) & {name for name, value in options.items() if value is not None}:
             raise UsageError(f"give schedule, or {' and '.join(NAMES)}, not both")
@@ -275,7 +279,7 @@ def patch(
         trace=trace,
     )
     adapter.attach(state)
-    asked = asked.without_files(resolved, found.kept if found is not None else ())
+    asked = asked.without_files(resolved, found)
     handle = Patched(model, adapter, state, family, parse_layers(layers, adapter.depth), asked)
     host: Any = adapter.host  # torch types the attributes of a module as Tensor | Module
     host._pitome = handle

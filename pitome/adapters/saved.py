@@ -17,7 +17,7 @@ from pitome.merge.registry import MethodOptions
 from pitome.merge.schedule import AMOUNTS
 from pitome.records.files import write_atomically
 from pitome.sources.json_files import read_json
-from pitome.sources.schedule_file import NAMES, PUBLISHED
+from pitome.sources.schedule_file import NAMES, PUBLISHED, KeptTokens
 
 if TYPE_CHECKING:
     from pitome.adapters.patch import Patched
@@ -55,15 +55,17 @@ class PatchArguments:
         given = {name: value for name in AMOUNTS if (value := getattr(self, name)) is not None}
         return ", ".join(f"{name} {'by layer' if isinstance(v, list) else v}" for name, v in given.items())
 
-    def without_files(self, resolved: MethodOptions, kept: Sequence[int]) -> PatchArguments:
+    def without_files(self, resolved: MethodOptions, found: KeptTokens | None) -> PatchArguments:
         """The same with counts in place of a file, which other machines lack. resolved: the options
-        as the method has them; kept: tokens that each layer leaves by the schedule."""
+        as the method has them; found: the schedule."""
         options = dict(self.options)
         from_option = options.pop("schedule_file", None) is not None
         if not from_option and (not isinstance(self.schedule, str) or self.schedule.startswith(PUBLISHED)):
             return self
         lists = {name: list(v) for name in NAMES if (v := getattr(resolved, name, None)) is not None}
-        schedule = None if lists else list(kept)
+        if found is not None and found.ratio is not None:
+            return dataclasses.replace(self, schedule=None, ratio=list(found.ratio), options=options)
+        schedule = None if lists or found is None else list(found.kept)
         return dataclasses.replace(self, schedule=schedule, options=options | lists)
 
     def plain(self) -> dict[str, Any]:

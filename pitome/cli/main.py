@@ -124,6 +124,8 @@ def _main(argv: Sequence[str]) -> int:
         return _show(command.flags, overrides)
     configs = [config for config, _ in points]
     check_places(configs)
+    if any(config.mode == "search" for config in configs):
+        return _search(configs, overrides, command.multirun)
     return _run(overrides, configs, command.multirun, [experiment.name for experiment in chosen])
 
 
@@ -159,6 +161,21 @@ def _run(overrides: Sequence[str], configs: list[Config], multirun: bool, experi
         if (hint := offline_hint()) is not None:
             say(hint)
     return max((run.exit_code for run in runs), default=0)
+
+
+def _search(configs: list[Config], overrides: list[str], multirun: bool) -> int:
+    """mode=search: the points one after the other. Returns the exit code."""
+    from pitome.runs import words
+
+    if {config.mode for config in configs} != {"search"}:
+        raise UsageError("mode=search is for a command of its own; leave out the other modes")
+    parsed = words.parse(overrides, multirun)
+    if words.chosen(parsed, words.LAUNCHER):
+        raise UsageError(f"mode=search runs its points one after the other; leave out {words.LAUNCHER}")
+    points = words.points(parsed, multirun)
+    from pitome.runs.search import run_all
+
+    return run_all(list(zip(configs, points, strict=True)))
 
 
 def _show(flags: Sequence[str], overrides: Sequence[str]) -> int:

@@ -238,11 +238,14 @@ def kept_schedule(
     Raises UsageError, one line, for the schedule of another model and for a layer that is to remove more than
     the method can.
     """
-    kept = found.kept
+    kept = found.kept or found.ratio or ()
     if len(kept) != depth:
         raise UsageError(
             f"the schedule has {len(kept)} entries, the model has {depth} layers; give one per layer"
         )
+    if found.ratio is not None:
+        return Schedule(ratios=found.ratio)
+    kept = found.kept
     if tokens is None:
         return Schedule(kept=kept)
     if found.tokens not in (None, tokens):

@@ -26,7 +26,13 @@ from pitome.records.identity import UNMERGED
 from pitome.records.store import Store
 from pitome.runs import custom_files, words
 from pitome.runs.points import Composer
-from pitome.runs.validate import check_folder, find_any, import_modules, validate
+from pitome.runs.validate import (
+    check_folder,
+    find_any,
+    import_modules,
+    validate,
+    with_schedule_options,
+)
 from pitome.sources.weights import check_hub
 
 _MANY = 500  # points, whose check takes seconds
@@ -55,7 +61,7 @@ def register_schema() -> None:
 
 def to_config(raw: DictConfig, group: str | None = None) -> Config:
     """The typed configuration of a composed one. group: of a sweep's runs in W&B, where none is given."""
-    config = decode(Config, OmegaConf.to_container(raw, resolve=True), typed=True)
+    config = with_schedule_options(decode(Config, OmegaConf.to_container(raw, resolve=True), typed=True))
     return in_group(dataclasses.replace(config, results=os.path.expanduser(config.results)), group)
 
 
@@ -117,7 +123,7 @@ def check_places(configs: list[Config]) -> None:
         Store(results).prepare()
     seen: set[str] = set()
     for config in configs:
-        train = config.mode == "train" or config.task.head == "knn"
+        train = config.mode != "test" or config.task.head == "knn"
         if (key := repr((config.data, train))) not in seen:
             check_folder(config.data, train=train)
         seen.add(key)

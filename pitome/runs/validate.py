@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pitome.config import (
     CONF,
@@ -28,6 +29,7 @@ from pitome.merge.schedule import AMOUNTS, Reduction
 from pitome.records.identity import UNMERGED
 from pitome.sources.folders import check_source
 from pitome.sources.schedule_file import OPTIONS as SCHEDULE_OPTIONS
+from pitome.sources.schedule_file import UNIFORM, check_target, find_schedule
 from pitome.sources.weights import Weights
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.checks import Checks, checks_of
@@ -35,6 +37,7 @@ from pitome.tasks.data import Preprocess
 from pitome.tasks.recipe import stages
 
 HALVES = ("16-true", "bf16-true")  # of the weights themselves
+LEARNS = "diffrate"  # the method whose rates are learned by gradient
 
 
 def validate(config: Config) -> Reduction:
@@ -62,6 +65,7 @@ def validate(config: Config) -> Reduction:
     checks.check_data_options(config.data)
     _check_control(config, checks)
     _check_options(config.merge)
+    _check_search(config)
     reduction = reduction_of(config)
     sources = config.data.sources or (["hub", "local"] if config.data.repository else ["local"])
     if config.source != "auto" and config.source not in sources:
@@ -168,7 +172,7 @@ def _check_control(config: Config, checks: Checks) -> None:
     if not checks.resizable:
         allowed = ", ".join(name for name in choices("task") if checks_of(name).resizable)
         raise UsageError(f"control={config.control} is for task={allowed}, not for task={config.task.name}")
-    if config.mode == "train":
+    if config.mode != "test":
         raise UsageError(f"control={config.control} goes with mode=test: it neither merges nor trains")
     if config.measure == "none" and config.flops is None:
         raise UsageError(
@@ -179,18 +183,77 @@ def _check_control(config: Config, checks: Checks) -> None:
 def _check_options(merge: MergeConfig) -> None:
     """Unknown options of a method that conf/merge knows, whose values the method checks when it is
     used; names and values where a user's own method, imported by now, says what it takes."""
-    path = CONF / "merge" / f"{merge.name}.yaml"
-    if not path.is_file():
-        from pitome.merge import registry
-
-        registry.get(merge.name).build_options(merge.options)
-        return
-    known = read_yaml(path)["options"]
+    known = _options(merge)
     for key in merge.options:
         if key not in known:
             raise UsageError(
                 f"merge={merge.name} has no option {key!r}; {nearest(str(key), map(str, known))}"
             )
+
+
+def _options(merge: MergeConfig) -> dict[str, Any]:
+    """Name -> default of the options of a method."""
+    path = CONF / "merge" / f"{merge.name}.yaml"
+    if path.is_file():
+        options: dict[str, Any] = read_yaml(path)["options"]
+        return options
+    from pitome.merge import registry
+
+    method = registry.get(merge.name)
+    method.build_options(merge.options)
+    return vars(method.options())
+
+
+def with_schedule_options(config: Config) -> Config:
+    """The configuration with the options that a search found for its method, where `schedule` is a file that
+    says so. Raises UsageError where the command line gives another value."""
+    if not isinstance(config.schedule, str) or config.schedule == UNIFORM:
+        return config
+    made = find_schedule(config.schedule).made_for
+    if made is None or made.method != config.merge.name:
+        return config
+    usual, options = _options(config.merge), dict(config.merge.options)
+    for name, value in made.options.items():
+        if options.get(name) not in (usual.get(name), value):
+            raise UsageError(
+                f"schedule={config.schedule} was made for merge.options.{name}={value}, not for "
+                f"{options[name]}; leave that out"
+            )
+        options[name] = value
+    return dataclasses.replace(config, merge=dataclasses.replace(config.merge, options=options))
+
+
+def _check_search(config: Config) -> None:
+    """What goes with mode=search, and what with it alone. Raises UsageError."""
+    search = config.search
+    if config.mode != "search":
+        given = [f"search.{f.name}" for f in dataclasses.fields(search) if getattr(search, f.name)]
+        given += ["speed"] if config.speed is not None else []
+        if given:
+            raise UsageError(f"{given[0]} goes with mode=search alone")
+        return
+    merge = config.merge.name
+    if merge == UNMERGED:
+        raise UsageError("mode=search needs a method that merges; choose one with merge=NAME")
+    others = [name for name in AMOUNTS if name != "flops" and getattr(config, name) is not None]
+    if others or (config.flops is None) == (config.speed is None):
+        what = f", not {others[0]}" if others else ""
+        raise UsageError(f"mode=search needs one target{what}: flops=SHARE or speed=TIMES")
+    if config.devices > 1:
+        raise UsageError(f"mode=search runs on one device; leave out devices={config.devices}")
+    if any(config.merge.options.get(key) is not None for key in SCHEDULE_OPTIONS):
+        raise UsageError(f"merge={merge} has a schedule already; leave out {', '.join(SCHEDULE_OPTIONS)}")
+    _options_known(search.options, _options(config.merge), merge)
+    if search.sampler == "gradient" and (merge != LEARNS or search.options):
+        raise UsageError(f"search.sampler=gradient learns the rates of merge={LEARNS}, and no options")
+    if importlib.util.find_spec("optuna") is None or importlib.util.find_spec("cmaes") is None:
+        raise UsageError("mode=search needs Optuna and cmaes: pip install 'pitome[search]'")
+
+
+def _options_known(names: Sequence[str], known: Mapping[str, Any], merge: str) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"search.options: merge={merge} has no option {name!r}; {nearest(name, known)}")
 
 
 def _check_stages(config: Config) -> None:
@@ -242,12 +305,18 @@ def _check_growth(config: Config) -> None:
 def reduction_of(config: Config) -> Reduction:
     """How much a run merges: as it was asked, or the defaults. Raises UsageError."""
     layers = config.task.layers if config.layers is None else config.layers
-    if config.schedule is not None:
+    given = {name: getattr(config, name) for name in AMOUNTS}
+    if config.schedule == UNIFORM:
+        given["schedule"] = None
+    elif config.schedule is not None:
         layers = config.layers  # a schedule names every layer
-    asked = Reduction(**{name: getattr(config, name) for name in AMOUNTS}, layers=layers)
+        if config.flops is not None:
+            check_target(config.schedule, config.flops)
+            given["flops"] = None
+    asked = Reduction(**given, layers=layers)
     if asked.given:
         return asked
-    if any(config.merge.options.get(key) is not None for key in SCHEDULE_OPTIONS):
+    if config.speed is not None or any(config.merge.options.get(k) is not None for k in SCHEDULE_OPTIONS):
         return Reduction(layers=config.layers)
     unmerged = config.mode == "train" and config.merge.name == UNMERGED  # whose key names no amount
     return Reduction(ratio=1.0 if unmerged else DEFAULT_RATIO, layers=layers)

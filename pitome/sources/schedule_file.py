@@ -6,17 +6,38 @@ import functools
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pitome.errors import UsageError, nearest
+from pitome.fields import decode, number
 
 NAMES = ("prune_kept", "merge_kept")
 OPTIONS = (*NAMES, "schedule_file")  # of a method: any of them is a schedule of its own
 PUBLISHED = "published/"
+UNIFORM = "uniform"  # on a command line: no schedule, but one ratio for all layers
+MADE_FOR = "made_for"
 _THEIRS = {"prune_kept_num": "prune_kept", "merge_kept_num": "merge_kept"}  # in DiffRate's own file
 _FORMS = f"a list, lists named {' and '.join(NAMES)}, or DiffRate's models and GFLOPs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFor:
+    """What a file that a search wrote says of its schedule."""
+
+    method: str  # the merge method
+    flops: float = number(above=0, most=1)  # share of the unmerged cost that it was to meet
+    model: str = ""  # its name, for readers
+    tokens: int | None = None  # entering the first layer; None: any number
+    options: dict[str, Any] = field(default_factory=dict)  # of the method, those that were searched
+
+
+@dataclass(frozen=True)
+class SharesKept:
+    """The share of its tokens that each layer keeps."""
+
+    ratio: list[float] = number(above=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,8 @@ class KeptTokens:
     merge_kept: tuple[int, ...] | None  # that leave the layer; None: as many as pruning leaves
     prune_kept: tuple[int, ...] | None = None  # left by pruning, which comes first; None: nothing is pruned
     tokens: int | None = None  # of the model it was made for, entering the first layer; None: unknown
+    ratio: tuple[float, ...] | None = None  # instead, the share that each layer keeps, as texts need it
+    made_for: MadeFor | None = None  # of a file that a search wrote
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -41,7 +64,8 @@ class KeptTokens:
 def find_schedule(schedule: str | Sequence[int]) -> KeptTokens:
     """A schedule from a list of tokens kept; from `published/deit_s@2.9`, what DiffRate's authors learned for
     a model and GFLOPs; or from a file: YAML or JSON with a list, with lists named prune_kept and merge_kept
-    (or one of them), or in the form of DiffRate's compression_rate.json: FILE@ViT-S-DeiT@2.9 says which.
+    (or one of them), with a list named ratio, or in the form of DiffRate's compression_rate.json:
+    FILE@ViT-S-DeiT@2.9 says which.
 
     Raises UsageError, one line, for what cannot be read, for counts that rise from layer to layer, and for a
     merge count above its prune count. DiffRate's files may have both, and mean what their code does: a layer
@@ -60,7 +84,22 @@ def find_schedule(schedule: str | Sequence[int]) -> KeptTokens:
     if isinstance(content, dict) and content and all(isinstance(part, dict) for part in content.values()):
         model, _, amount = choice.partition("@")
         return _of_models(what, content, model, amount, f"{path}@")
-    return _checked(what, _named_lists(content, what))
+    return _of_mapping(content, what)
+
+
+def check_target(schedule: str | Sequence[int], flops: float) -> None:
+    """Raise UsageError unless `schedule` is a file that says it was made for this share of the cost."""
+    made = find_schedule(schedule).made_for
+    if made is None:
+        raise UsageError(
+            f"flops={flops:g} goes with schedule={UNIFORM}, or with a file that a search made for it; "
+            f"schedule={schedule} names no share, so leave out flops"
+        )
+    if made.flops != flops:
+        raise UsageError(
+            f"schedule={schedule} was made for flops={made.flops:g}, not for flops={flops:g}; give that, or "
+            "leave out flops"
+        )
 
 
 def read_schedule(path: str | Path) -> dict[str, list[int]]:
@@ -154,6 +193,19 @@ def _whole(what: str, name: str, counts: object) -> list[int]:
     raise UsageError(
         f"{what}{f': {name}' if name else ''} must be a list of whole numbers above 0, one per layer"
     )
+
+
+def _of_mapping(content: object, what: str) -> KeptTokens:
+    """From lists by name, with what a search says of them."""
+    made = None
+    if isinstance(content, dict) and MADE_FOR in content:
+        made = decode(MadeFor, content[MADE_FOR], f"{what}: {MADE_FOR}")
+        content = {name: value for name, value in content.items() if name != MADE_FOR}
+    if isinstance(content, dict) and set(content) == {"ratio"}:
+        shares = decode(SharesKept, content, what).ratio
+        return KeptTokens(None, ratio=tuple(shares), made_for=made)
+    found = _checked(what, _named_lists(content, what))
+    return replace(found, tokens=made.tokens if made else None, made_for=made)
 
 
 def _named_lists(content: object, what: str) -> dict[str, list[int]]:

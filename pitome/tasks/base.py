@@ -22,6 +22,7 @@ from pitome.merge.costs import Architecture
 from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, Headline, Throughput
+from pitome.search.probe import Probe
 from pitome.sources.weights import Weights
 from pitome.tasks import measuring
 from pitome.tasks.loggers import OpenLogger
@@ -80,6 +81,12 @@ class Task(ABC):
     ) -> tuple[Config, Path]:
         """Train what `config` describes; the configuration that tests it, and the folder of the run. logger:
         opens that of the run, once something is trained."""
+
+    @staticmethod
+    def probe(config: Config, device: torch.device) -> Probe:
+        """The model on its device and samples that are not tested on, for mode=search. Raises PitomeError for
+        what does not fit."""
+        raise UsageError(f"mode=search is not for task={config.task.name}")
 
     @staticmethod
     def train_split(config: Config) -> str | None:

@@ -24,6 +24,12 @@ class Built(Generic[Model]):
     sha256: str | None  # of the weights; None if random
 
 
+def weights_of(built: Built[nn.Module]) -> dict[str, str]:
+    """What the card of a search says of the weights."""
+    digest = "" if built.sha256 is None else f", sha256 {built.sha256}"
+    return {"weights": f"{built.weights.name} ({built.weights.source}{digest})"}
+
+
 def preprocess_of(model: nn.Module, given: PreprocessConfig | None) -> Preprocess:
     """The input a model was made for: `given` in its configuration, or timm's own record of it."""
     if given is not None:

@@ -39,7 +39,7 @@ class ClassificationChecks(Checks):
         for key in _VOTE:
             if getattr(task, key) != getattr(TaskConfig, key):
                 raise UsageError(f"task.{key} goes with task.head=knn")
-        if config.mode == "test" and config.model.args.get("num_classes") == 0:
+        if config.mode != "train" and config.model.args.get("num_classes") == 0:
             raise UsageError(
                 f"model={config.model.name} has no classifier; use task.head=knn, the vote of similar images"
             )

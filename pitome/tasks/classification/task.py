@@ -17,12 +17,14 @@ from pitome.merge.costs import Architecture, authors_macs, closed_form
 from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import Cost, Headline, Throughput
+from pitome.search.probe import Probe
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, ImageTask, Info
 from pitome.tasks.classification.data import build_image_data
 from pitome.tasks.classification.models import build_vision_model
 from pitome.tasks.classification.module import Classification
 from pitome.tasks.classification.neighbours import Tested, Voters
+from pitome.tasks.classification.probe import build_probe
 from pitome.tasks.classification.training import train_from_config
 from pitome.tasks.devices import fewest
 from pitome.tasks.loading import gather_skipped
@@ -77,6 +79,10 @@ class ImageClassification(ImageTask):
         config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
     ) -> tuple[Config, Path]:
         return train_from_config(config, amount, device, logger)
+
+    @staticmethod
+    def probe(config: Config, device: torch.device) -> Probe:
+        return build_probe(config, device)
 
     @property
     def info(self) -> Info:

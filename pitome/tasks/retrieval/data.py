@@ -205,6 +205,11 @@ class RetrievalData(TrainingData):
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return self._loader(self.validation)
 
+    def held_out(self, limit: int) -> tuple[DataLoader[tuple[Tensor, Tensor]], DataInfo]:
+        """So many images of the validation split, and where they come from."""
+        split = self._split("validation", limit)
+        return self._loader(split), split.info
+
     def train_dataloader(self) -> DataLoader[PairBatch]:
         batches: SceneBatches | FileBatches
         if self.name == "scenes":

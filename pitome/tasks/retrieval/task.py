@@ -18,6 +18,7 @@ from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.merge.schedule import Reduction
 from pitome.records.schema import Cost, Headline, Throughput
+from pitome.search.probe import Probe
 from pitome.sources.cache import cached
 from pitome.sources.checksums import checksum
 from pitome.tasks import measuring
@@ -29,6 +30,7 @@ from pitome.tasks.retrieval.blip import ImageTextMatching
 from pitome.tasks.retrieval.data import RetrievalData
 from pitome.tasks.retrieval.models import build_retrieval_model
 from pitome.tasks.retrieval.module import RerankTest, RetrievalTest
+from pitome.tasks.retrieval.probe import build_probe
 from pitome.tasks.retrieval.recall import KS, Retrieval, check_ks
 from pitome.tasks.retrieval.rerank import Reranking
 from pitome.tasks.retrieval.training import train_retrieval
@@ -75,6 +77,10 @@ class ImageTextRetrieval(ImageTask):
         config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
     ) -> tuple[Config, Path]:
         return train_retrieval(config, amount, device, logger)
+
+    @staticmethod
+    def probe(config: Config, device: torch.device) -> Probe:
+        return build_probe(config, device)
 
     @property
     def settings(self) -> dict[str, Any]:

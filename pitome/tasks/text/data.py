@@ -225,6 +225,12 @@ class TextData(TrainingData):
             generator=torch.Generator(),
         )
 
+    def held_out(self, limit: int) -> tuple[DataLoader[Encoded], DataInfo, list[int]]:
+        """So many texts of the validation split: their batches, where they come from, and their lengths."""
+        samples, info = self._validation
+        chosen = [samples[i] for i in permuted_selection(self.set.name, len(samples), limit)]
+        return self._loader(chosen), info, [len(sample.tokens) for sample in chosen]
+
     def train_dataloader(self) -> DataLoader[Encoded]:
         samples = self._train[0]
         check_labels([sample.label for sample in samples], self.set.classes, self.set.name)

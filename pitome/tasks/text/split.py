@@ -67,7 +67,7 @@ def text_split(config: Config) -> str:
     """
     entry = config.model.checkpoints.get(config.data.name)
     trained = (
-        entry.split if entry and config.mode == "test" and config.weights in (None, "pretrained") else None
+        entry.split if entry and config.mode != "train" and config.weights in (None, "pretrained") else None
     )
     given = config.data.split
     if given is None:

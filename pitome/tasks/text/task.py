@@ -15,6 +15,7 @@ from pitome.config import Config
 from pitome.errors import UsageError
 from pitome.merge.schedule import Reduction
 from pitome.records.schema import Cost, Headline, Throughput
+from pitome.search.probe import Probe
 from pitome.tasks.base import Evaluation, Layers, Task
 from pitome.tasks.data import DataInfo
 from pitome.tasks.devices import fewest
@@ -24,6 +25,7 @@ from pitome.tasks.text.data import TextData, mean_length
 from pitome.tasks.text.measuring import measure_cost, measure_throughput, tokens_per_layer
 from pitome.tasks.text.models import build_text_model
 from pitome.tasks.text.module import TextClassification
+from pitome.tasks.text.probe import build_probe
 from pitome.tasks.text.sets import text_set
 from pitome.tasks.text.split import text_split
 from pitome.tasks.text.training import train_text
@@ -68,6 +70,10 @@ class Text(Task):
         config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
     ) -> tuple[Config, Path]:
         return train_text(config, amount, device, logger)
+
+    @staticmethod
+    def probe(config: Config, device: torch.device) -> Probe:
+        return build_probe(config, device)
 
     @staticmethod
     def train_split(config: Config) -> str | None:

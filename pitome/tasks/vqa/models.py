@@ -161,6 +161,39 @@ class Llava(nn.Module):
         its images or leaves no room for the answer, and where the tower passes on another number of
         tokens than the schedule says.
         """
+        given, counts = self._inputs(prompts, images, shown, max_new_tokens, keep_positions)
+        out = self.model.generate(
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self._pad,
+            eos_token_id=self.tokenizer.eos_token_id,
+            **given,
+        )
+        made = [self._cut(row) for row in out[:, given["input_ids"].shape[1] :].tolist()]
+        texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        return [Answer(text.strip(), len(new), n) for text, new, n in zip(texts, made, counts, strict=True)]
+
+    def next_word(
+        self, prompts: Sequence[str], images: Tensor, shown: Sequence[Sequence[int]], *, keep_positions: bool
+    ) -> Tensor:
+        """The logits [P, V] of the first token of each answer; arguments and errors as of `generate`."""
+        given, _ = self._inputs(prompts, images, shown, 1, keep_positions)
+        counted = given["attention_mask"].cumsum(dim=-1) - 1
+        positions = given.pop("position_ids", counted.clamp_min(0))
+        logits: Tensor = self.model(position_ids=positions, logits_to_keep=1, use_cache=False, **given).logits
+        return logits[:, -1]
+
+    def _inputs(
+        self,
+        prompts: Sequence[str],
+        images: Tensor,
+        shown: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        keep_positions: bool,
+    ) -> tuple[dict[str, Any], list[int]]:
+        """What the language model reads, and how many tokens each prompt has; see `generate`."""
         ids = [self.encode(prompt, len(entry)) for prompt, entry in zip(prompts, shown, strict=True)]
         longest = max(len(entry) for entry in ids)
         if longest + max_new_tokens > self.context:
@@ -183,23 +216,9 @@ class Llava(nn.Module):
             places = self._places(len(images))
             positions = self._positions(ids, [places[image] for image in order])
             given["position_ids"] = pad_left(positions, 0).to(device)
-        mask = pad_left([[1] * len(entry) for entry in ids], 0).to(device)
-        filled = pad_left(ids, self._pad).to(device)
-        out = self.model.generate(
-            input_ids=filled,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=self._pad,
-            eos_token_id=self.tokenizer.eos_token_id,
-            **given,
-        )
-        made = [self._cut(row) for row in out[:, filled.shape[1] :].tolist()]
-        texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
-        counts = [len(entry) for entry in ids]
-        return [Answer(text.strip(), len(new), n) for text, new, n in zip(texts, made, counts, strict=True)]
+        given["attention_mask"] = pad_left([[1] * len(entry) for entry in ids], 0).to(device)
+        given["input_ids"] = pad_left(ids, self._pad).to(device)
+        return given, [len(entry) for entry in ids]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)

@@ -21,6 +21,7 @@ from pitome.measure.flops import count_flops
 from pitome.merge.schedule import Reduction
 from pitome.records.files import write_atomically
 from pitome.records.schema import AnsweringCost, Cost, Headline, Throughput
+from pitome.search.probe import Probe
 from pitome.tasks import measuring
 from pitome.tasks.base import Evaluation, ImageTask, Layers
 from pitome.tasks.data import DataInfo
@@ -33,6 +34,7 @@ from pitome.tasks.vqa.data import build_vqa
 from pitome.tasks.vqa.log import SampleLog
 from pitome.tasks.vqa.models import WEIGHT_TYPES, Llava, build_llava
 from pitome.tasks.vqa.module import Batches, VqaTest, loader, outcomes
+from pitome.tasks.vqa.probe import build_probe
 from pitome.tasks.vqa.timing import measure_throughput
 from pitome.tasks.vqa.training import train_vqa
 
@@ -80,6 +82,10 @@ class VisualQuestions(ImageTask):
         config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
     ) -> tuple[Config, Path]:
         return train_vqa(config, amount, device, logger)
+
+    @staticmethod
+    def probe(config: Config, device: torch.device) -> Probe:
+        return build_probe(config, device)
 
     @property
     def settings(self) -> dict[str, Any]:

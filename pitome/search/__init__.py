@@ -1,0 +1,1 @@
+"""Searching for the schedule, and the options, with which a method changes a model's outputs least."""
