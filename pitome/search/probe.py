@@ -96,7 +96,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Mapping):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_replace"):
-        return batch._replace(**{k: to_device(v, device) for k, v in batch._asdict().items()})
+        return type(batch)(*(to_device(value, device) for value in batch))
     if isinstance(batch, tuple):
         return tuple(to_device(value, device) for value in batch)
     return batch

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import optuna
 
 FILE = "trials.sqlite"
-UNIFORM, FILLED = "uniform", "filled"  # roles of the first two trials
+UNIFORM, FILLED = "uniform", "filled"
+_TILTS = {UNIFORM: 0.0, FILLED: 0.0, "falling": -1.0, "rising": 1.0}  # the points to begin with, by role
 _SPREAD = 2.0  # of the logarithms that are varied
 _LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 
@@ -33,7 +34,9 @@ class Tried:
     """One schedule with options, and what it does to the model's outputs."""
 
     number: int  # of the trial, from 0
-    role: str  # `uniform`, `filled` (uniform, with the tokens that the target leaves over), or empty
+    # `uniform`; `filled`, which is uniform with the tokens that the target leaves over; `falling`, `rising`:
+    # fewer or more removals with the depth; empty: what the sampler says; `unreachable`: nothing was run
+    role: str
     amount: Amount
     options: dict[str, Any]  # of the method, those that were searched
     share: float  # of the unmerged cost
@@ -57,14 +60,14 @@ def evaluate(probe: Probe, space: Space, amount: Amount, options: Mapping[str, A
     """How far the model that merges so is from the unmerged one; NaN if an output is. Raises UsageError for a
     method whose counts depend on the data."""
     name, reference = space.method.name, probe.reference
-    size = probe.input_size
     with patch(
         probe.model,
         name,
-        input_size=size,
+        ratio=amount.ratio,
+        schedule=amount.schedule,
+        input_size=probe.input_size,
         trace=probe.trace,
-        **amount.arguments(),
-        **options,  # type: ignore[arg-type]
+        **options,
     ) as handle:
         value = probe.disagreement(reference)
         last = handle.state.last.tokens
@@ -95,9 +98,11 @@ def search(
     resolve = _resolver(space, plan)
     base = resolve({})
     space.uniform(plan.target, base)  # or says that the target cannot be reached
-    _enqueue(study, space, plan, base)
+    for stale in study.get_trials(deepcopy=False, states=(_states().RUNNING,)):
+        study.tell(stale.number, state=_states().FAIL)  # its process was killed
     with _Progress(plan, study, probe, title) as progress:
         while not progress.finished:
+            _begin(study, space, plan, base)
             trial = study.ask()
             started = time.monotonic()
             tried = _try(trial, probe, space, plan, resolve)
@@ -154,7 +159,7 @@ def _try(
         if role == UNIFORM:
             raise
         amount = space.uniform(plan.target, resolve({}))  # these options cost too much to meet the target
-        return Tried(trial.number, "unreachable", amount, options, math.nan, math.nan)
+        return Tried(trial.number, role or "unreachable", amount, options, math.nan, math.nan)
     value = evaluate(probe, space, amount, {**plan.options, **options})
     return Tried(trial.number, role, amount, options, space.share(amount.rule(), resolved), value)
 
@@ -182,23 +187,18 @@ def _resolver(space: Space, plan: Plan) -> Callable[[Mapping[str, Any]], Any]:
     return resolve
 
 
-def _enqueue(study: optuna.Study, space: Space, plan: Plan, base: Any) -> None:
-    """The points to begin with: the uniform schedule, and lines that fall and rise over the depth. Those of a
-    killed process are queued again."""
-    state = _states()
-    for trial in study.get_trials(deepcopy=False, states=(state.RUNNING,)):
-        study.tell(trial.number, state=state.FAIL)
-        if fixed := trial.system_attrs.get("fixed_params"):
-            study.enqueue_trial(fixed, {k: v for k, v in trial.user_attrs.items() if k == "role"})
-    if study.get_trials(deepcopy=False):
+def _begin(study: optuna.Study, space: Space, plan: Plan, base: Any) -> None:
+    """Queue the first of the points to begin with that is not tried yet; one that a killed process was at
+    counts as not tried."""
+    if study.get_trials(deepcopy=False, states=(_states().WAITING,)):
         return
-    flat = {"tilt": 0.0, "bend": 0.0} | {f"layer{layer}": 0.0 for layer in space.layers}
-    for option in plan.searched:
-        flat[option.name] = getattr(base, option.name)
-    for role in (UNIFORM, FILLED):
-        study.enqueue_trial(flat, {"role": role})
-    for tilt in (-1.0, 1.0):
-        study.enqueue_trial(flat | {"tilt": tilt})
+    missing = set(_TILTS) - {tried.role for tried in tried_of(study)}
+    for role, tilt in _TILTS.items():
+        if role in missing:
+            point = dict.fromkeys(["tilt", "bend", *(f"layer{layer}" for layer in space.layers)], 0.0)
+            point |= {option.name: getattr(base, option.name) for option in plan.searched}
+            study.enqueue_trial(point | {"tilt": tilt}, {"role": role})
+            return
 
 
 def _open(folder: Path | None, plan: Plan, identity: Mapping[str, Any]) -> optuna.Study:

@@ -24,10 +24,10 @@ class Built(Generic[Model]):
     sha256: str | None  # of the weights; None if random
 
 
-def weights_of(built: Built[nn.Module]) -> dict[str, str]:
+def weights_of(weights: Weights, sha256: str | None) -> dict[str, str]:
     """What the card of a search says of the weights."""
-    digest = "" if built.sha256 is None else f", sha256 {built.sha256}"
-    return {"weights": f"{built.weights.name} ({built.weights.source}{digest})"}
+    digest = "" if sha256 is None else f", sha256 {sha256}"
+    return {"weights": f"{weights.name} ({weights.source}{digest})"}
 
 
 def preprocess_of(model: nn.Module, given: PreprocessConfig | None) -> Preprocess:

@@ -31,7 +31,7 @@ def search(method: str = "tome", target: float = 0.7, **changes: Any) -> list[st
 @pytest.mark.parametrize("by_ratio", [False, True])
 def test_the_uniform_schedule_comes_first_and_bounds_the_result(sampler: str, by_ratio: bool) -> None:
     tried = search(sampler=sampler, trials=12, by_ratio=by_ratio)
-    assert [t.role for t in tried[:3]] == [study.UNIFORM, study.FILLED, ""] and len(tried) == 12
+    assert [t.role for t in tried[:3]] == [study.UNIFORM, study.FILLED, "falling"] and len(tried) == 12
     best = study.best_of(tried)
     assert best.disagreement <= tried[0].disagreement
     assert all(t.share <= 0.7 for t in tried) and len({t.amount for t in tried}) > 6
@@ -59,7 +59,7 @@ def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
     plan = study.Plan(0.7, {}, trials=5)
     interrupted = study._open(tmp_path, plan, {})
     space = space_for(tiny_probe(), "tome")
-    study._enqueue(interrupted, space, plan, options_for(space))
+    study._begin(interrupted, space, plan, options_for(space))
     interrupted.ask()  # the first trial never ends
     tried = search(folder=tmp_path, trials=3)
     assert [t.role for t in tried].count(study.UNIFORM) == 1

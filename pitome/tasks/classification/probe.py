@@ -50,7 +50,7 @@ def build_probe(config: Config, device: torch.device) -> Probe:
         compare="cosine" if features else "kl",
         facts=describe(data.train_info, sum(map(len, batches)))
         | {"split": f"{data.train_info.split}, the part kept for validation"}
-        | weights_of(built),
+        | weights_of(built.weights, built.sha256),
         timed=lambda: (built.model, batches[0]),
         training=None if features else training,
         precision=config.precision,

@@ -25,7 +25,7 @@ def build_probe(config: Config, device: torch.device) -> Probe:
         batches=batches,
         run=lambda images: model.encode_image(images),
         compare="cosine",
-        facts=describe(info, sum(map(len, batches))) | weights_of(built),
+        facts=describe(info, sum(map(len, batches))) | weights_of(built.weights, built.sha256),
         timed=lambda: (model.image_tower, batches[0]),
         precision=config.precision,
         device=device,

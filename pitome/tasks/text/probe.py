@@ -43,7 +43,7 @@ def build_probe(config: Config, device: torch.device) -> Probe:
         batches=batches,
         run=run,
         compare="kl",
-        facts=describe(info, len(lengths)) | weights_of(built),
+        facts=describe(info, len(lengths)) | weights_of(built.weights, built.sha256),
         input_size=mean_length(lengths),
         by_ratio=True,
         timed=lambda: (built.model, batches[len(batches) // 2]),  # sorted by length: of median length

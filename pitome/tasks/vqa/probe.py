@@ -46,7 +46,8 @@ def build_probe(config: Config, device: torch.device) -> Probe:
         batches=asked,
         run=run,
         compare="kl",
-        facts=describe(data.info, sum(len(batch.prompts) for batch in asked)) | weights_of(built),
+        facts=describe(data.info, sum(len(batch.prompts) for batch in asked))
+        | weights_of(built.weights, built.sha256),
         timed=lambda: (model.image_tower, asked[0].images),
         trace=keep_positions,
         precision=config.precision,
