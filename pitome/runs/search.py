@@ -28,7 +28,7 @@ from pitome.runs.quiet import quiet_libraries
 from pitome.runs.validate import import_modules
 from pitome.search import study
 from pitome.search.probe import Probe
-from pitome.search.result import Compared, Result, number, write
+from pitome.search.result import Compared, FoundSchedule, number, write
 from pitome.search.space import Space, options_of
 from pitome.tasks.base import task_class
 from pitome.tasks.memory import is_out_of_memory
@@ -71,7 +71,7 @@ def run_all(points: Sequence[tuple[Config, Sequence[str]]]) -> int:
     return code
 
 
-def run(config: Config, words: Sequence[str]) -> Result:
+def run(config: Config, words: Sequence[str]) -> FoundSchedule:
     """Search as one configuration says and write what was found. Raises PitomeError."""
     device = resolve_device(config.device)
     import_modules(config.imports)
@@ -87,7 +87,7 @@ def run(config: Config, words: Sequence[str]) -> Result:
     if minutes is None and trials is None:
         trials = TRIALS
     assert config.flops is not None
-    plan = study.Plan(
+    plan = study.SearchPlan(
         target=config.flops,
         options={k: v for k, v in config.merge.options.items() if k not in config.search.options},
         searched=searched,
@@ -132,14 +132,16 @@ def space_of(config: Config, probe: Probe) -> tuple[Space, str]:
     ), family
 
 
-def _found(config: Config, folder: Path, space: Space, tried: Sequence[study.Tried], probe: Probe) -> Result:
+def _found(
+    config: Config, folder: Path, space: Space, tried: Sequence[study.Tried], probe: Probe
+) -> FoundSchedule:
     best = study.best_of(tried)
     named = [t for t in tried if t.role in (study.UNIFORM, study.FILLED) and t.number != best.number]
     names = {study.UNIFORM: "uniform", study.FILLED: "uniform, filled up to the target"}
     compared = [Compared(names[t.role], t.share, t.disagreement) for t in named]
     compared.append(Compared("best", best.share, best.disagreement))
     assert config.flops is not None
-    return Result(
+    return FoundSchedule(
         folder=folder,
         method=config.merge.name,
         model=model_label(config.model),
@@ -214,7 +216,7 @@ def _version(name: str) -> str:
 _SEARCHING = ("mode", "search", "speed", "limit", "flops", "merge", "overwrite", "results", "seed")
 
 
-def _test(words: Sequence[str], result: Result) -> str:
+def _test(words: Sequence[str], result: FoundSchedule) -> str:
     """The command that compares the schedule with the uniform one on the test split."""
 
     def key(word: str) -> str:

@@ -32,7 +32,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Result:
+class FoundSchedule:
     """What a search came to."""
 
     folder: Path
@@ -57,7 +57,7 @@ class Result:
         return self.path.with_suffix(".md")
 
 
-def write(result: Result, facts: Mapping[str, object], command: str, test: str) -> None:
+def write(result: FoundSchedule, facts: Mapping[str, object], command: str, test: str) -> None:
     """Write file and card. facts: what else the card says; command: of the search; test: the one that
     compares the schedule with the uniform one. Raises RecordError."""
     made = {
@@ -78,7 +78,7 @@ def write(result: Result, facts: Mapping[str, object], command: str, test: str) 
     write_atomically(result.card, card(result, facts, command, test).encode())
 
 
-def card(result: Result, facts: Mapping[str, object], command: str, test: str) -> str:
+def card(result: FoundSchedule, facts: Mapping[str, object], command: str, test: str) -> str:
     """Where the schedule comes from and what it gives on the samples of the search."""
     timed = any(compared.speedup for compared in result.compared)
     header = ["schedule", "share of the unmerged FLOPs", UNITS[result.compare], *(["speed-up"] * timed)]

@@ -44,7 +44,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What a search is asked for."""
 
     target: float  # share of the unmerged cost
@@ -82,7 +82,7 @@ def evaluate(probe: Probe, space: Space, amount: Amount, options: Mapping[str, A
 def search(
     probe: Probe,
     space: Space,
-    plan: Plan,
+    plan: SearchPlan,
     *,
     folder: Path | None = None,
     identity: Mapping[str, Any] | None = None,
@@ -143,7 +143,11 @@ def check_installed() -> None:
 
 
 def _try(
-    trial: optuna.Trial, probe: Probe, space: Space, plan: Plan, resolve: Callable[[Mapping[str, Any]], Any]
+    trial: optuna.Trial,
+    probe: Probe,
+    space: Space,
+    plan: SearchPlan,
+    resolve: Callable[[Mapping[str, Any]], Any],
 ) -> Tried:
     """Evaluate one point of the space."""
     options = {option.name: _suggest(trial, option) for option in plan.searched}
@@ -177,7 +181,7 @@ def _suggest(trial: optuna.Trial, option: Option) -> Any:
     return trial.suggest_float(option.name, option.low, option.high)
 
 
-def _resolver(space: Space, plan: Plan) -> Callable[[Mapping[str, Any]], Any]:
+def _resolver(space: Space, plan: SearchPlan) -> Callable[[Mapping[str, Any]], Any]:
     method, architecture = space.method, space.architecture
 
     def resolve(options: Mapping[str, Any]) -> Any:
@@ -187,7 +191,7 @@ def _resolver(space: Space, plan: Plan) -> Callable[[Mapping[str, Any]], Any]:
     return resolve
 
 
-def _begin(study: optuna.Study, space: Space, plan: Plan, base: Any) -> None:
+def _begin(study: optuna.Study, space: Space, plan: SearchPlan, base: Any) -> None:
     """Queue the first of the points to begin with that is not tried yet; one that a killed process was at
     counts as not tried."""
     if study.get_trials(deepcopy=False, states=(_states().WAITING,)):
@@ -201,7 +205,7 @@ def _begin(study: optuna.Study, space: Space, plan: Plan, base: Any) -> None:
             return
 
 
-def _open(folder: Path | None, plan: Plan, identity: Mapping[str, Any]) -> optuna.Study:
+def _open(folder: Path | None, plan: SearchPlan, identity: Mapping[str, Any]) -> optuna.Study:
     """The study in `folder`, or a new one. Raises UsageError where another search is in it."""
     import optuna
 
@@ -256,7 +260,7 @@ def _tried(values: Mapping[str, Any]) -> Tried:
 class _Progress:
     """How far a search is: by trials or by minutes, whichever ends it first."""
 
-    def __init__(self, plan: Plan, study: optuna.Study, probe: Probe, title: str) -> None:
+    def __init__(self, plan: SearchPlan, study: optuna.Study, probe: Probe, title: str) -> None:
         self.plan, self.study, self.probe = plan, study, probe
         finished = [t for t in study.get_trials(deepcopy=False) if "seconds" in t.user_attrs]
         self.done = len(finished)

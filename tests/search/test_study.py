@@ -24,7 +24,7 @@ def search(method: str = "tome", target: float = 0.7, **changes: Any) -> list[st
     probe = changes.pop("probe", None) or tiny_probe()
     space = space_for(probe, method, by_ratio=changes.pop("by_ratio", False))
     kept = {name: changes.pop(name) for name in ("folder", "identity") if name in changes}
-    return study.search(probe, space, study.Plan(target, {}, **{"trials": 6, **changes}), **kept)
+    return study.search(probe, space, study.SearchPlan(target, {}, **{"trials": 6, **changes}), **kept)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
@@ -56,7 +56,7 @@ def test_options_are_searched_and_start_at_their_defaults() -> None:
 
 
 def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
-    plan = study.Plan(0.7, {}, trials=5)
+    plan = study.SearchPlan(0.7, {}, trials=5)
     interrupted = study._open(tmp_path, plan, {})
     space = space_for(tiny_probe(), "tome")
     study._begin(interrupted, space, plan, options_for(space))
