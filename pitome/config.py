@@ -220,6 +220,7 @@ class Config:
     inflection: float | None = like(Reduction, "inflection")
     flops: float | None = like(Reduction, "flops")
     schedule: str | list[int] | None = like(Reduction, "schedule")
+    keep: int | float | None = like(Reduction, "keep")
     layers: str | list[int] | None = None
     speed: float | None = number(None, above=1)  # mode=search: times as fast as the unmerged model
     source: Literal["auto", "hub", "local", "package"] = "auto"  # where data comes from

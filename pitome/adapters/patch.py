@@ -8,17 +8,18 @@ import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor, nn
 
 import pitome.adapters
-from pitome.adapters import saved
+from pitome.adapters import place_patch, saved
 from pitome.adapters.core import Adapter, State
+from pitome.adapters.place_patch import PatchedPlace
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge import registry
 from pitome.merge.costs import LEAST_RATIO, Architecture, ratio_for_share
-from pitome.merge.registry import Method, MethodOptions, one_of
+from pitome.merge.registry import Method, MethodOptions, ModelPlace, one_of
 from pitome.merge.schedule import (
     ONE_OF,
     Reduction,
@@ -34,7 +35,12 @@ from pitome.sources.schedule_file import NAMES, OPTIONS, find_schedule
 
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
 _MODULES = (module.name for module in pkgutil.iter_modules(pitome.adapters.__path__))
-LIBRARIES = frozenset(name for name in _MODULES if not name.startswith("_")) - {"core", "patch", "saved"}
+LIBRARIES = frozenset(name for name in _MODULES if not name.startswith("_")) - {
+    "core",
+    "patch",
+    "place_patch",
+    "saved",
+}
 
 _log = logging.getLogger("pitome")
 
@@ -146,14 +152,20 @@ class Patched:
         """The part of the model that takes `example`; None: the whole model."""
         return self._adapter.entry
 
+    @property
+    def places(self) -> tuple[ModelPlace, ...]:
+        """Where tokens are removed: `tower`, and in a vision-language model what else is patched."""
+        return ("tower", *place_patch.places_of(self._model))
+
     def remove(self) -> None:
         """Undo the patch: the model computes bit for bit what it did before. A second call does
         nothing."""
         if vars(self._adapter.host).get("_pitome") is self:
             self._adapter.detach()
+            place_patch.end_tower(self._model)
             for name in ("_pitome", "__prepare_scriptable__", "extra_repr"):
                 delattr(self._adapter.host, name)
-            saved.note(self._model, None)
+            saved.note(self._model, place_patch.arguments_of(self._model))
 
     @property
     def state(self) -> State:
@@ -167,6 +179,48 @@ class Patched:
         self.remove()
 
 
+@overload
+def patch(
+    model: nn.Module,
+    method: str,
+    *,
+    ratio: float | Sequence[float] | None = ...,
+    r: int | Sequence[int] | None = ...,
+    inflection: float | None = ...,
+    flops: float | None = ...,
+    schedule: str | Sequence[int] | None = ...,
+    input_size: int | tuple[int, int] | None = ...,
+    layers: str | Sequence[int] | None = ...,
+    keep: None = ...,
+    place: ModelPlace | None = ...,
+    positions: saved.Positions = ...,
+    trace: bool = ...,
+    family: str | None = ...,
+    **options: Any,
+) -> Patched: ...
+
+
+@overload
+def patch(
+    model: nn.Module,
+    method: str,
+    *,
+    ratio: float | Sequence[float] | None = ...,
+    r: int | Sequence[int] | None = ...,
+    inflection: float | None = ...,
+    flops: float | None = ...,
+    schedule: str | Sequence[int] | None = ...,
+    input_size: int | tuple[int, int] | None = ...,
+    layers: str | Sequence[int] | None = ...,
+    keep: int | float,
+    place: ModelPlace | None = ...,
+    positions: saved.Positions = ...,
+    trace: bool = ...,
+    family: str | None = ...,
+    **options: Any,
+) -> PatchedPlace: ...
+
+
 def patch(
     model: nn.Module,
     method: str,
@@ -178,10 +232,13 @@ def patch(
     schedule: str | Sequence[int] | None = None,
     input_size: int | tuple[int, int] | None = None,
     layers: str | Sequence[int] | None = None,
+    keep: int | float | None = None,
+    place: ModelPlace | None = None,
+    positions: saved.Positions = "keep",
     trace: bool = False,
     family: str | None = None,
     **options: Any,
-) -> Patched:
+) -> Patched | PatchedPlace:
     """Make `model` merge tokens, in place, and return the handle that undoes it.
 
     Exactly one of these says how much: `ratio`, the share of tokens each layer keeps (a number,
@@ -200,6 +257,13 @@ def patch(
     the model family on which `_repo` presets depend; a tower taken out of a LLaVA model is of family
     clip unless `family="llava"` says so. `Patched.family` and `Patched.layers` say what was chosen. All
     other keywords are options of the method.
+
+    In a vision-language model of transformers, `keep` says how much for the places after its image tower: a
+    number of tokens of each image, or a share of them. `place`: `projector` (what the language model is
+    given), or `language` (before one of its layers; of all images of a prompt together); left out, the first
+    that the method is for. `positions`: image tokens `keep` their positions, or all positions after the first
+    removed token close up (`renumber`; not inside the language model). Each place takes one patch; `generate`
+    and the model's forward take what the processor makes, as without a patch.
 
     state_dict() keys do not change; deepcopy, pickle, autocast, training, gradient checkpointing,
     DataParallel, torch.jit.trace and torch.compile work on the patched model (patch first, compile
@@ -229,6 +293,10 @@ def patch(
         options=dict(options),
     )
     entry = registry.get(method)
+    if keep is not None or place not in (None, "tower") or "tower" not in entry.places:
+        others = {"ratio": ratio, "r": r, "flops": flops, "schedule": schedule, "layers": layers}
+        given = [name for name, value in others.items() if value is not None]
+        return place_patch.patch_place(model, entry, keep, place, positions, options, given)
     adapter = _adapt(model)
     family = adapter.family if family is None else family
     one_of("family", family, FAMILIES)
@@ -279,13 +347,14 @@ def patch(
         trace=trace,
     )
     adapter.attach(state)
+    place_patch.begin_tower(model)
     asked = asked.without_files(resolved, found)
     handle = Patched(model, adapter, state, family, parse_layers(layers, adapter.depth), asked)
     host: Any = adapter.host  # torch types the attributes of a module as Tensor | Module
     host._pitome = handle
     host.__prepare_scriptable__ = _refuse_scripting
     host.extra_repr = handle.extra_repr
-    saved.note(model, asked)
+    saved.note(model, place_patch.arguments_of(model))
     return handle
 
 
@@ -294,9 +363,14 @@ _NOT_THE_MODEL = (
 )
 
 
-def patched(model: nn.Module) -> Patched | None:
+def patched(model: nn.Module) -> Patched | PatchedPlace | None:
     """The handle of a patched model, of a deepcopy of one or of a module that holds one; None if
-    nothing in `model` is patched."""
+    nothing in `model` is patched. Of several places, that of the last one patched after the tower."""
+    return place_patch.handle_of(model) or tower_patch(model)
+
+
+def tower_patch(model: nn.Module) -> Patched | None:
+    """The handle of the patch whose layers merge; None if no layers of `model` do."""
     for module in model.modules():
         handle = vars(module).get("_pitome")
         if isinstance(handle, Patched):
@@ -305,11 +379,12 @@ def patched(model: nn.Module) -> Patched | None:
 
 
 def remove(model: nn.Module) -> None:
-    """Undo the patch of `model`. Raises UsageError if it is not patched."""
-    handle = patched(model)
-    if handle is None:
+    """Undo the patch of `model`, at all its places. Raises UsageError if it is not patched."""
+    if patched(model) is None:
         raise UsageError(f"this {type(model).__name__} is not patched, so there is nothing to remove")
-    handle.remove()
+    place_patch.remove_places(model)
+    if (handle := tower_patch(model)) is not None:
+        handle.remove()
 
 
 def _adapt(model: nn.Module) -> Adapter:
@@ -319,7 +394,7 @@ def _adapt(model: nn.Module) -> Adapter:
     for module in model.modules():
         if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
             raise UsageError("the model is compiled already; patch first, compile second")
-    handle = patched(model)
+    handle = tower_patch(model)
     if handle is not None:
         raise UsageError(
             f"the model is patched already, with {handle.method.name}; call pitome.remove(model)"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -21,9 +21,12 @@ from pitome.sources.schedule_file import NAMES, PUBLISHED, KeptTokens
 
 if TYPE_CHECKING:
     from pitome.adapters.patch import Patched
+    from pitome.adapters.place_patch import PatchedPlace
 
 FILE = "pitome.json"
+Positions = Literal["keep", "renumber"]
 KEY = "pitome"  # in a transformers configuration
+_SEVERAL = "places"  # of both, where a model is patched at several places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,9 @@ class PatchArguments:
     input_size: int | Sequence[int] | None = None  # that `flops` is of
     layers: str | Sequence[int] | None = None  # that merge; None: the method's
     family: str | None = None  # of models; None: the model's
+    keep: int | float | None = None  # tokens of an image, or a share of them, after an image tower
+    place: Literal["projector", "language"] | None = None  # None: in the layers
+    positions: Positions = "keep"  # after an image tower
     options: dict[str, Any] = field(default_factory=dict)  # of the method
 
     def __post_init__(self) -> None:
@@ -75,13 +81,13 @@ class PatchArguments:
         return {name: value for name, value in values.items() if value not in (defaults[name], {})}
 
 
-def save(handle: Patched, folder: str | Path) -> Path:
-    """Write what the patch was asked for to `folder`/pitome.json, which is returned; the weights are saved as
-    those of any model. Raises UsageError for options that JSON cannot hold, RecordError if the folder cannot
-    be written."""
+def save(handle: Patched | PatchedPlace, folder: str | Path, given: Sequence[PatchArguments] = ()) -> Path:
+    """Write what the patch was asked for (or `given`, at several places) to `folder`/pitome.json, which is
+    returned; the weights are saved as those of any model. Raises UsageError for options that JSON cannot
+    hold, RecordError if the folder cannot be written."""
     path = Path(folder) / FILE
     try:
-        text = json.dumps(handle.arguments.plain(), indent=2)
+        text = json.dumps(_content(given or [handle.arguments]), indent=2)
     except TypeError as problem:
         raise UsageError(
             f"the options of {handle.method.name} cannot be written as JSON: {problem}"
@@ -90,7 +96,12 @@ def save(handle: Patched, folder: str | Path) -> Path:
     return path
 
 
-def load(model: nn.Module, folder: str | Path | None = None) -> Patched:
+def _content(given: Sequence[PatchArguments]) -> dict[str, Any]:
+    plain = [part.plain() for part in given]
+    return plain[0] if len(plain) == 1 else {_SEVERAL: plain}
+
+
+def load(model: nn.Module, folder: str | Path | None = None) -> Patched | PatchedPlace:
     """Patch `model`, in place, as `folder`/pitome.json says, or, without a folder, as the configuration of a
     transformers model says that was saved while it was patched.
 
@@ -100,25 +111,28 @@ def load(model: nn.Module, folder: str | Path | None = None) -> Patched:
     from pitome.adapters.patch import patch
 
     content, where = _read(model, folder)
+    parts = content[_SEVERAL] if isinstance(content.get(_SEVERAL), list) and content[_SEVERAL] else [content]
     try:
-        saved = decode(PatchArguments, content)
+        given = [decode(PatchArguments, part) for part in parts]
     except UsageError as problem:
         raise UsageError(f"{where}: {problem}") from None
-    values = {spec.name: getattr(saved, spec.name) for spec in dataclasses.fields(saved)}
-    options = values.pop("options")
-    if isinstance(values["input_size"], list):
-        values["input_size"] = tuple(values["input_size"])
-    return patch(model, **values, **options)
+    for part in given:
+        values = {spec.name: getattr(part, spec.name) for spec in dataclasses.fields(part)}
+        options = values.pop("options")
+        if isinstance(values["input_size"], list):
+            values["input_size"] = tuple(values["input_size"])
+        handle: Patched | PatchedPlace = patch(model, **values, **options)
+    return handle
 
 
-def note(model: nn.Module, given: PatchArguments | None) -> None:
+def note(model: nn.Module, given: Sequence[PatchArguments]) -> None:
     """Say in the configuration of a transformers model how it is patched, so that what `save_pretrained`
-    writes says so; None: that it is not."""
+    writes says so; nothing given: that it is not."""
     config = getattr(model, "config", None)
     if not hasattr(config, "to_json_string"):
         return
-    if given is not None:
-        setattr(config, KEY, given.plain())
+    if given:
+        setattr(config, KEY, _content(given))
     elif hasattr(config, KEY):
         delattr(config, KEY)
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pitome.adapters.patch import patch, patched
+from pitome.adapters.patch import patch, tower_patch
 from pitome.measure.copies import evaluating, meta_copy
 from pitome.measure.inputs import Inputs, batch_size, cast, forward
 from pitome.merge.costs import closed_form
@@ -103,7 +103,7 @@ def flops(model: nn.Module, input_size: int | tuple[int, int] | None = None) -> 
     '3.01 GMACs, 65% of the unmerged model'
     """
     copied = meta_copy(getattr(model, "_orig_mod", model))  # what torch.compile wraps
-    handle = patched(copied) or patch(copied, "none", ratio=1.0)
+    handle = tower_patch(copied) or patch(copied, "none", ratio=1.0)
     architecture, example = handle.architecture(input_size), handle.example(input_size)
     form = closed_form(architecture, handle.schedule, handle.method, handle.options)
     part = copied if handle.entry is None else handle.entry

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pitome.adapters.core import LayerPatch
-from pitome.adapters.patch import patched
+from pitome.adapters.patch import tower_patch
 from pitome.errors import UsageError
 from pitome.measure.copies import evaluating
 from pitome.measure.inputs import Inputs, device_of, forward
@@ -57,7 +57,7 @@ def layer_times(
     >>> len(times), times[0].tokens
     (12, 197)
     """
-    handle = patched(model)
+    handle = tower_patch(model)
     if handle is None:
         raise UsageError(f"this {type(model).__name__} is not patched; patch it first (none will do)")
     device, depth = device_of(inputs), handle.state.depth

@@ -27,6 +27,13 @@ class Tokens:
     last in every sample and has size 0. The number to remove is then a tensor [B], one for every
     sample from its own length, and `rows` is the common length M of the plan: at least what every
     sample keeps, at most N less what any of them removes. Both are None where nothing is padding.
+
+    After the image tower of a vision-language model, N is the number of an image's tokens as the language
+    model reads them (of all images of a prompt, inside the language model), and these are there for methods
+    that ask for them: `received` [B, N], the attention each token gets: from the tower's class token, or, in
+    a tower without one, from all its tokens, or inside the language model from the prompt's last token, mean
+    over heads; `keys` [B, N, D], heads side by side; `text` [B, S, C], features of the prompt's text, and
+    `text_keys` [B, S, D]; `grid`, rows and columns of an image whose tokens form a grid.
     """
 
     x: Tensor
@@ -41,6 +48,11 @@ class Tokens:
     values: Tensor | None = None
     mlp: Tensor | None = None
     rows: int | None = None
+    received: Tensor | None = None
+    keys: Tensor | None = None
+    text: Tensor | None = None
+    text_keys: Tensor | None = None
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +213,7 @@ class DensePlan:
     dtype: torch.dtype | None = (
         None  # what rows that mix tokens are rounded to, but in float64; None: nothing
     )
+    kept: Tensor | None = None  # [B, M], the token whose place each row takes; None: that of most weight
 
     @property
     def n_in(self) -> int:
@@ -237,6 +250,14 @@ class DensePlan:
 
 
 AnyPlan = Plan | DensePlan
+
+
+def keep_rows(kept: Tensor, n: int) -> Plan:
+    """The plan that keeps the tokens `kept` [B, M] of `n`, in the order of the sequence, and no others."""
+    kept = kept.sort(dim=-1).values
+    mask = torch.ones(kept.shape[0], n, dtype=torch.bool, device=kept.device).scatter(1, kept, False)
+    source = mask.nonzero()[:, 1].view(kept.shape[0], -1)
+    return Plan(kept=kept, source=source, target=torch.full_like(source, -1))
 
 
 def keep_all(tokens: Tokens) -> Plan:

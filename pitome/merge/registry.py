@@ -24,9 +24,18 @@ _log = logging.getLogger("pitome")
 
 
 @dataclass(frozen=True)
+class PlaceOptions:
+    """Options of a method for the places after the image tower: none that all have; a method's own
+    options extend this class, frozen like it, with a default for every field."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class MethodOptions:
-    """Options every method has; a method's own options extend this class, frozen like it, with a
-    default for every field.
+    """Options every method of a layer has; a method's own options extend this class, frozen like it, with
+    a default for every field.
 
     prop_attn: add log(size) to the attention logits (proportional attention).
     metric: what similarity is measured on: `keys` (mean over heads) or `hidden` (the features).
@@ -62,7 +71,8 @@ class Guarantees:
     averages: bool = True  # a row is a mean of tokens: equal tokens merge into the same token
 
 
-Part = Literal["cls_attention", "attention", "values", "mlp"]
+Part = Literal["cls_attention", "attention", "values", "mlp", "received", "keys", "text", "text_keys", "grid"]
+ModelPlace = Literal["tower", "projector", "language"]
 Reads = Callable[[Any], Sequence[Part]]
 PlanFunction = Callable[[Tokens, Any, Any], AnyPlan]
 PaddingRule = Literal["alone", "batch", "merged"]
@@ -91,11 +101,14 @@ class Method:
     compares: whether `plan` reads `Tokens.metric`; where it does not, that holds the features.
     families: family of models -> the fields of this class that are others there (a `_repo` preset
     whose authors wrote another function for it).
+    places: where in a model it can remove tokens: `tower` (in the layers of an encoder), and in a
+    vision-language model `projector` (between image tower and language model) and `language` (before one
+    layer of the language model). Of several, the first that fits how much is asked for.
     """
 
     name: str
     plan: PlanFunction
-    options: type[MethodOptions]
+    options: type[MethodOptions | PlaceOptions]
     guarantees: Guarantees
     source: str
     needs_cls_attention: bool
@@ -111,6 +124,7 @@ class Method:
     reads: Reads = lambda options: ()
     most: LimitFunction | None = None
     compares: bool = True
+    places: tuple[ModelPlace, ...] = ("tower",)
     family: str = ""  # for whose models it is; "": not chosen yet
 
     def of_family(self, family: str) -> Method:
@@ -126,7 +140,7 @@ class Method:
         # By name: a copy in another process is what is registered there.
         return _restore, (self.name, self.plan.__module__, self.family)
 
-    def build_options(self, values: dict[str, Any]) -> MethodOptions:
+    def build_options(self, values: dict[str, Any]) -> Any:
         """Typed options from keyword arguments. Raises UsageError for an unknown name."""
         known = {f.name for f in dataclasses.fields(self.options)}
         for key in values:
@@ -146,7 +160,8 @@ _PACKAGE = "pitome.merge.methods."
 def register(
     name: str,
     *,
-    options: type[MethodOptions] = MethodOptions,
+    place: ModelPlace | Sequence[ModelPlace] = "tower",
+    options: type[MethodOptions | PlaceOptions] = MethodOptions,
     guarantees: Guarantees | None = None,
     source: str = "",
     needs_cls_attention: bool = False,
@@ -200,6 +215,7 @@ def register(
             reads=reads,
             most=most,
             compares=compares,
+            places=(place,) if isinstance(place, str) else tuple(place),
         )
         return plan
 
@@ -219,9 +235,9 @@ def _same(one: PlanFunction, other: PlanFunction) -> bool:
     return places[0] == places[1]
 
 
-def _check_options(method: str, options: type[MethodOptions]) -> None:
+def _check_options(method: str, options: type[MethodOptions | PlaceOptions]) -> None:
     """Refuse options that a command line could not say. Raises UsageError."""
-    if not (isinstance(options, type) and issubclass(options, MethodOptions)):
+    if not (isinstance(options, type) and issubclass(options, (MethodOptions, PlaceOptions))):
         raise UsageError(f"merge={method}: options={options!r} is not a class that extends MethodOptions")
     if "__dataclass_fields__" not in vars(options):
         raise UsageError(f"merge={method}: put @dataclass(frozen=True) above {options.__name__}")
@@ -270,11 +286,12 @@ def loaded() -> list[str]:
     return sorted(_METHODS)
 
 
-def names() -> list[str]:
-    """All registered names, sorted. An entry point that does not work is left out, with a warning."""
+def names(place: ModelPlace | None = "tower") -> list[str]:
+    """The names of the methods for a place, sorted; None: of all. An entry point that does not work is left
+    out, with a warning."""
     _load_package()
     _load_plugins()
-    return sorted(_METHODS)
+    return sorted(name for name, method in _METHODS.items() if place is None or place in method.places)
 
 
 @functools.cache

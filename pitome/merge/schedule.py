@@ -13,8 +13,8 @@ from pitome.sources.schedule_file import PUBLISHED, KeptTokens, check_falling, f
 
 _DEEPEST = 10_000  # layers of a model that is not known yet
 
-_EXCLUSIVE = ("ratio", "r", "flops", "schedule")
-ONE_OF = "ratio, r, flops and schedule"
+_EXCLUSIVE = ("ratio", "r", "flops", "schedule", "keep")
+ONE_OF = "ratio, r, flops and schedule"  # of a method that merges in layers
 
 CountFunction = Callable[[int, int, float, int], int]  # (n, protected, ratio, layer) -> removed
 LimitFunction = Callable[[int, int], int]  # (n, protected) -> the most that can be removed
@@ -94,8 +94,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Reduction:
-    """How much to merge, as it is asked for: one of ratio, r, flops and schedule; none of them where the
-    options of a method are a schedule, or nothing merges.
+    """How much to merge, as it is asked for: one of ratio, r, flops, schedule and keep; none of them where
+    the options of a method are a schedule, or nothing merges.
 
     Raises UsageError for values that do not fit, and for those that exclude each other.
     """
@@ -115,14 +115,23 @@ class Reduction:
     )
     # tokens that each layer leaves, protected ones counted: a list, a file, or published/MODEL@GFLOPS
     schedule: str | Sequence[int] | None = None
+    # tokens of an image kept after the tower of a vision-language model: a number, or a share in (0, 1]
+    keep: int | float | None = None
     # where to merge: indices, or firstK, lastK, everyK; None: in all layers
     layers: str | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         parse_layers(self.layers, _DEEPEST)  # its form; the model knows its depth
         check(self)
+        check_keep(self.keep)
         if len(self.given) > 1:
-            raise UsageError(f"{' and '.join(self.given)} exclude each other: give exactly one of {ONE_OF}")
+            raise UsageError(
+                f"{' and '.join(self.given)} exclude each other: give exactly one of {', '.join(_EXCLUSIVE)}"
+            )
+        if self.keep is not None and self.layers is not None:
+            raise UsageError(
+                "layers is for methods that merge in the layers of a tower; leave it out with keep"
+            )
         if self.schedule is not None:
             find_schedule(self.schedule)
             check_whole_schedule(self.inflection, self.layers)
@@ -131,7 +140,7 @@ class Reduction:
 
     @property
     def given(self) -> list[str]:
-        """Those of ratio, r, flops and schedule that were given: one at most."""
+        """Those of ratio, r, flops, schedule and keep that were given: one at most."""
         return [name for name in _EXCLUSIVE if getattr(self, name) is not None]
 
     def grown(self, share: float) -> Reduction:
@@ -154,6 +163,17 @@ class Reduction:
 
 AMOUNTS = tuple(field.name for field in fields(Reduction) if field.name != "layers")
 """What says how much is merged."""
+
+
+def check_keep(keep: int | float | None) -> None:
+    """Raise UsageError for anything but an amount of image tokens to keep: a whole number from 1 on, or a
+    share in (0, 1]."""
+    if keep is None or (type(keep) is int and keep >= 1) or (isinstance(keep, float) and 0 < keep <= 1):
+        return
+    raise UsageError(
+        f"keep={keep} is neither a number of image tokens (1, 2, ...) nor a share of them in (0, 1], "
+        "e.g. keep=0.25"
+    )
 
 
 def shown_schedule(schedule: str | Sequence[int] | None) -> str | Sequence[int] | None:

@@ -154,10 +154,11 @@ def patch_model(
     """Merge as the configuration says; None for the unmerged model, which stays untouched."""
     if config.merge.name == UNMERGED:
         return None
-    return pitome.patch(
+    handle: Patched = pitome.patch(
         model,
         config.merge.name,
         **vars(amount),
         input_size=input_size,
         **config.merge.options,
     )
+    return handle

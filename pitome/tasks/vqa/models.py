@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pitome.adapters.patch import patched
+from pitome.adapters.patch import tower_patch
 from pitome.config import ModelConfig
 from pitome.errors import CheckpointError, UsageError
 from pitome.merge.costs import closed_form
@@ -100,7 +100,7 @@ class Llava(nn.Module):
         """Placeholders of one image: the tokens that the tower passes on, by the schedule if it merges."""
         from pitome.adapters.transformers.llava import handed_on
 
-        handle = patched(self.image_tower)
+        handle = tower_patch(self.image_tower)
         if handle is None:
             return self.unmerged_rows
         state = handle.state
@@ -239,7 +239,7 @@ class Llava(nn.Module):
 
         config = self.model.config
         skip = int(config.vision_feature_select_strategy == "default")
-        handle = patched(self.image_tower)
+        handle = tower_patch(self.image_tower)
         if handle is None:
             return torch.arange(self.image_rows).expand(images, -1)
         membership = handle.state.last.membership[feature_entry(config)]

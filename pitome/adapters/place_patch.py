@@ -1,0 +1,233 @@
+"""The patch of a vision-language model at a place after its image tower, and its handle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from pitome.adapters import saved
+from pitome.adapters.saved import PatchArguments, Positions
+from pitome.errors import UnsupportedModelError, UsageError
+from pitome.merge.registry import Method, ModelPlace, PlaceOptions
+from pitome.merge.schedule import check_keep
+
+if TYPE_CHECKING:
+    from pitome.adapters.patch import Patched
+
+PLACES = "_pitome_places"  # of a patched model: the state of its places
+HANDLES = "_pitome_handles"  # of it: place -> handle
+
+
+class PatchedPlace:
+    """The handle of a vision-language model patched after its image tower; a context manager that removes
+    this place's patch at its end.
+
+    >>> patched = pitome.patch(vlm, "divprune", keep=64)  # doctest: +SKIP
+    >>> patched = pitome.patch(vlm, "fastv", keep=0.5, layer=2)  # doctest: +SKIP
+    >>> model.generate(**processor(images=image, text=prompt, return_tensors="pt"))  # doctest: +SKIP
+    >>> patched.tokens  # doctest: +SKIP
+    {'projector': [576, 64], 'language': [120, 120, 88, 88, ...]}
+    """
+
+    def __init__(
+        self, host: Any, state: Any, places: Any, place: ModelPlace, arguments: PatchArguments
+    ) -> None:
+        self._host, self._places = host, places
+        self.place = place
+        self.arguments = arguments
+        self.method: Method = state.method
+        self.options: PlaceOptions = state.options
+        self.keep: int | float = state.keep  # tokens of each image, or a share of them
+        self.family: str = places.family.name
+
+    @property
+    def places(self) -> tuple[ModelPlace, ...]:
+        """All places of the model that are patched."""
+        tower: tuple[ModelPlace, ...] = ("tower",) if self._tower is not None else ()
+        return (*tower, *places_of(self._host))
+
+    @property
+    def tokens(self) -> dict[str, list[int]]:
+        """Place -> tokens in the last forward. `tower`: entering each block, then left; `projector`: of the
+        largest image, before and after; `language`: entering each layer, then left (padded lengths)."""
+        tower = {} if self._tower is None else {"tower": self._tower.tokens}
+        return {**tower, **self._places.counts}
+
+    @property
+    def images(self) -> list[tuple[int, int]]:
+        """Of each image of the last forward that had any, its tokens before and after the projector place."""
+        return list(self._places.current().rows)
+
+    def __repr__(self) -> str:
+        where = ", ".join(self.places)
+        return (
+            f"<{self.method.name}, keep {self.keep}, at the {self.place} of {self.family}; patched: {where}>"
+        )
+
+    def __call__(self, *_: object, **__: object) -> None:
+        raise UsageError(
+            "this is the handle of the patch; pitome.patch changes the model, so go on with the model"
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write what was asked for, at all places, to `folder`/pitome.json."""
+        return saved.save(self, folder, arguments_of(self._host))
+
+    def remove(self) -> None:
+        """Undo the patch at all places: the model computes bit for bit what it did before. A second call does
+        nothing."""
+        remove_places(self._host)
+        if self._tower is not None:
+            self._tower.remove()
+
+    def __enter__(self) -> PatchedPlace:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        remove_places(self._host, self.place)
+
+    @property
+    def _tower(self) -> Patched | None:
+        from pitome.adapters.patch import tower_patch
+
+        return tower_patch(self._host)
+
+
+def patch_place(
+    model: nn.Module,
+    entry: Method,
+    keep: int | float | None,
+    place: ModelPlace | None,
+    positions: Positions,
+    options: Mapping[str, Any],
+    others: Sequence[str] = (),
+) -> PatchedPlace:
+    """Patch `model` after its image tower; see `pitome.patch`. others: amounts given beside `keep`."""
+    here = [name for name in entry.places if name != "tower"]
+    if place is None and here:
+        place = here[0]
+    if place not in here:
+        wanted = "after the image tower" if place in (None, "tower") else f"at place={place}"
+        raise UsageError(
+            f"merge={entry.name} cannot be used {wanted}, but at {' and '.join(entry.places)}; "
+            f"{'give ratio or r instead of keep' if entry.places == ('tower',) else 'give keep'}"
+        )
+    if others:
+        raise UsageError(f"merge={entry.name} takes keep, not {' and '.join(others)}")
+    if keep is None:
+        raise UsageError(
+            f"merge={entry.name} needs keep: a number of image tokens, or a share, e.g. keep=0.25"
+        )
+    check_keep(keep)
+    if positions not in ("keep", "renumber"):
+        raise UsageError(f"positions={positions!r} is not known; give keep or renumber")
+    from pitome.adapters.transformers import places as library
+
+    host = _host(model)
+    resolved = entry.build_options(dict(options))
+    state = library.PlaceState(entry, resolved, keep, positions)
+    there: Any = vars(host).get(PLACES)
+    if there is not None and place in there.states:
+        raise UsageError(
+            f"the {place} is patched already, with {there.states[place].method.name}; each place takes one "
+            "patch: call pitome.remove(model)"
+        )
+    there = library.attach(host, place, state)
+    arguments = PatchArguments(
+        method=entry.name, keep=keep, place=place, positions=positions, options=dict(options)
+    )
+    handle = PatchedPlace(host, state, there, place, arguments)
+    vars(host).setdefault(HANDLES, {})[place] = handle
+    saved.note(host, arguments_of(host))
+    return handle
+
+
+def begin_tower(model: nn.Module) -> None:
+    """Take out surplus placeholders of a vision-language model from now on: its tower merges."""
+    if (host := _found(model)) is not None:
+        from pitome.adapters.transformers import places as library
+
+        library.places_of(host).tower = True
+
+
+def end_tower(model: nn.Module) -> None:
+    """Undo `begin_tower`."""
+    for module in list(model.modules()):
+        if (there := vars(module).get(PLACES)) is not None:
+            from pitome.adapters.transformers import places as library
+
+            there.tower = False
+            library.end(module, there)
+
+
+def _found(model: nn.Module) -> Any:
+    """The vision-language model of a known family in `model`; None: there is none."""
+    for module in model.modules():
+        kind = getattr(getattr(module, "config", None), "model_type", None)
+        if isinstance(kind, str) and hasattr(module, "generate"):
+            from pitome.adapters.transformers import families
+
+            if kind in families.known():
+                return module
+    return None
+
+
+def _host(model: nn.Module) -> Any:
+    """The vision-language model in `model`. Raises UnsupportedModelError."""
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(f"cannot patch a {type(model).__name__}: looked for a torch.nn.Module")
+    from pitome.adapters.transformers import families, places
+
+    for module in model.modules():
+        if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
+            raise UsageError("the model is compiled already; patch first, compile second")
+    if (host := _found(model)) is not None:
+        places.check_model(host)
+        return host
+    raise UnsupportedModelError(
+        f"cannot patch {type(model).__name__} after its image tower: looked for a model of transformers that "
+        f"generates text, of one of these families: {families.names()}"
+    )
+
+
+def handle_of(model: nn.Module) -> PatchedPlace | None:
+    """The handle of the place of `model` that was patched last; None: none after the tower is."""
+    for module in model.modules():
+        if handles := vars(module).get(HANDLES):
+            return list(handles.values())[-1]  # type: ignore[no-any-return]
+    return None
+
+
+def places_of(model: nn.Module) -> tuple[ModelPlace, ...]:
+    """The places after the tower that are patched in `model`."""
+    handle = handle_of(model)
+    return () if handle is None else tuple(handle._places.states)
+
+
+def remove_places(model: nn.Module, place: ModelPlace | None = None) -> None:
+    """Undo the patch of one place after the tower; None: of all of them."""
+    for module in list(model.modules()):
+        if (handles := vars(module).get(HANDLES)) is None:
+            continue
+        from pitome.adapters.transformers import places as library
+
+        for name in [name for name in handles if place in (None, name)]:
+            library.detach(module, vars(module)[PLACES], name)
+            del handles[name]
+        if not handles:
+            delattr(module, HANDLES)
+        saved.note(module, arguments_of(module))
+
+
+def arguments_of(model: nn.Module) -> list[PatchArguments]:
+    """What the patches of `model` were asked for, at all places."""
+    from pitome.adapters.patch import tower_patch
+
+    tower = tower_patch(model)
+    given = [] if tower is None else [tower.arguments]
+    for module in model.modules():
+        given += [handle.arguments for handle in vars(module).get(HANDLES, {}).values()]
+    return given
