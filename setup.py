@@ -6,7 +6,13 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-DATA = ("conf/**/*.yaml", "experiments/*.yaml", "results/published/**/*.json", "results/published/**/*.csv")
+DATA = (
+    "conf/**/*.yaml",
+    "experiments/*.yaml",
+    "results/published/**/*.json",
+    "results/published/**/*.csv",
+    "results/bench/*.md",
+)
 
 
 class BuildWithData(build_py):

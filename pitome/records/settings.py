@@ -36,6 +36,14 @@ def point(record: Record) -> str:
     return word_of(method.asked | ({"schedule": method.schedule} if scheduled else {}))
 
 
+def family(record: Record) -> str:
+    """Key shared by runs that differ in the amount alone, so that a line may join them in a plot: the same
+    layers, and a share, a fixed number (with its slope) or a schedule of its own."""
+    asked = record.method.asked
+    kind = "r" if "r" in asked else "share" if {"ratio", "flops"} & set(asked) else "schedule"
+    return word_of({"kind": kind} | {key: asked.get(key) for key in ("layers", "inflection")})
+
+
 def point_name(record: Record) -> str:
     """Text for all runs of one `point`: `0.925`, `r 16`, `FLOPs 0.8`, ..."""
     return ", ".join(_asked(record)) if point(record) else "-"

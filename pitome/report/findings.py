@@ -11,6 +11,8 @@ from pitome.records.identity import CONTROLS
 from pitome.records.rows import ResultRow
 from pitome.report.cells import metric
 
+_MOST = 3  # rows that are named
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -44,6 +46,8 @@ def sentences(rows: Sequence[ResultRow], pairs: Sequence[Pair]) -> list[str]:
     if unmerged is None or not ranked:
         return []
     name, said = metric([unmerged.first]), []
+    if name[1:2].islower():  # not R@1
+        name = name[0].lower() + name[1:]
     least = min(ranked, key=lambda ranking: _share(ranking.rows[0]))
     best = least.rows[0]
     text = f"Where most is merged ({_setting(least.name)}), {best.label} is best: {_score(best)} % {name} "
@@ -72,9 +76,11 @@ def sentences(rows: Sequence[ResultRow], pairs: Sequence[Pair]) -> list[str]:
         row for key, row in judged.items() if not all(p.significant and p.better for p in controls[key])
     ]
     if judged and beaten:
-        names = ", ".join(f"{row.label} at {_setting(row.point_name)}" for row in beaten[:4])
-        names += f" and {len(beaten) - 4} more" if len(beaten) > 4 else ""
-        said.append(f"Not significantly better than every content-blind control: {names}.")
+        names = ", ".join(f"{row.label} at {_setting(row.point_name)}" for row in beaten[:_MOST])
+        said.append(
+            f"Of {len(judged)} merged models {len(beaten)} are not significantly better than every "
+            f"content-blind control at their setting{', among them' if len(beaten) > _MOST else ''}: {names}."
+        )
     elif judged:
         said.append("Every method is significantly better than every content-blind control at its setting.")
     return said

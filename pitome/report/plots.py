@@ -13,6 +13,7 @@ from pitome.records.groups import baseline, digest, group
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
 from pitome.records.rows import rows
 from pitome.records.schema import Record
+from pitome.records.settings import family
 from pitome.records.statistics import proportion
 from pitome.report import figures, style
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _MOST_BARS = 2  # lines; with more, the bars hide one another
 _LONG = 60  # letters of a label for which there is no room beside the axes
 _CONTROL_ROOM = 0.4  # of the picture's height below the methods, as a share of their range
+RunPoint = tuple[float, float, int | None]
+"""Share of FLOPs, score, samples."""
+Line = dict[str, list[RunPoint]]
+"""Of one label: family of settings -> its points, which a line joins."""
 _BAR_GAP = 4 / 72  # inches between the bars of two methods at equal cost
 
 
@@ -57,23 +62,25 @@ def draw(members: Sequence[Record]) -> Figure | None:
     looks = style.looks(lines)
     methods = [label for label in lines if label not in CONTROLS]
     shown = _shown(members, lines)
-    for i, (label, runs) in enumerate(lines.items()):
+    for i, (label, line) in enumerate(lines.items()):
+        runs = sorted(point for points in line.values() for point in points)
         look = looks[label]
         x = [100 * share for share, _, _ in runs]
         y = [100 * score for _, score, _ in runs]
-        axes.plot(
-            x,
-            y,
-            label=_legend(label, y, shown),
-            color=look.colour,
-            marker=look.marker,
-            markersize=5 if look.control else 6,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            linestyle=look.line,
-            linewidth=1.3 if look.control else 1.6,
-            zorder=2.5 if look.control else 3,
-        )
+        for number, points in enumerate(line.values()):
+            axes.plot(
+                [100 * share for share, _, _ in points],
+                [100 * score for _, score, _ in points],
+                label="" if number else _legend(label, y, shown),
+                color=look.colour,
+                marker=look.marker,
+                markersize=5 if look.control else 6,
+                markeredgecolor="white",
+                markeredgewidth=0.6,
+                linestyle=look.line,
+                linewidth=1.3 if look.control else 1.6,
+                zorder=2.5 if look.control else 3,
+            )
         if not look.control and len(methods) <= _MOST_BARS:
             bars = [_bar(score, n) for _, score, n in runs]
             # shifted bars do not count for the axis limits by themselves
@@ -123,29 +130,33 @@ def draw(members: Sequence[Record]) -> Figure | None:
     return figure
 
 
-def _lines(members: Sequence[Record]) -> dict[str, list[tuple[float, float, int | None]]]:
-    """Label -> (share of FLOPs, score, samples) of its runs, from cheap to expensive; controls last."""
-    lines: dict[str, set[tuple[float, float, int | None]]] = defaultdict(set)
+def _lines(members: Sequence[Record]) -> dict[str, Line]:
+    """Label -> its runs, from cheap to expensive; controls last."""
+    lines: dict[str, dict[str, set[RunPoint]]] = defaultdict(lambda: defaultdict(set))
     for row in rows(members):
         cost, score = row.first.cost, row.score
         if row.first.done and score is not None and cost is not None and row.merges:
             label = RESIZE if row.method == RESIZE else row.label
-            lines[label].add((cost.share, score, row.first.data.n_samples))
+            lines[label][family(row.first)].add((cost.share, score, row.first.data.n_samples))
     order = sorted(lines, key=lambda label: (label in CONTROLS, label))
-    return {label: sorted(lines[label], key=lambda point: point[:2]) for label in order}
+    return {
+        label: {kind: sorted(points, key=lambda point: point[:2]) for kind, points in lines[label].items()}
+        for label in order
+    }
 
 
-def _shown(
-    members: Sequence[Record], lines: dict[str, list[tuple[float, float, int | None]]]
-) -> tuple[float, float] | None:
+def _shown(members: Sequence[Record], lines: dict[str, Line]) -> tuple[float, float] | None:
     """Lowest and highest score of the picture, in percent, where a control would squeeze the methods
     into a corner of it; None where everything fits."""
-    scores = {label: [100 * score for _, score, _ in runs] for label, runs in lines.items()}
-    unmerged = [
-        100 * m.score for m in members if m.done and m.score is not None and m.method.name == UNMERGED
-    ]
+    scores = {
+        label: [100 * score for points in line.values() for _, score, _ in points]
+        for label, line in lines.items()
+    }
     kept = [score for label, line in scores.items() if label not in CONTROLS for score in line]
-    kept += unmerged
+    for member in members:  # the whole band: differences look as large as they are
+        if member.done and member.score is not None and member.method.name == UNMERGED:
+            below, above = _bar(member.score, member.data.n_samples)
+            kept += [100 * member.score - below, 100 * member.score, 100 * member.score + above]
     every = [score for line in scores.values() for score in line]
     if not kept or max(kept) == min(kept):
         return None

@@ -23,6 +23,9 @@ PALETTE: tuple[tuple[str, str], ...] = (
     ("#b2182b", "#ff8a8a"),
     ("#4d7c0f", "#a3d65c"),
     ("#0f766e", "#5fd3c6"),
+    ("#8c6d31", "#d9c27a"),
+    ("#d6006c", "#ff6fb5"),
+    ("#444b9e", "#aab2ff"),
 )
 """(on white, on black). Close to Okabe and Ito (2008), moved until a line has a contrast of at least 3 to its
 ground and the first seven differ by 15 and more in CIELAB, also with any kind of colour blindness
@@ -35,7 +38,10 @@ COLOURS = (*PALETTE, *GREYS, ("#1c2128", "#e8ebf0"))
 """All colours of lines, (on white, on black); the last one is that of the unmerged model."""
 
 METHODS = ("pitome", "tome", "tofu", "diffrate", "dct", "mctf", "crossget")
-"""Methods in the order of PALETTE and MARKERS; any other method takes what is left."""
+"""Methods in the order of PALETTE and MARKERS, all told apart at any kind of colour blindness."""
+
+LATER = ("atc", "evit", "ppt", "repshift")
+"""The other methods, after those; a method of the user's own takes what is left."""
 
 MARKERS = {
     "o": "circle",
@@ -91,8 +97,8 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     """
     methods = {label: method_of(label) for label in labels}
     merging = set(methods.values()).difference(UNMERGED, CONTROLS)
-    others = [name for name in dict.fromkeys(methods.values()) if name in merging.difference(METHODS)]
-    order = [*METHODS, *others]
+    others = [name for name in dict.fromkeys(methods.values()) if name in merging.difference(METHODS, LATER)]
+    order = [*METHODS, *LATER, *others]
     markers = list(MARKERS)
     out: dict[str, Look] = {}
     variants: Counter[str] = Counter()

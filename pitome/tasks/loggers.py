@@ -8,7 +8,7 @@ import io
 import json
 import netrc
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -65,7 +65,7 @@ def close_logger(
     metrics: dict[str, float | None],
     picture: bytes | None = None,
     *,
-    outcomes: Mapping[str, Sequence[Any]] | None = None,
+    outcomes: Mapping[str, Any] | None = None,
     lower: Container[str] = (),
     failed: bool = False,
 ) -> None:
@@ -93,7 +93,7 @@ def close_logger(
             wandb.finish(exit_code=int(failed))
 
 
-def _log_samples(run: Any, outcomes: Mapping[str, Sequence[Any]]) -> None:
+def _log_samples(run: Any, outcomes: Mapping[str, Any]) -> None:
     """The outcomes of single samples as a table that W&B shows, in an artifact of the run."""
     import wandb
 

@@ -19,7 +19,7 @@ from pitome.records.code import other_code
 from pitome.records.files import write_atomically
 from pitome.records.schema import Record
 from pitome.records.store import Store
-from pitome.report.page import items, sweeps
+from pitome.report.page import items, speed, sweeps
 from pitome.report.page.figures import palette
 from pitome.report.page.view import PagePicture, View
 
@@ -28,12 +28,20 @@ def write(path: Path, local: Store, published: Store) -> Path:
     """Write the page of the runs in these two folders. Raises RecordError if it cannot be written,
     ExperimentError for a file of experiments/ with a mistake."""
     places = [os.path.relpath(store.folder, path.parent) for store in (local, published)]
-    write_atomically(path, html(local, published, *places).encode())
+    bench = published.folder.parent / "bench"
+    write_atomically(path, html(local, published, *places, bench=bench).encode())
     return path
 
 
-def html(local: Store, published: Store, runs: str = "runs", committed_to: str = "published") -> str:
-    """The page. Equal records give an equal page. runs, committed_to: where it finds the two folders."""
+def html(
+    local: Store,
+    published: Store,
+    runs: str = "runs",
+    committed_to: str = "published",
+    bench: Path | None = None,
+) -> str:
+    """The page. Equal records give an equal page. runs, committed_to: where it finds the two folders; bench:
+    the folder of speed records."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -47,6 +55,7 @@ def html(local: Store, published: Store, runs: str = "runs", committed_to: str =
     drawn = pictures(published.folder / "pictures")
     views += sweeps.views(committed, published.outcomes, drawn)
     views += sweeps.views(local_records, local.outcomes, drawn, prefix="Local: ")
+    views += speed.views(bench) if bench is not None else []
     views = linked([view.compact() for view in unique(views)])
     folder = importlib.resources.files("pitome.report.page") / "templates"
     style = (folder / "page.css").read_text()
@@ -63,6 +72,7 @@ def html(local: Store, published: Store, runs: str = "runs", committed_to: str =
         views=views,
         style=style,
         script=(folder / "page.js").read_text(),
+        answers=answers(views),
         total=total(views),
         tones=items.TONES | sweeps.TONES,
         runs=len({record.run_id for record in [*local_records, *committed] if record.done}),
@@ -79,6 +89,16 @@ def html(local: Store, published: Store, runs: str = "runs", committed_to: str =
 def packed(text: str) -> str:
     """Gzip in base64, a third of the size and more; equal for equal texts. The page unpacks it."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def answers(views: Sequence[View]) -> list[View]:
+    """What a reader asks first, one for each task: the sweep with the most rows that says who is best."""
+    best: dict[str, View] = {}
+    for view in views:
+        if view.kind == "sweep" and view.findings and view.plots:
+            known = best.get(view.item)
+            best[view.item] = view if known is None or len(view.lines) > len(known.lines) else known
+    return sorted(best.values(), key=lambda view: -len(view.lines))
 
 
 def total(views: Sequence[View]) -> dict[str, int]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pitome.report.style import COLOURS, LINES, MARKERS, looks
+from pitome.report.style import COLOURS, LINES, MARKERS, Look, looks
 
 _ROW = 38  # pixels for a name of two lines
 _FEW, _HEIGHT, _ENTRY = 6, 462, 16  # entries of a legend, and pixels: of a figure with so many, for one more
+_CONTROL_ROOM = 0.4  # of the height, for controls below the methods
 _TOOLS = 76  # pixels below the axis: for its numbers, its name, and the buttons that appear there
 
 
@@ -41,11 +42,13 @@ def figure(
     order: Sequence[str],
     *,
     level: tuple[str, float] | None = None,
+    band: tuple[float, float] | None = None,
 ) -> str:
     """JSON of a figure.
 
     x, y: names of the axes; order: all series of the page's table, which give their looks (`style.looks`);
-    level: a horizontal line with its name.
+    level: a horizontal line with its name; band: its 95 % interval, which the picture holds as a whole, so
+    that differences look as large as they are.
     """
     look_of = looks(order)
     data: list[dict[str, Any]] = []
@@ -100,8 +103,28 @@ def figure(
         line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height}
         layout["shapes"] = [line | {"line": {"dash": "dash", "width": 1.2}}]
         label = {"xref": "paper", "x": 1, "xanchor": "right", "y": height, "yanchor": "bottom"}
+        if band is not None:
+            layout["shapes"].append(_band(*band))
+            layout["yaxis"]["range"] = _range(traces, look_of, (height, *band))
         layout["annotations"] = [label | {"text": name, "showarrow": False}]
     return json.dumps({"data": data, "layout": layout}, separators=(",", ":"))
+
+
+def _band(low: float, high: float) -> dict[str, Any]:
+    """A strip over the whole width; the page fills it."""
+    place = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high}
+    return place | {"line": {"width": 0}, "layer": "below", "opacity": 0.14}
+
+
+def _range(traces: Sequence[Trace], look_of: Mapping[str, Look], kept: Sequence[float]) -> list[float]:
+    """Lowest and highest value of the picture: of the methods and of `kept`. Controls that would squeeze the
+    methods into a corner leave it."""
+    every = [float(value) for trace in traces for value in trace.y]
+    blind = {label for label, look in look_of.items() if look.control}
+    seen = [*kept, *(float(value) for trace in traces if trace.series not in blind for value in trace.y)]
+    low, high = min(seen), max([*kept, *every])
+    low = max(min([*every, low]), low - _CONTROL_ROOM * (high - low))
+    return [low - 0.05 * (high - low), high + 0.08 * (high - low)]
 
 
 def palette(ground: int) -> str:

@@ -46,7 +46,7 @@ def views(records: Sequence[Record], published: Sequence[Record]) -> list[View]:
             continue
         with contextlib.suppress(UsageError):  # an item without an offline part
             verdicts = judge(name, records, published)
-            if not verdicts.offline or any(_numbers(row) for row in verdicts.rows):
+            if any(_numbers(row) for row in verdicts.rows):  # an item of pictures has none
                 made.append(view(verdicts, [*published, *records]))
     keys = {item_view.key for item_view in made}
     return [_linked(item_view, keys) for item_view in made]
@@ -69,7 +69,7 @@ def view(verdicts: ItemVerdicts, records: Sequence[Record] = ()) -> View:
         key=verdicts.name,
         kind="offline" if verdicts.offline else "paper",
         item=verdicts.item,
-        title=_where(verdicts) + verdicts.title if verdicts.offline else verdicts.title,
+        title=_where(verdicts) if verdicts.offline else verdicts.title,
         facts={name: text for name, text in facts.items() if text},
         columns=columns,
         lines=[_line(row, compared.values(), by_id) for row in verdicts.rows],
@@ -84,9 +84,9 @@ def view(verdicts: ItemVerdicts, records: Sequence[Record] = ()) -> View:
 
 
 def _where(verdicts: ItemVerdicts) -> str:
-    """The project's models that it ran on; the paper's title names others."""
-    pairs = dict.fromkeys(f"{row.model} and {row.data}" for row in verdicts.rows if row.model and row.data)
-    return f"On {', '.join(pairs)}: " if pairs else ""
+    """The project's models and data that it ran on; the paper's title names others."""
+    pairs = dict.fromkeys(f"{row.model} on {row.data}" for row in verdicts.rows if row.model and row.data)
+    return f"{', '.join(pairs)}, at the points of {verdicts.item}" if pairs else verdicts.title
 
 
 def _run_plots(groups: Sequence[Sequence[Record]]) -> list[Plot]:

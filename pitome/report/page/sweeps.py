@@ -10,7 +10,10 @@ from pitome.records.groups import digest, group
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
 from pitome.records.rows import Outcomes, ResultRow, rows
 from pitome.records.schema import Record
+from pitome.records.settings import family
+from pitome.records.statistics import proportion
 from pitome.report.cells import caption, metric, setting_name
+from pitome.report.findings import sentences
 from pitome.report.page.command import command_of
 from pitome.report.page.figures import Trace, figure, hover
 from pitome.report.page.view import (
@@ -68,6 +71,7 @@ def _view(
         columns=_columns(members),
         lines=lines,
         plots=plots(table),
+        findings=sentences(table, compared),
         pictures=pictures.get(first.model.name, []),
         notes=_NOTES if any(_speed(row) for row in table) else [*_NOTES[:-1], _UNTIMED],
         tally={verdict: tally[verdict] for verdict in TONES if tally[verdict]},
@@ -81,6 +85,9 @@ _NOTES = [
     "Speed-up: merged and unmerged model timed alternately in one run. Rows were timed at different times: "
     "compare speed-ups, not samples per second.",
 ]
+_BAND = (
+    "Grey: 95 % interval of the unmerged score. A control may leave the picture; a double click shows all."
+)
 _UNTIMED = "None of these runs was timed; measure=full times the merged and the unmerged model alternately."
 
 
@@ -216,16 +223,17 @@ def plots(table: Sequence[ResultRow]) -> list[Plot]:
     name = metric([merged[0].first])
     base = next((row for row in scored if not row.merges), None)
     level = (f"unmerged {100 * (base.score or 0):.2f}", 100 * (base.score or 0)) if base else None
+    band = _band(base) if base else None
     order = sorted({_series(row) for row in merged}, key=lambda label: (label in CONTROLS, label))
     made = []
     costly = _curves(merged, lambda row: 100 * row.first.cost.share if row.first.cost else None, name)
     if costly:
-        drawn = figure(costly, "FLOPs, % of the unmerged model", f"{name}, %", order, level=level)
-        made.append(Plot(f"{name} against FLOPs", {"all": drawn}))
+        drawn = figure(costly, "FLOPs, % of the unmerged model", f"{name}, %", order, level=level, band=band)
+        made.append(Plot(f"{name} against FLOPs", {"all": drawn}, _BAND if band else ""))
     timed = [row for row in merged if _speed(row)]
     if timed:
         fast = _curves(timed, lambda row: _speed(row).speedup, name, bars=True)
-        drawn = figure(fast, "Measured speed-up", f"{name}, %", order, level=level)
+        drawn = figure(fast, "Measured speed-up", f"{name}, %", order, level=level, band=band)
         devices = ", ".join(sorted({_speed(row).device for row in timed}))
         made.append(
             Plot(
@@ -253,6 +261,15 @@ def plots(table: Sequence[ResultRow]) -> list[Plot]:
     return made
 
 
+def _band(row: ResultRow) -> tuple[float, float] | None:
+    """Wilson's 95 % interval of the unmerged score, in percent."""
+    score, n = row.score, row.first.data.n_samples
+    if score is None or not n or not 0 <= score <= 1:
+        return None
+    interval = proportion(score, n)
+    return 100 * interval.low, 100 * interval.high
+
+
 def _tokens_note(table: Sequence[ResultRow]) -> str:
     if any(_mean(row.first) for row in table):
         return "Means over the samples, whose lengths differ."
@@ -264,13 +281,13 @@ def _series(row: ResultRow) -> str:
 
 
 def _curves(table: Sequence[ResultRow], x, name: str, *, bars: bool = False) -> list[Trace]:  # type: ignore[no-untyped-def]
-    """A line per method, from cheap to expensive."""
-    lines: dict[str, dict[str, ResultRow]] = defaultdict(dict)
+    """A line per method and family of settings, from cheap to expensive."""
+    lines: dict[tuple[str, str], dict[str, ResultRow]] = defaultdict(dict)
     for row in table:
         if x(row) is not None:
-            lines[_series(row)].setdefault(row.first.run_id, row)
-    made = []
-    for label, by_run in lines.items():
+            lines[_series(row), family(row.first)].setdefault(row.first.run_id, row)
+    made: list[Trace] = []
+    for (label, _), by_run in lines.items():
         here = sorted(by_run.values(), key=lambda row: x(row))
         made.append(
             Trace(
@@ -279,6 +296,7 @@ def _curves(table: Sequence[ResultRow], x, name: str, *, bars: bool = False) -> 
                 y=[100 * (row.score or 0.0) for row in here],
                 text=[hover(row.label, _said(row, name)) for row in here],
                 series=label,
+                listed=all(trace.name != label for trace in made),
                 low=[_speed(row).speedup_low for row in here] if bars else None,
                 high=[_speed(row).speedup_high for row in here] if bars else None,
             )

@@ -79,6 +79,7 @@ class View:
     pictures: list[PagePicture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tally: dict[str, int] = field(default_factory=dict)  # verdict -> number of rows
+    findings: list[str] = field(default_factory=list)  # what its numbers mean, in sentences
     links: dict[str, str] = field(default_factory=dict)  # key of another view -> what it is
 
     def compact(self) -> View:

@@ -100,7 +100,7 @@ def column(page: sync_api.Page, view: str, name: str) -> list[str]:
 
 def test_the_overview_leads_to_every_view(page: sync_api.Page) -> None:
     view = open_view(page, "overview")
-    assert page.inner_text(f"{view} h1") == "Token merging: what is reproduced"
+    assert page.inner_text(f"{view} h1") == "Token merging: which method, how much cheaper, at what loss"
     links = page.eval_on_selector_all(".card", "cards => cards.map(card => card.getAttribute('href'))")
     assert len(links) == 2 and all(page.query_selector(link.replace("#", "#view-")) for link in links)
     page.click(f"{view} .card >> nth=0")
@@ -299,3 +299,29 @@ def test_everything_that_is_operated_has_a_name(page: sync_api.Page) -> None:
     outline = "() => getComputedStyle(document.activeElement).outlineWidth"
     assert page.evaluate(outline) == "3px"
     assert page.evaluate("[...document.querySelectorAll('table')].every(one => one.caption)")
+
+
+def test_a_row_has_a_link(page: sync_api.Page) -> None:
+    view = open_view(page, "classification")
+    page.evaluate("location.hash += '/3'")
+    page.wait_for_selector(f"{view} tr.linked")
+    assert page.get_attribute(f"{view} tr.linked", "data-row") == "3"
+    link = page.query_selector(f"{view} tr.linked + tr.detail a")
+    assert link is not None and link.get_attribute("href") == page.evaluate("location.hash")
+
+
+def test_columns_and_csv(page: sync_api.Page) -> None:
+    view = open_view(page, "classification")
+    page.click(f"{view} .columns summary")
+    page.uncheck(f"{view} .columns label:has-text('GMACs') input")
+    page.click(f"{view} .columns summary")
+    page.fill(f"{view} input[type=search]", "tome")
+    with page.expect_download() as waiting:
+        page.click(f"{view} .csv")
+    head, *rows = Path(waiting.value.path()).read_text().splitlines()
+    assert (
+        '"Method"' in head and "GMACs" not in head and len(rows) >= 1 and all("tome" in row for row in rows)
+    )
+    assert waiting.value.suggested_filename.startswith("classification-")
+    page.click(f"{view} form button[type=reset]")
+    page.wait_for_selector(f"{view} thead th:has-text('GMACs')")

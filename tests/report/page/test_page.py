@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from pitome.config import portable
 from pitome.paper.verdicts import judge
 from pitome.records import Record, Store
-from pitome.report.page import build, items, sweeps
+from pitome.report.page import build, items, speed, sweeps
 from pitome.report.page.command import command_of
 from pitome.report.page.figures import Trace, figure
 from pitome.report.page.view import Column, TableCell, TableLine, View, word
@@ -311,7 +311,7 @@ def test_a_method_has_one_colour_in_every_figure() -> None:
     assert colours(["PiToMe (as published)", "ToMe", "of one's own"]) == {
         "PiToMe (as published)": few["pitome"],
         "ToMe": few["tome"],
-        "of one's own": 7,
+        "of one's own": 11,
     }
     assert len(set(many.values())) == 4
     assert list(colours(["PiToMe (alpha 0)", "PiToMe (alpha 1)"]).values()) == [0, 1]
@@ -328,3 +328,38 @@ def test_what_is_the_same_in_every_row_stands_above_the_table() -> None:
     assert [column.name for column in shown.columns] == ["Model", "Method"]
     assert shown.facts == {"Data": "mine", "Command": "c"}
     assert [cell.text for cell in shown.lines[1].cells] == ["b", "tome"]
+
+
+def test_no_line_joins_points_of_different_settings(tmp_path: Path) -> None:
+    """Merging in the first three layers and in all are two lines of one colour, one entry in the legend."""
+    settings = [(0.9, {"ratio": 0.9}), (0.8, {"ratio": 0.8}), (0.7, {"ratio": 0.7, "layers": "every1"})]
+    settings += [(0.6, {"ratio": 0.6, "layers": "every1"}), (0.5, {"r": 8})]
+    folder = Store(tmp_path)
+    for ratio, asked in settings:
+        folder.save(example("tome", ratio, 0.8, asked=asked))
+    folder.save(example("none", None, 0.9))
+    (view,) = sweeps.views(folder.all(), folder.outcomes, {})
+    drawn = json.loads(view.plots[0].panels["all"])
+    assert sorted(len(trace["x"]) for trace in drawn["data"]) == [1, 2, 2]
+    assert sum(trace["showlegend"] for trace in drawn["data"]) == 1
+    (band,) = (shape for shape in drawn["layout"]["shapes"] if shape["type"] == "rect")
+    low, high = drawn["layout"]["yaxis"]["range"]
+    assert low < 80 and band["y0"] < 90 < band["y1"] < high
+
+
+def test_the_page_opens_with_what_is_best(tmp_path: Path, few: None) -> None:
+    html = build.html(
+        Store(tmp_path / "runs"), store(tmp_path / "published"), bench=ROOT / "results" / "bench"
+    )
+    opening = html[html.index('id="view-overview"') :].partition("What is reproduced of the paper")[0]
+    assert "Where most is merged (ratio 0.9), pitome is best: 88.70 % top-1 against 90.00 %" in opening
+    assert opening.count('class="chart"') == 2 and "times as fast: vit_small_patch16_224" in opening
+    (key,) = re.findall(r'id="view-(speed-[^"]+)"', html)
+    assert f'data-view="{key}" data-plot="0"' in opening
+
+
+def test_speed_records_are_a_table_of_numbers() -> None:
+    (view,) = speed.views(ROOT / "results" / "bench")
+    (column,) = (i for i, column in enumerate(view.columns) if column.name == "Speed-up")
+    values = [line.cells[column].value for line in view.lines]
+    assert len(values) > 10 and all(isinstance(value, float) and 0.3 < value < 9 for value in values)

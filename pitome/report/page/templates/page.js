@@ -15,6 +15,11 @@
   const jump = document.getElementById("jump");
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+  const make = (tag, attributes = {}, ...children) => {
+    const node = Object.assign(document.createElement(tag), attributes);
+    node.append(...children);
+    return node;
+  };
   // ---- plots: drawn when first seen, coloured as the page is
   function draw(chart) {
     const panels = figures[chart.dataset.view][Number(chart.dataset.plot)];
@@ -31,7 +36,7 @@
     for (const axis of [layout.xaxis, layout.yaxis]) {
       Object.assign(axis, { gridcolor: grid, linecolor: grid, showgrid: true });
     }
-    for (const shape of layout.shapes || []) shape.line.color = css("--soft");
+    for (const shape of layout.shapes || []) shape.type === "rect" ? shape.fillcolor = ink : shape.line.color = css("--soft");
     Object.assign(layout, {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, family: getComputedStyle(document.body).fontFamily, size: 12 },
@@ -70,7 +75,7 @@
 
   // ---- one view at a time, by the address
   function show() {
-    const key = decodeURIComponent(location.hash.slice(1)) || "overview";
+    const [key, row] = (decodeURIComponent(location.hash.slice(1)) || "overview").split("/");
     const wanted = document.getElementById(`view-${key}`);
     if (!wanted && key !== "main") return go("overview");
     if (!wanted) return;
@@ -79,6 +84,13 @@
     document.title = `${wanted.querySelector("h1").textContent} - pitome`;
     redraw();
     window.scrollTo(0, 0);
+    document.querySelectorAll("tr.linked").forEach((other) => other.classList.remove("linked"));
+    const linked = row && wanted.querySelector(`tr[data-row="${CSS.escape(row)}"]`);
+    if (!linked) return;
+    linked.classList.add("linked");
+    const more = linked.querySelector(".more");
+    if (more.getAttribute("aria-expanded") === "false") toggle(more);
+    linked.scrollIntoView({ block: "center" });
   }
   const go = (key) => { location.hash = key; };
   jump.addEventListener("change", () => go(jump.value));
@@ -154,21 +166,41 @@
       }
       form.querySelector("output").textContent = `${shown} of ${rows.length} rows`;
     };
-    form.addEventListener("input", apply);
-    form.addEventListener("reset", () => setTimeout(apply));
+    form.addEventListener("input", (event) => { if (!event.target.closest(".columns")) apply(); });
+    // ---- which columns are seen, and what is seen as CSV
+    const table = form.closest(".view").querySelector("table"), heads = [...table.tHead.rows[0].cells].slice(0, -1);
+    const text = (cell) => cell.textContent.trim();
+    form.querySelector(".columns div").append(...heads.map((head, column) => {
+      const box = make("input", { type: "checkbox", checked: true });
+      box.addEventListener("change", () => {
+        close(table);
+        for (const row of [table.tHead.rows[0], ...rows]) row.cells[column].hidden = !box.checked;
+      });
+      return make("label", {}, box, text(head));
+    }));
+    form.querySelector(".csv").addEventListener("click", () => {
+      close(table);
+      const lines = [table.tHead.rows[0], ...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) =>
+        [...row.cells].slice(0, -1).filter((cell) => !cell.hidden).map((cell) => `"${text(cell).replaceAll('"', '""')}"`).join(","));
+      const file = new Blob([lines.join("\n") + "\n"], { type: "text/csv" });
+      const link = make("a", { href: URL.createObjectURL(file), download: `${form.dataset.view}.csv` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    });
+    form.addEventListener("reset", () => setTimeout(() => {
+      apply();
+      form.querySelectorAll(".columns input").forEach((box) => box.dispatchEvent(new Event("change")));
+    }));
     form.addEventListener("submit", (event) => event.preventDefault());
   });
 
-  const make = (tag, attributes = {}, ...children) => {
-    const node = Object.assign(document.createElement(tag), attributes);
-    node.append(...children);
-    return node;
-  };
   function toggle(button) {
     const row = button.closest("tr"), open = button.getAttribute("aria-expanded") === "true";
     button.setAttribute("aria-expanded", String(!open));
     if (open) return row.nextElementSibling.remove();
     const inner = make("div", { className: "inner" });
+    const view = row.closest(".view").id.replace("view-", "");
+    inner.append(make("p", {}, make("a", { href: `#${encodeURIComponent(view)}/${row.dataset.row}`, textContent: "Link to this row" })));
     if (row.dataset.note) inner.append(make("p", { textContent: row.dataset.note }));
     if (row.dataset.command) {
       const code = make("code", { textContent: row.dataset.command });
