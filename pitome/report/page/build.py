@@ -27,9 +27,9 @@ from pitome.report.page.view import PagePicture, View
 def write(path: Path, local: Store, published: Store) -> Path:
     """Write the page of the runs in these two folders. Raises RecordError if it cannot be written,
     ExperimentError for a file of experiments/ with a mistake."""
-    places = [os.path.relpath(store.folder, path.parent) for store in (local, published)]
+    runs, committed = (os.path.relpath(store.folder, path.parent) for store in (local, published))
     bench = published.folder.parent / "bench"
-    write_atomically(path, html(local, published, *places, bench=bench).encode())
+    write_atomically(path, html(local, published, runs, committed, bench).encode())
     return path
 
 

@@ -171,7 +171,7 @@
     const table = form.closest(".view").querySelector("table"), heads = [...table.tHead.rows[0].cells].slice(0, -1);
     const text = (cell) => cell.textContent.trim();
     form.querySelector(".columns div").append(...heads.map((head, column) => {
-      const box = make("input", { type: "checkbox", checked: true });
+      const box = make("input", { type: "checkbox", defaultChecked: true });
       box.addEventListener("change", () => {
         close(table);
         for (const row of [table.tHead.rows[0], ...rows]) row.cells[column].hidden = !box.checked;
