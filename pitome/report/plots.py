@@ -153,6 +153,8 @@ def _shown(members: Sequence[Record], lines: dict[str, Line]) -> tuple[float, fl
         for label, line in lines.items()
     }
     kept = [score for label, line in scores.items() if label not in CONTROLS for score in line]
+    if not kept:  # nothing but controls
+        return None
     for member in members:  # the whole band: differences look as large as they are
         if member.done and member.score is not None and member.method.name == UNMERGED:
             below, above = _bar(member.score, member.data.n_samples)

@@ -121,7 +121,8 @@ def _range(traces: Sequence[Trace], look_of: Mapping[str, Look], kept: Sequence[
     methods into a corner leave it."""
     every = [float(value) for trace in traces for value in trace.y]
     blind = {label for label, look in look_of.items() if look.control}
-    seen = [*kept, *(float(value) for trace in traces if trace.series not in blind for value in trace.y)]
+    seen = [float(value) for trace in traces if trace.series not in blind for value in trace.y]
+    seen = [*kept, *(seen or every)]
     low, high = min(seen), max([*kept, *every])
     low = max(min([*every, low]), low - _CONTROL_ROOM * (high - low))
     return [low - 0.05 * (high - low), high + 0.08 * (high - low)]
