@@ -245,7 +245,7 @@ class LayerPatch:
             with _no_autocast(x.device.type):
                 dropped = None if state.method.padding == "merged" else padding
                 if size is None:
-                    size = ones(*x.shape[:2], _wide(x), x.device)
+                    size = ones(x.shape[0], x.shape[1], _wide(x), x.device)
                     size = size if dropped is None else size.masked_fill(dropped, 0)
                 plan = self.decide(x, size, captured, scale, padding, remove)
                 x, size = plan.carry_out(x, size)
@@ -478,8 +478,7 @@ def refuse_merging_first(state: State, what: str) -> None:
 def size_bias(size: Tensor, x: Tensor) -> Tensor:
     """What an attention over merged tokens adds to its logits: log(size) [B, N] as [B, 1, 1, N], in the
     type the attention computes in for features `x`."""
-    bias = _log_size(size).unsqueeze(1).unsqueeze(1)
-    return bias.to(_compute_dtype(x))
+    return _log_size(size)[:, None, None].to(_compute_dtype(x))
 
 
 def check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> None:

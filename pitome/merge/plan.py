@@ -126,7 +126,9 @@ class Plan:
         the token the row starts from, x_i its sources and w the weight of the group.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
-        weight = ones(*x.shape[:2], dtype, x.device) if self.weight is None else _cast(self.weight, dtype)
+        weight = (
+            ones(x.shape[0], self.n_in, dtype, x.device) if self.weight is None else _cast(self.weight, dtype)
+        )
         return self._mean(x, dtype, *self._totals(weight))
 
     def sizes(self, size: Tensor) -> Tensor:
@@ -315,7 +317,8 @@ def detached(x: Tensor) -> Tensor:
 
 def cosine(metric: Tensor) -> Tensor:
     """Unit rows of `metric` [B, N, D], so that a product is a cosine; a zero row stays zero."""
-    return metric / torch.linalg.vector_norm(metric, dim=-1, keepdim=True).clamp_min(1e-12)
+    length: Tensor = torch.linalg.vector_norm(metric, dim=-1, keepdim=True)
+    return metric / length.clamp_min(1e-12)
 
 
 def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from pitome.measure.throughput import LEAST_PAIRS, median_interval
 
-UNMERGED = "none"
+UNMERGED, CUT = "none", "cut"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Result:
     predicted: float  # FLOPs unmerged / merged
     speedup: Interval  # median of the rounds' ratios
     saved: Interval | None  # reached share of the predicted time saving, (1 - 1/speedup) / (1 - 1/predicted)
+    of_cut: Interval | None  # reached share of the time that `cut` saves; None where it was not timed
     rounds: int
     seconds: float
     seconds_unmerged: float
@@ -63,6 +64,7 @@ def _result(cell: Mapping[str, Any], method: str) -> Result:
         predicted=predicted,
         speedup=speedup,
         saved=_saved(speedup, predicted),
+        of_cut=_of_cut(cell["rounds"], merged, plain),
         rounds=len(merged),
         seconds=float(np.median(merged)),
         seconds_unmerged=float(np.median(plain)),
@@ -78,6 +80,16 @@ def _saved(speedup: Interval, predicted: float) -> Interval | None:
         None if bound is None else saved_share(bound, predicted) for bound in (speedup.low, speedup.high)
     )
     return Interval(saved_share(speedup.value, predicted), low, high)
+
+
+def _of_cut(rounds: Sequence[Mapping[str, float]], merged: np.ndarray, plain: np.ndarray) -> Interval | None:
+    """Of the time that `cut` saves, what a method does, round by round, [n] each."""
+    if any(CUT not in row for row in rounds):
+        return None
+    floor = np.array([row[CUT] for row in rounds])
+    saves = float(np.median(plain - floor))
+    # By the median saving of all rounds: that of one may be near 0 on a busy machine.
+    return None if saves <= 0 else estimate(1 - (merged - floor) / saves)
 
 
 def estimate(values: np.ndarray) -> Interval:

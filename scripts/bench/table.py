@@ -20,8 +20,9 @@ HEAD = """<!-- Written by python -m scripts.bench; change that, not this. -->
 Both sides run alternately in one process; medians of the rounds' ratios with 95 % intervals from order
 statistics. **Predicted**: the speed-up that FLOPs predict, unmerged / merged. **Saved**: the share of the
 predicted time saving that is reached, (1 - 1/speed-up) / (1 - 1/predicted); 100 % is the limit that FLOPs
-set. Clock `cpu`: CPU time of the process on one thread; `wall`: wall time on all threads. Weights and inputs
-are random.
+set. **Of cut**: the share of the time that the same model saves when it slices off as many tokens, without
+plan, merge or bias; 100 % is the limit of the machine. Clock `cpu`: CPU time of the process on one thread;
+`wall`: wall time on all threads. Weights and inputs are random.
 """
 
 
@@ -97,14 +98,17 @@ def _speed(timed: Sequence[Result]) -> str:
             f"{result.predicted:.3f}",
             interval(result.speedup, times),
             "" if result.saved is None else interval(result.saved, percent),
+            "" if result.of_cut is None else interval(result.of_cut, percent),
             f"{1e3 * result.seconds:.1f} / {1e3 * result.seconds_unmerged:.1f}",
             "" if result.memory is None else f"{result.memory[0] / 1e6:.0f} / {result.memory[1] / 1e6:.0f}",
             str(result.rounds) if result.complete else f"{result.rounds} of {result.group['pairs']}",
         ]
         for result in timed
     ]
-    head = ["Model", "Size", "Batch", "Ratio", "Mode", "Clock", "Method", "Predicted", "Speed-up", "Saved"]
-    return markdown_table([*head, "ms merged / unmerged", "MB merged / unmerged", "Pairs"], rows)
+    head = ["Model", "Size", "Batch", "Ratio", "Mode", "Clock", "Method", "Predicted", "Speed-up"]
+    return markdown_table(
+        [*head, "Saved", "Of cut", "ms merged / unmerged", "MB merged / unmerged", "Pairs"], rows
+    )
 
 
 def _layers(cells: Mapping[str, Any]) -> str:

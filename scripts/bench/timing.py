@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import pitome
+from pitome.adapters.core import LayerPatch
 from scripts.bench.groups import Group
 from scripts.bench.memory import forward_memory
 from scripts.bench.record import Record
 from scripts.bench.subjects import Subject, build
 
-UNMERGED = "none"
+UNMERGED, CUT = "none", "cut"
 PART = "speed"
 
 
@@ -53,9 +54,9 @@ def time_group(group: Group, record: Record, deadline: float, device: str, dtype
 
 
 def variants(group: Group, subject: Subject, cell: dict[str, Any]) -> dict[str, Callable[[], object]]:
-    """Name -> one forward, or step of training, of the unmerged model and of every method's; notes in `cell`
-    what each costs: `macs` of a forward, and, where nothing is compiled, `tokens` and `memory` (bytes that a
-    call takes beside the weights)."""
+    """Name -> one forward, or step of training, of the unmerged model, of every method's and of `cut`; notes in
+    `cell` what each costs: `macs` of a forward, and, where nothing is compiled, `tokens` and `memory` (bytes
+    that a call takes beside the weights)."""
     calls: dict[str, Callable[[], object]] = {}
     cell["macs"], cell["tokens"] = {}, {}
     memory = cell.setdefault("memory", {})
@@ -71,7 +72,40 @@ def variants(group: Group, subject: Subject, cell: dict[str, Any]) -> dict[str, 
             memory[name] = forward_memory(call, subject.inputs.device)
         if name != UNMERGED and group.mode in ("eager", "train"):
             cell["tokens"][name] = handle.tokens
+    calls[CUT] = runner(cut(share(subject.model), group, subject), subject.inputs, group.mode)
     return calls
+
+
+def cut(model: nn.Module, group: Group, subject: Subject) -> nn.Module:
+    """`model` with the token counts of the first method of `group` and no merging: where that merges, the
+    first tokens stay and the others are sliced off, without plan, mean or bias. The time of no method that
+    removes tokens at these places can be below that, so it is the floor of a real machine."""
+    handle = pitome.patch(model, group.methods[0], ratio=group.ratio, layers=group.layers)
+    with torch.no_grad():
+        model(subject.inputs[:1])
+    for module in model.modules():
+        patch = vars(module).get("_pitome")
+        if isinstance(patch, LayerPatch):
+            left = handle.tokens[patch.layer + 1]
+            patch.__dict__ |= {
+                "enter": _no_bias,
+                "capture": _nothing,
+                "merge": functools.partial(_first, left),
+            }
+    return model
+
+
+def _no_bias(x: Tensor) -> None:
+    """Instead of `LayerPatch.enter`."""
+
+
+def _nothing(name: str, value: Tensor) -> None:
+    """Instead of `LayerPatch.capture`."""
+
+
+def _first(left: int, x: Tensor, scale: float) -> Tensor:
+    """Instead of `LayerPatch.merge`: [B, N, C] -> [B, left, C]."""
+    return x[:, :left]
 
 
 def runner(model: nn.Module, inputs: torch.Tensor, mode: str) -> Callable[[], object]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scripts.bench import plot, table, targets
-from scripts.bench.groups import BASE, LARGE, METHODS, SMALL, Group, images
+from scripts.bench.groups import BASE, BERT, LARGE, METHODS, SMALL, Group, images
 from scripts.bench.results import (
     MET,
     MISSED,
@@ -31,7 +31,7 @@ def cell(group: Group, speedups: list[float], macs: tuple[int, int] = (150, 100)
         "macs": {"none": macs[0], **dict.fromkeys(group.methods, macs[1])},
         "tokens": {},
         "memory": {"none": 50_000_000, **dict.fromkeys(group.methods, 40_000_000)},
-        "rounds": [{"none": 1.0, **dict.fromkeys(group.methods, 1 / s)} for s in speedups],
+        "rounds": [{"none": 1.0, **dict.fromkeys(group.methods, 1 / s), "cut": 1 / 1.5} for s in speedups],
     }
 
 
@@ -60,6 +60,43 @@ def test_a_result_is_the_median_of_the_rounds_ratios():
     )
     assert one.saved.low == pytest.approx(saved_share(one.speedup.low, 1.5))
     assert one.seconds_unmerged == 1.0
+
+
+def test_the_share_of_what_cut_saves():
+    """A round takes 1 s unmerged and 0.6 s cut: 0.64 s is nine tenths of that saving."""
+    one = cell(Group(SMALL, methods=("tome",)), [1 / 0.64] * 20)
+    for row in one["rounds"]:
+        row["cut"] = 0.6
+    (found,) = results({"a": one})
+    assert found.of_cut == Interval(*[pytest.approx(0.9)] * 3)
+    assert "| 90.0 % [90.0 %, 90.0 %] |" in table.markdown(CPU, parts_of(one))
+    for row in one["rounds"]:
+        row["cut"] = 1.1  # too busy a machine to say what cutting saves
+    assert results({"a": one})[0].of_cut is None
+    del one["rounds"][0]["cut"]  # measured before there was one
+    assert results({"a": one})[0].of_cut is None
+    assert "| tome | 1.500 | 1.562 [" in table.markdown(CPU, parts_of(one))
+
+
+def test_one_image_at_a_time_has_targets_of_its_own():
+    alone = cell(Group(SMALL, batch=1, methods=("pitome", "tome", "random")), [1.42] * 20)
+    rows = [row for row in targets.judge(parts_of(alone), results({"a": alone})) if row.verdict != OPEN]
+    assert [(row.name, row.wanted, row.verdict) for row in rows if row.name.startswith("of cut")] == [
+        (f"of cut, {SMALL}, {method}, batch 1, eager, cpu", ">= 85.0 %", MET)
+        for method in ("pitome", "tome", "random")
+    ]
+    assert {(g.mode, g.clock) for g in images() if g.batch == 1 and g.model == BASE} == {
+        ("eager", "cpu"),
+        ("compile", "wall"),
+        ("onnx", "cpu"),
+    }
+
+
+def test_text_is_judged_by_its_length():
+    text = cell(Group(BERT, 512, 4, 0.8, ("pitome", "tome"), "first3"), [1.49] * 20)
+    rows = {row.name: row.verdict for row in targets.judge(parts_of(text), results({"a": text}))}
+    assert rows[f"of cut, {BERT} at 512 tokens, tome, batch 4, eager, cpu"] == MET
+    assert rows[f"of cut, {BERT} at 128 tokens, tome, batch 4, eager, cpu"] == OPEN
 
 
 def test_too_few_rounds_have_no_interval_and_are_not_complete():
@@ -107,7 +144,8 @@ def test_targets_are_judged_at_their_own_conditions_only():
     assert all(row.verdict == OPEN for row in saved_rows(parts_of(other, short)))
     met = [row for row in saved_rows(parts_of(cell(Group(SMALL), good))) if row.verdict == MET]
     assert [row.name for row in met] == [
-        f"saved, {SMALL}, {method}, batch 16, eager, cpu" for method in ("pitome", "tome", "tofu", "diffrate")
+        f"of cut, {SMALL}, {method}, batch 16, eager, cpu"
+        for method in ("pitome", "tome", "tofu", "diffrate")
     ]
     missed = saved_rows(parts_of(cell(Group(BASE), [1.3] * 20)))
     assert [row.verdict for row in missed].count(MISSED) == 4
@@ -115,7 +153,7 @@ def test_targets_are_judged_at_their_own_conditions_only():
 
 def saved_rows(parts: dict) -> list[targets.Target]:
     rows = targets.judge(parts, results(parts["speed"]))
-    return [row for row in rows if row.name.startswith("saved")]
+    return [row for row in rows if row.name.startswith("of cut")]
 
 
 def test_a_gpu_has_targets_of_its_own():
@@ -202,7 +240,7 @@ def test_a_gpu_has_a_plot_and_exponents_of_wall_time(tmp_path):
 def test_rows_of_a_gpu_that_were_not_measured_stay(tmp_path):
     parts = on_gpu()
     rows = {row.name: row for row in targets.judge_gpu(parts, results(parts["speed"]))}
-    assert rows[f"saved, {BASE}, tome, batch 64, eager, wall"].verdict == MET
+    assert rows[f"of cut, {BASE}, tome, batch 64, eager, wall"].verdict == MET
     assert not any("batch 4," in name or "batch 32," in name for name in rows)  # of the curves alone
     for name in (f"plan and merge of a block's time, {BASE}", "times as fast as the authors' implementation"):
         assert [row.verdict for row in rows.values() if row.name.startswith(name)] == [OPEN] * 4
@@ -222,7 +260,7 @@ def test_another_ratio_is_judged_by_no_target():
 
 def test_compiled_vit_l_is_among_the_targets():
     names = [row.name for row in targets.judge({}, [])]
-    assert sum(f"saved, {LARGE}" in name and "compile, wall" in name for name in names) == 4
+    assert sum(f"of cut, {LARGE}" in name and "compile, wall" in name for name in names) == 4
     last = images()[-1]
     assert (last.model, last.mode, last.clock, last.methods) == (LARGE, "compile", "wall", METHODS)
 

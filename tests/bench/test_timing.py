@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import pitome
+from pitome.adapters.core import LayerPatch
 from pitome.errors import UsageError
 from scripts.bench import timing
 from scripts.bench.groups import Group
@@ -17,6 +18,7 @@ from scripts.bench.memory import forward_memory
 from scripts.bench.record import Record
 from scripts.bench.subjects import Subject, build
 from scripts.bench.timing import share, time_group
+from tests.adapters import tiny_text
 from tests.adapters.tiny import images, vit
 
 GROUP = Group("tiny", 20, 2, 0.75, ("pitome", "tome"), pairs=3)
@@ -46,13 +48,13 @@ def test_rounds_alternate_in_order_and_are_kept(order, tmp_path):
     assert run(record)
     cell = Record(tmp_path / "a.json", {}).part("speed")[GROUP.key]
     assert cell["rounds"] == [
-        {"none": 1, "pitome": 2, "tome": 3},
-        {"none": 6, "pitome": 5, "tome": 4},
-        {"none": 7, "pitome": 8, "tome": 9},
+        {"none": 1, "pitome": 2, "tome": 3, "cut": 4},
+        {"none": 8, "pitome": 7, "tome": 6, "cut": 5},
+        {"none": 9, "pitome": 10, "tome": 11, "cut": 12},
     ]
     assert cell["macs"]["tome"] < cell["macs"]["none"]
     assert cell["tokens"]["pitome"] == [16, 13, 10, 8, 7]
-    assert len({id(call) for call in order}) == 3
+    assert len({id(call) for call in order}) == 4
 
 
 def test_a_bench_that_was_stopped_goes_on(order, tmp_path, monkeypatch):
@@ -71,7 +73,7 @@ def test_a_complete_group_builds_nothing(order, tmp_path, monkeypatch):
     record = Record(tmp_path / "a.json", {})
     assert run(record)
     monkeypatch.setattr(timing, "build", None)
-    assert run(record) and len(order) == 9
+    assert run(record) and len(order) == 12
 
 
 def test_no_group_is_begun_after_the_deadline(order, tmp_path):
@@ -85,6 +87,30 @@ def test_copies_share_their_weights_and_nothing_else():
     assert copy.head.weight is model.head.weight and copy.blocks[0] is not model.blocks[0]
     pitome.patch(copy, "tome", r=1)
     assert pitome.patched(model) is None
+
+
+@pytest.mark.parametrize("name", ["vit", "bert"])
+def test_cut_slices_as_many_tokens_off_and_does_no_more(name: str) -> None:
+    model = vit() if name == "vit" else tiny_text.bert()
+    inputs = images(model) if name == "vit" else torch.arange(5, 45).view(2, 20) % 50
+    subject, group = Subject(model, inputs, 20), dataclasses.replace(GROUP, ratio=0.6)
+    with torch.no_grad(), pitome.patch(model, "pitome", ratio=0.6) as handle:
+        model(inputs)
+        tokens = handle.tokens
+    cut_model, widths = timing.cut(share(model), group, subject), []
+    blocks = [module for module in cut_model.modules() if isinstance(vars(module).get("_pitome"), LayerPatch)]
+    for block in blocks:
+        block.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[1]), prepend=True)
+    with torch.no_grad():
+        cut_model(inputs)
+    assert widths == tokens[:-1]
+    if name == "vit":
+        x = model.norm_pre(model._pos_embed(model.patch_embed(inputs)))
+        with torch.no_grad():
+            for block, left in zip(model.blocks, tokens[1:], strict=True):
+                x = (x + block.attn(block.norm1(x)))[:, :left]
+                x = x + block.mlp(block.norm2(x))
+            torch.testing.assert_close(cut_model(inputs), model.forward_head(model.norm(x)))
 
 
 def test_a_model_that_timm_does_not_have():
