@@ -54,9 +54,9 @@ def time_group(group: Group, record: Record, deadline: float, device: str, dtype
 
 
 def variants(group: Group, subject: Subject, cell: dict[str, Any]) -> dict[str, Callable[[], object]]:
-    """Name -> one forward, or step of training, of the unmerged model, of every method's and of `cut`; notes in
-    `cell` what each costs: `macs` of a forward, and, where nothing is compiled, `tokens` and `memory` (bytes
-    that a call takes beside the weights)."""
+    """Name -> one forward, or step of training, of the unmerged model, of every method's and of `cut`; notes
+    in `cell` what each costs: `macs` of a forward, and, where nothing is compiled, `tokens` and `memory`
+    (bytes that a call takes beside the weights)."""
     calls: dict[str, Callable[[], object]] = {}
     cell["macs"], cell["tokens"] = {}, {}
     memory = cell.setdefault("memory", {})
