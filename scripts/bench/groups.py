@@ -10,9 +10,9 @@ RATIO = 0.925
 SMALL, BASE, LARGE = (f"vit_{size}_patch16_224" for size in ("small", "base", "large"))
 HUGE = "vit_huge_patch14_224"
 QUICK_MODEL = "test_vit"
-METHODS_ALONE = ("pitome", "tome", "random")
-ALONE = (("eager", "cpu"), ("compile", "wall"), ("onnx", "cpu"))
-"""Of one image at a time: what a user of a model notices."""
+_ALONE = ("pitome", "tome", "random")
+ALONE = (("eager", "cpu", _ALONE), ("compile", "wall", _ALONE), ("onnx", "cpu", ("pitome",)))
+"""Of one image at a time: mode, clock, methods."""
 BERT, CLIP = "bert_base", "clip_l336"  # beside these, every VisionTransformer of timm
 LEAST_PAIRS = 6  # as measure.throughput has it, which imports torch
 
@@ -51,8 +51,8 @@ def images(batch: int = 16, ratio: float | None = None) -> list[Group]:
     groups += [Group(SMALL, batch=batch, ratio=other, methods=("pitome",)) for other in others]
     text = 0.8 if ratio is None else ratio
     groups += [Group(BERT, size, 4, text, ("pitome", "tome"), "first3") for size in (128, 512)]
-    for model, (mode, clock) in itertools.product((SMALL, BASE), ALONE):
-        groups.append(Group(model, 224, 1, kept, METHODS_ALONE, mode=mode, clock=clock))
+    for model, (mode, clock, methods) in itertools.product((SMALL, BASE), ALONE):
+        groups.append(Group(model, 224, 1, kept, methods, mode=mode, clock=clock))
     groups += [Group(SMALL, batch=batch, ratio=kept, mode="compile", clock="wall")]
     groups += [Group(CLIP, 336, 1, kept, methods=("pitome",))]
     groups += [Group(LARGE, batch=batch, ratio=kept, clock=clock) for clock in ("cpu", "wall")]

@@ -14,7 +14,6 @@ from scripts.bench.groups import (
     HUGE,
     LARGE,
     METHODS,
-    METHODS_ALONE,
     RATIO,
     SMALL,
 )
@@ -27,9 +26,9 @@ _OF_CUT: tuple[tuple[str, float, Sequence[str], Mapping[str, Any]], ...] = (
     *((model, 0.97, METHODS, {"mode": "compile", "clock": "wall"}) for model in (SMALL, BASE, LARGE)),
     *((BERT, 0.97, ("pitome", "tome"), {"size": size, "clock": "cpu", **_TEXT}) for size in (128, 512)),
     *(
-        (model, bound, METHODS_ALONE, {"mode": mode, "clock": clock, "batch": 1})
+        (model, bound, methods, {"mode": mode, "clock": clock, "batch": 1})
         for model, bound in ((SMALL, 0.85), (BASE, 0.90))
-        for mode, clock in ALONE
+        for mode, clock, methods in ALONE
     ),
 )
 _OF_CUT_GPU = {BASE: 0.90, LARGE: 0.95, HUGE: 0.95}
