@@ -22,8 +22,9 @@ pytestmark = pytest.mark.nightly  # half a minute; tests/runs/test_claimed.py te
 # without the seconds of its imports.
 # What is saved is noted in one write, so that a run that is done twice shows.
 STARTS = """
-import os, random, signal, sys, time
+import os, random, signal, sys, threading, time
 from pathlib import Path
+import tqdm
 from pitome.cli.main import main
 from pitome.records.claims import running
 from pitome.records.store import Store
@@ -40,6 +41,8 @@ def sweep(name, seeds=1):
 def start(name, seeds=1):
     if pid := os.fork():
         return pid
+    # tqdm's lock is shared by forked processes: one that is killed with it would stop the others for ever
+    tqdm.tqdm.set_lock(threading.RLock())
     (folder / name).mkdir(exist_ok=True)
     out = os.open(folder / name / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1), os.dup2(out, 2)
