@@ -13,6 +13,7 @@ COMMANDS = {  # word -> the module whose main(words) does it, and what that is
     "run": ("pitome.cli.main", "evaluate or train a model with merged tokens; with -m a sweep"),
     "report": ("pitome.cli.report", "tables, plots and the page of what was run"),
     "tokens": ("pitome.runs.show_tokens", "a picture of which tokens end up together"),
+    "tune": ("pitome.cli.main", "a schedule of merging found for a model at a target of cost (mode=search)"),
     "bench": ("scripts.bench.command", "speed beside the unmerged model (in a clone of the repository)"),
 }
 _EXAMPLES = """\
@@ -55,4 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 UsageError("benchmarks are not in the package; `make bench` in a clone runs them")
             )
         sys.path.insert(0, str(CODE))
+    if name == "tune" and not {"-h", "--help", "--version"} & set(rest):
+        rest = ["mode=search", *rest]
     return int(importlib.import_module(COMMANDS[name][0]).main(rest))

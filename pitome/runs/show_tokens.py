@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path("results/pictures")
 METHODS = "merge=pitome,tome"
+PHOTO_MODEL = "model=deit_s"  # sees 224 pixels
+_CHOOSES = re.compile(r"\W*(task|model|data)\b")
 OWN = ("image", "out", "after", "max_pixels")
 VARIED = ("merge", *AMOUNTS, "layers")  # what may differ on one page
 SHARED = ("task", "model", "data", "source", "weights", "device", "seed", "imports")
@@ -33,9 +37,10 @@ usage: python scripts/show_tokens.py [KEY=VALUE ...]
   task=        (classification); of the others the first test images, or texts, are shown
   merge=       methods, with commas (pitome,tome)
   ratio=       also r=, flops=, schedule=, inflection=, layers= and merge.options.NAME=; several with commas
-  model=       (vit_fmnist); also weights=, seed=, device=, data=, source=, imports=
+  model=       (of a photo deit_s with random weights, else vit_fmnist)
+  weights=     also seed=, device=, data=, source=, imports=
   after=       how many layers have passed in the pictures shown, e.g. after=1,6,12
-  out=         the PNG file (results/pictures/...)
+  out=         the PNG file (results/pictures/...); a GIF shows layer after layer
   max_pixels=  larger images are refused (50000000)
 
 python run.py --help lists all models, methods and data.
@@ -93,11 +98,40 @@ def _run(argv: list[str]) -> Path:
     from pitome.report.pictures.draw import labelled
     from pitome.runs.environment import resolve_device
     from pitome.runs.token_pictures import draw_runs
+    from pitome.sources.hub import say
 
     device = resolve_device(methods[0][0].device)
-    content = draw_runs(methods, device, images, arguments.after)
-    write_atomically(path, labelled(content, {"Command": _command(argv)}))
+    if methods[0][0].weights == "random" and images is not None:
+        say("the weights are random: colour and texture alone decide; weights=pretrained takes trained ones")
+
+    def draw(after: Sequence[int] | None) -> bytes:
+        return draw_runs(methods, device, images, after)
+
+    if path.suffix.lower() == ".gif":
+        write_atomically(path, _animation(draw, arguments.after))
+    else:
+        write_atomically(path, labelled(draw(arguments.after), {"Command": _command(argv)}))
     return path
+
+
+def _animation(draw: Callable[[Sequence[int]], bytes], after: Sequence[int] | None) -> bytes:
+    """A GIF with a frame for each of `after`, or for every depth of the model."""
+    from PIL import Image
+
+    frames = []
+    for depth in itertools.count() if after is None else after:
+        try:
+            frames.append(Image.open(io.BytesIO(draw([depth]))).convert("RGB"))
+        except UsageError:  # deeper than the model
+            if after is not None or len(frames) < 2:
+                raise
+            break
+    content, size = io.BytesIO(), tuple(map(max, zip(*(frame.size for frame in frames), strict=True)))
+    whole = [Image.new("RGB", size, "white") for _ in frames]  # type: ignore[arg-type]
+    for page, frame in zip(whole, frames, strict=True):
+        page.paste(frame)
+    whole[0].save(content, format="gif", save_all=True, append_images=whole[1:], duration=700, loop=0)
+    return content.getvalue()
 
 
 def _command(argv: Sequence[str]) -> str:
@@ -123,6 +157,12 @@ def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             overrides.append(word)
     if not any(word.partition("=")[0] == "merge" for word in overrides):
         overrides.append(METHODS)
+    images = given.get("image", "")
+    files = [images] if os.path.isfile(images) else images.split(",")
+    if images and not any(map(_is_whole, files)) and not any(_CHOOSES.match(word) for word in overrides):
+        overrides.append(PHOTO_MODEL)
+        if not any(word.startswith("weights=") for word in overrides):
+            overrides.append("weights=random")
     return given, overrides
 
 
@@ -143,8 +183,8 @@ def _read(given: dict[str, str]) -> Arguments:
     depths = None if numbers is None else sorted({int(number) for number in numbers})
     if not _is_whole(pixels) or int(pixels) < 1:
         raise UsageError(f"max_pixels={pixels} is not a whole number >= 1")
-    if out is not None and (out.suffix.lower() != ".png" or out.is_dir()):
-        raise UsageError(f"out={given['out']} is not a PNG file; give a name that ends in .png")
+    if out is not None and (out.suffix.lower() not in (".png", ".gif") or out.is_dir()):
+        raise UsageError(f"out={given['out']} is no PNG or GIF file; give a name that ends in .png or .gif")
     return Arguments(parts, out, depths, int(pixels))
 
 

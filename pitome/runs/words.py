@@ -139,6 +139,8 @@ class _Names:
 
 def _meant_by(word: str) -> str:
     """What a word without `=` may have been meant as."""
+    if word == "tune":
+        return "write mode=search"
     if word in ("report", "tokens", "bench"):
         script = {"report": "scripts/report.py", "tokens": "scripts/show_tokens.py"}.get(word)
         return f"use python {script}" if script else "use make bench"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pitome.runs import show_tokens
 from pitome.runs.show_tokens import OWN, main
 from tests import ROOT
 from tests.conftest import write_idx
@@ -135,3 +136,35 @@ def test_what_text_and_files_decide_is_said_without_torch(tmp_path: Path) -> Non
     assert "torch was imported" in script("weights=random").stderr  # a valid command does need it
     done = script("--help")
     assert done.returncode == 0 and all(f"  {key}=" in done.stdout for key in OWN)
+
+
+def test_an_animation_has_a_frame_for_every_depth(
+    draw: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert draw("image=dot.png", "merge=tome", "ratio=0.8", "weights=random", "out=a.gif") == 0
+    shown = capsys.readouterr()
+    assert "the weights are random" in shown.err
+    with Image.open(shown.out.strip()) as animation:
+        assert animation.n_frames == 5  # of four blocks  # type: ignore[attr-defined]
+    assert draw("image=dot.png", "weights=random", "out=b.gif", "after=1,3") == 0
+    with Image.open("b.gif") as animation:
+        assert animation.n_frames == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ("image=photo.png", "deit_s"),
+        ("image=a,b.png", "deit_s"),
+        ("image=3", None),
+        ("image=photo.png,3", None),
+        ("", None),
+        ("image=photo.png model=clip_b16", "clip_b16"),
+        ("image=photo.png model.args.depth=4", None),
+    ],
+)
+def test_a_photo_is_seen_at_224_pixels(words: str, model: str | None, draw: Callable[..., int]) -> None:
+    _, overrides = show_tokens._split(words.split())
+    chosen = [word.partition("=")[2] for word in overrides if word.startswith("model=")]
+    assert chosen == ([model] if model else [])
+    assert ("weights=random" in overrides) is (model == "deit_s")
