@@ -101,8 +101,6 @@ def _run(argv: list[str]) -> Path:
     from pitome.sources.hub import say
 
     device = resolve_device(methods[0][0].device)
-    if methods[0][0].weights == "random" and images is not None:
-        say("the weights are random: colour and texture alone decide; weights=pretrained takes trained ones")
 
     def draw(after: Sequence[int] | None) -> bytes:
         return draw_runs(methods, device, images, after)
@@ -111,6 +109,8 @@ def _run(argv: list[str]) -> Path:
         write_atomically(path, _animation(draw, arguments.after))
     else:
         write_atomically(path, labelled(draw(arguments.after), {"Command": _command(argv)}))
+    if methods[0][0].weights == "random" and images is not None:
+        say("the weights are random: colour and texture alone decide; weights=pretrained takes trained ones")
     return path
 
 
@@ -126,8 +126,9 @@ def _animation(draw: Callable[[Sequence[int]], bytes], after: Sequence[int] | No
             if after is not None or len(frames) < 2:
                 raise
             break
-    content, size = io.BytesIO(), tuple(map(max, zip(*(frame.size for frame in frames), strict=True)))
-    whole = [Image.new("RGB", size, "white") for _ in frames]  # type: ignore[arg-type]
+    content = io.BytesIO()
+    size = max(frame.width for frame in frames), max(frame.height for frame in frames)
+    whole = [Image.new("RGB", size, "white") for _ in frames]
     for page, frame in zip(whole, frames, strict=True):
         page.paste(frame)
     whole[0].save(content, format="gif", save_all=True, append_images=whole[1:], duration=700, loop=0)
