@@ -185,7 +185,9 @@ def _read(given: dict[str, str]) -> Arguments:
     if not _is_whole(pixels) or int(pixels) < 1:
         raise UsageError(f"max_pixels={pixels} is not a whole number >= 1")
     if out is not None and (out.suffix.lower() not in (".png", ".gif") or out.is_dir()):
-        raise UsageError(f"out={given['out']} is not a PNG or GIF file; give a name that ends in .png or .gif")
+        raise UsageError(
+            f"out={given['out']} is not a PNG or GIF file; give a name that ends in .png or .gif"
+        )
     return Arguments(parts, out, depths, int(pixels))
 
 
