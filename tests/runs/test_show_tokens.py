@@ -141,12 +141,12 @@ def test_what_text_and_files_decide_is_said_without_torch(tmp_path: Path) -> Non
 def test_an_animation_has_a_frame_for_every_depth(
     draw: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert draw("image=dot.png", "merge=tome", "ratio=0.8", "weights=random", "out=a.gif") == 0
+    assert draw("image=photo.png", "merge=tome", "ratio=0.8", "weights=random", "out=a.gif") == 0
     shown = capsys.readouterr()
     assert "the weights are random" in shown.err
     with Image.open(shown.out.strip()) as animation:
         assert animation.n_frames == 5  # of four blocks  # type: ignore[attr-defined]
-    assert draw("image=dot.png", "weights=random", "out=b.gif", "after=1,3") == 0
+    assert draw("image=photo.png", "weights=random", "out=b.gif", "after=1,3") == 0
     with Image.open("b.gif") as animation:
         assert animation.n_frames == 2  # type: ignore[attr-defined]
 
