@@ -145,7 +145,7 @@ def test_an_animation_has_a_frame_for_every_depth(
     shown = capsys.readouterr()
     assert "the weights are random" in shown.err
     with Image.open(shown.out.strip()) as animation:
-        assert animation.n_frames == 5  # of four blocks  # type: ignore[attr-defined]
+        assert animation.n_frames == 4  # before and after each of three blocks  # type: ignore[attr-defined]
     assert draw("image=photo.png", "weights=random", "out=b.gif", "after=1,3") == 0
     with Image.open("b.gif") as animation:
         assert animation.n_frames == 2  # type: ignore[attr-defined]
