@@ -1,7 +1,7 @@
 """The tables of docs/: python -m scripts.tables [PAGE ...] [--write]
 
 Prints the tables of these pages in Markdown, of all pages without a name: PAGES.
---write puts them between the markers of docs/PAGE.md instead, and draws the figure of text_flops.
+--write puts them between the markers of docs/PAGE.md instead, and draws their figures.
 Costs follow from what the paper prints (scripts/tables/*.yaml) and from architectures built without
 weights, the other tables from published records: no model is run.
 """
@@ -20,8 +20,10 @@ from pitome.errors import PitomeError, UsageError, nearest
 from pitome.records.files import write_atomically
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-PAGES = ("models", "reproducing", "results", "retrieval_flops", "text_flops", "variants", "vqa_flops")
+PAGES = ("models", "reproducing", "results", "retrieval_flops", "spectral", "text_flops", "variants", "vqa_flops")
 """Pages of docs/ with tables between markers; the module of the same name has `tables()`."""
+FIGURES = {"spectral": "scripts.tables.spectral", "text_flops": "scripts.tables.text_figure"}
+"""Page -> the module whose `write` draws its figure."""
 _MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -43,10 +45,9 @@ def main(words: Sequence[str]) -> int:
                 print(path)
             else:
                 print(*(f"{name}, {title}:\n\n{table}\n" for title, table in tables.items()), sep="\n")
-        if "--write" in words and "text_flops" in (names or PAGES):
-            from scripts.tables.text_figure import write
-
-            print(write(DOCS / "text_flops.png"))
+        for name in FIGURES if "--write" in words else ():
+            if name in (names or PAGES):
+                print(importlib.import_module(FIGURES[name]).write(DOCS / f"{name}.png"))
     except PitomeError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
