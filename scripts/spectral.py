@@ -2,9 +2,9 @@
 
 For every method that leaves a partition of the tokens, every layer and every ratio: one layer alone merges,
 and two things are measured on the same images. The spectral distance (arXiv 2405.16148, Definitions 1 and 2,
-Eq. 5) between the graph of the tokens that enter the merge and its coarsening; and the loss, 1 - cosine between
-the model's output and the unmerged one's. Writes results/spectral/MODEL.json; `python -m scripts.tables spectral`
-prints it.
+Eq. 5) between the graph of the tokens that enter the merge and its coarsening; and the loss, 1 - cosine
+between the model's output and the unmerged one's. Writes results/spectral/MODEL.json, which
+`python -m scripts.tables spectral` prints.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ _SEEN: list[
 ] = []  # of each layer, what `probe` was given: its tokens and how many are protected
 
 
-@pitome.register("probe", guarantees=pitome.Guarantees())
 def probe(tokens: pitome.Tokens, remove: int, options: pitome.MethodOptions) -> pitome.Plan:
     """Keeps what a method would compare, [B, N, D]; the last tokens join the first."""
     _SEEN.append((tokens.metric.detach().double(), tokens.protected))
@@ -54,8 +53,8 @@ def methods() -> list[str]:
     """Bare methods whose groups are a partition of the tokens."""
     return [
         name
-        for name in registry.names()
-        if name not in ("none", "probe") and not name.endswith("_repo")
+        for name in registry.names("tower")
+        if name != "probe" and not name.endswith("_repo")
         if (promises := registry.get(name).guarantees).groups and not promises.prunes
     ]
 
@@ -63,7 +62,8 @@ def methods() -> list[str]:
 def measure(
     model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, ratios: Sequence[float] = RATIOS
 ) -> Iterator[dict[str, Any]]:
-    """A row for each layer, ratio and method, with distance and loss of every image [B, C, H, W]."""
+    """A row for each layer, ratio and method, with distance and loss of every image [B, C, H, W]. Needs
+    `probe` among the methods."""
     with torch.no_grad():
         whole = run(images).double()
         with pitome.patch(model, "probe", ratio=0.5) as patched:
@@ -127,6 +127,7 @@ def main(words: Sequence[str]) -> int:
         if unknown := [name for name in names if name not in MODELS]:
             raise UsageError(f"{unknown[0]} is not one of the models: {', '.join(MODELS)}")
         register_schema()
+        pitome.register("probe")(probe)
         for name in names:
             content = of_model(name, int(given[-1]) if given else IMAGES)
             FOLDER.mkdir(exist_ok=True)

@@ -20,7 +20,16 @@ from pitome.errors import PitomeError, UsageError, nearest
 from pitome.records.files import write_atomically
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-PAGES = ("models", "reproducing", "results", "retrieval_flops", "spectral", "text_flops", "variants", "vqa_flops")
+PAGES = (
+    "models",
+    "reproducing",
+    "results",
+    "retrieval_flops",
+    "spectral",
+    "text_flops",
+    "variants",
+    "vqa_flops",
+)
 """Pages of docs/ with tables between markers; the module of the same name has `tables()`."""
 FIGURES = {"spectral": "scripts.tables.spectral", "text_flops": "scripts.tables.text_figure"}
 """Page -> the module whose `write` draws its figure."""

@@ -1,4 +1,4 @@
-"""docs/spectral.md: whether the spectral distance of a merge predicts what it costs (`scripts/spectral.py`)."""
+"""docs/spectral.md: whether the spectral distance of a merge predicts its loss (`scripts/spectral.py`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pitome.report import figures, style
 from pitome.report.items import PUBLISHED
 
 FOLDER = CONF.parent / "results" / "spectral"
-RESAMPLES = 1000
+RESAMPLES = 200
 _LEAST = 1e-6  # smaller losses are rounding
 Row = Mapping[str, Any]
 
