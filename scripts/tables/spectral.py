@@ -41,7 +41,11 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation of two lists [n], ties at their mean rank; NaN where one of them is constant."""
     ranks = [np.unique(values, return_inverse=True, return_counts=True)[1:] for values in (a, b)]
     means = [(np.cumsum(counts) - (counts - 1) / 2)[place] for place, counts in ranks]
-    return float(np.corrcoef(np.stack(means))[0, 1]) if all(np.ptp(ranks) for ranks in means) else np.nan
+    return (
+        float(np.asarray(np.corrcoef(np.stack(means)))[0, 1])
+        if all(np.ptp(ranks) for ranks in means)
+        else np.nan
+    )
 
 
 def within(rows: Sequence[Row], keys: Sequence[str]) -> list[list[int]]:
