@@ -26,6 +26,8 @@ def data_in(folder: Path, name: str = "fashion_mnist", **values: Any) -> DataCon
     return data_of({"name": name, "root": str(folder), **values})
 
 
-def after(batches: int) -> Any:
-    """What a data module sees of a trainer that has had so many batches."""
-    return SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=batches - 1)))
+def after(epochs: int) -> Any:
+    """What a data module sees of a trainer that has had so many epochs."""
+    return SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=epochs)))
+    )

@@ -106,26 +106,32 @@ class TrainingData(lightning.LightningDataModule):
     """A data module whose training batches follow from a seed and their number alone, counted over all
     epochs: a resumed training goes on with the next one, also in the middle of an epoch."""
 
-    _resumed = 0
+    _resumed: tuple[int, int] | None = None
 
-    def _done(self) -> int:
-        # After a restart Lightning asks for batches before it counts on, hence the number of its checkpoint.
-        seen = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1 if self.trainer else 0
-        return max(seen, self._resumed)
+    def _begin(self) -> tuple[int, int]:
+        """The epoch of the next pass, and the batch in it that it begins with."""
+        # After a restart Lightning asks for batches before it counts on, hence the place in its checkpoint.
+        resumed, self._resumed = self._resumed, None
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
+        return resumed or (epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoints: the training batches seen."""
-        return {"batches": self._done()}
+        """For Lightning's checkpoints: the epoch, and the batches of it that were seen."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        ended = epochs.processed > epochs.completed  # the next one begins with its first batch
+        return {"epoch": epochs.processed, "batch": 0 if ended else batches.ready}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resumed = int(state_dict["batches"])
+        self._resumed = int(state_dict["epoch"]), int(state_dict["batch"])
 
     def step_loader(self, batches: Dataset[B], workers: int) -> DataLoader[B]:
         """For a dataset that makes whole batches: item n is the n-th."""
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=Steps(len(batches), self._done),  # type: ignore[arg-type]  # torch's Dataset hides it
+            sampler=Steps(len(batches), self._begin),  # type: ignore[arg-type]  # torch's Dataset hides it
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),
@@ -140,37 +146,42 @@ class TrainingData(lightning.LightningDataModule):
             return [order[start : start + batch_size] for start in range(0, count, batch_size)][:steps]
 
         steps = max(count // batch_size, 1)
-        return SampleNumbers(count, steps, batches, self._done)
+        return SampleNumbers(count, steps, batches, self._begin)
 
 
 class Steps(Sampler[int]):
-    """Numbers of batches, counted over all epochs: an epoch goes on where `done()` batches end."""
+    """Numbers of batches, counted over all epochs. `begin()` says with which epoch and batch of it a pass
+    begins."""
 
-    def __init__(self, per_epoch: int, done: Callable[[], int]) -> None:
-        self.per_epoch, self.done = per_epoch, done
+    def __init__(self, per_epoch: int, begin: Callable[[], tuple[int, int]]) -> None:
+        self.per_epoch, self.begin = per_epoch, begin
 
     def __len__(self) -> int:
         return self.per_epoch
 
     def __iter__(self) -> Iterator[int]:
-        start = self.done()
-        return iter(range(start, (start // self.per_epoch + 1) * self.per_epoch))
+        epoch, batch = self.begin()
+        return iter(range(epoch * self.per_epoch + batch, (epoch + 1) * self.per_epoch))
 
 
 class SampleNumbers(Sampler[list[int]]):
     """Batches of the numbers of samples, counted over all epochs: number n is sample n % size in epoch
-    n // size. An epoch goes on where `done()` batches end."""
+    n // size. `begin` as of `Steps`."""
 
     def __init__(
-        self, size: int, per_epoch: int, batches: Callable[[int], list[list[int]]], done: Callable[[], int]
+        self,
+        size: int,
+        per_epoch: int,
+        batches: Callable[[int], list[list[int]]],
+        begin: Callable[[], tuple[int, int]],
     ) -> None:
         """batches: the batches of samples of an epoch, always `per_epoch` of them."""
-        self.size, self.per_epoch, self.batches, self.done = size, per_epoch, batches, done
+        self.size, self.per_epoch, self.batches, self.begin = size, per_epoch, batches, begin
 
     def __len__(self) -> int:
         return self.per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, start = divmod(self.done(), self.per_epoch)
-        for batch in self.batches(epoch)[start:]:
-            yield [epoch * self.size + sample for sample in batch]
+        epoch, start = self.begin()
+        first = epoch * self.size
+        return iter([[first + sample for sample in batch] for batch in self.batches(epoch)[start:]])

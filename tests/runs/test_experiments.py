@@ -34,12 +34,12 @@ SWEEPS = [
     word + suffix
     for word, suffixes in {
         "table1": ("", "_offline"),
-        "table2": ("_trained", "_offline"),
-        "table5": ("", "_offline", "_trained"),
-        "table6": ("_trained", "_offline"),
+        "table2": ("_trained", "_offline", "_trained_offline"),
+        "table5": ("", "_offline", "_trained", "_trained_offline"),
+        "table6": ("_trained", "_offline", "_trained_offline"),
         "table7": ("", "_offline"),
         "table8": ("",),
-        "table10": ("_trained",),
+        "table10": ("_trained", "_trained_offline"),
         "figure3": ("",),
         "figure7": ("_offline",),
         "figure10": ("", "_offline"),

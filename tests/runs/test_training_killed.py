@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from pitome.records.store import Store
 from tests.tasks.retrieval.test_retrieval import TINY as TINY_CLIP
+from tests.tasks.retrieval.test_retrieval_blip import TINY as TINY_BLIP
 from tests.tasks.text import tiny_text
 from tests.tasks.vqa.tiny_llava import TINY as TINY_LLAVA
 from tests.test_adding import environment
@@ -36,7 +37,11 @@ from pitome.tasks.retrieval import task
 from pitome.tasks.text import task
 from pitome.tasks.vqa import task
 
+from pitome.tasks.retrieval import blip
+from tests.tasks.text import tiny_text
+
 images.default_workers = lambda: 0
+blip.fetch_minilm, blip.load_tokenizer = (lambda: None), (lambda folder: tiny_text.tokenizer())
 
 def kill(self, trainer, module, *args):
     if trainer.current_epoch == 1 and trainer.global_step % trainer.num_training_batches == 2:
@@ -121,7 +126,7 @@ def text(folder: Path) -> list[str]:
     return ["task=text", *small, "data=imdb", "trainer.schedule=linear"]
 
 
-def retrieval(folder: Path) -> list[str]:
+def photographs(folder: Path) -> list[str]:
     """Photographs and their captions, in Karpathy's form."""
     entries = []
     for number in range(COUNT):
@@ -130,7 +135,15 @@ def retrieval(folder: Path) -> list[str]:
         said = [{"raw": f"{('one', 'two')[number % 2]} {('shirt', 'dress', 'bag')[number % 3]} at the top"}]
         entries.append({"filename": f"{number}.png", "split": part, "sentences": said})
     (folder / "data" / "dataset_flickr30k.json").write_text(json.dumps({"images": entries}))
-    return [*TINY_CLIP, "model=clip_scenes", "data=flickr30k", "trainer.workers=0"]
+    return ["data=flickr30k", "trainer.workers=0"]
+
+
+def retrieval(folder: Path) -> list[str]:
+    return [*TINY_CLIP, "model=clip_scenes", *photographs(folder)]
+
+
+def blip(folder: Path) -> list[str]:
+    return [*TINY_BLIP, *photographs(folder), "trainer=blip_coco", "task.rerank=5"]
 
 
 def vqa(folder: Path) -> list[str]:
@@ -144,7 +157,7 @@ def vqa(folder: Path) -> list[str]:
     return [*TINY_LLAVA, "task=vqa", "data=easy_vqa"]
 
 
-@pytest.mark.parametrize("task", [classification, text, retrieval, vqa], ids=lambda task: task.__name__)
+@pytest.mark.parametrize("task", [classification, text, retrieval, blip, vqa], ids=lambda task: task.__name__)
 @pytest.mark.parametrize(
     "minutes", [1e-9, pytest.param(10, marks=pytest.mark.nightly)], ids=["within", "after epochs"]
 )

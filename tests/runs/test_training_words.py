@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pitome.paper.matching import matches
+from pitome.paper.points import Point
 from pitome.records.store import Store
 
 Run = Callable[..., int]
@@ -117,22 +119,23 @@ def test_one_class_alone_is_refused(
 
 
 def test_weights_trained_with_one_method_are_tested_with_others(run: Run, tmp_path: Path) -> None:
-    """One training for all of them; the weights trained without merging are those of a plain training."""
-    words = (*TRAIN, "ratio=0.8", "limit_train=60")
-    for merge, trained_with in (
-        ("pitome", "pitome"),
-        ("tome", "pitome"),
-        ("none", "pitome"),
-        ("tome", "none"),
-    ):
-        assert run(*words, f"merge={merge}", f"trained_with={trained_with}", small=TINY) == 0
-    assert run(*TRAIN, "limit_train=60", "merge=none", small=TINY) == 0
-    records = Store(tmp_path / "results" / "runs").all()
-    by = {(r.method.name, r.config["trained_with"]): r.weights.sha256 for r in records}
-    assert len(records) == len(by) == 5
-    assert len({by[name, "pitome"] for name in ("pitome", "tome", "none")}) == 1
-    assert by["tome", "none"] == by["none", None] != by["tome", "pitome"]
+    """One training for all of them; the weights trained without merging are those of a plain training. Each
+    record is a run of its own point alone."""
+    same = {"mode": "train", "trainer": "fashion_mnist_tune", "limit_train": 60}
+    tests = [(name, "pitome") for name in ("pitome", "tome", "none")] + [("tome", "none")]
+    points: list[Point] = [{"merge": merge, "trained_with": how, "ratio": 0.8} for merge, how in tests]
+    points = [same | point for point in [*points, {"merge": "none"}]]
+    for point in points:
+        words = (f"{key}={value}" for key, value in point.items())
+        assert run(*words, "measure=none", small=TINY) == 0
+    records = sorted(Store(tmp_path / "results" / "runs").all(), key=lambda record: record.started)
+    weights = [record.weights.sha256 for record in records]
+    assert weights[0] == weights[1] == weights[2] != weights[3] == weights[4]
     assert len(list((tmp_path / "results" / "train").iterdir())) == 2
+    found = [[number for number, record in enumerate(records) if matches(point, record)] for point in points]
+    assert found == [[0], [1], [2], [3], [4]]
+    other = [{"trainer": "fashion_mnist"}, {"limit_train": 61}, {"trained_with": "random"}, {"ratio": 0.7}]
+    assert not [change for change in other for record in records if matches(points[0] | change, record)]
 
 
 def test_a_training_and_its_test_are_logged_as_one_run(run: Run, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pitome.config import Config, StageConfig, TrainerConfig
 from pitome.errors import CheckpointError, DivergedError
 from pitome.merge.schedule import Reduction
 from pitome.records.schema import RecordError
+from pitome.tasks import devices
 from pitome.tasks.loading import TrainingData
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.training import train
@@ -142,6 +143,23 @@ def test_cut_off_at_any_step_it_goes_on_step_by_step(tmp_path: Path, settings: d
             assert all(map(torch.equal, got, want))
 
 
+def test_a_batch_that_was_lost_moves_no_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of its images can be read: the loader leaves it out, and the next epoch is the next all the
+    same."""
+    seen: list[int] = []
+
+    class Losing(DataLoader[Tensor]):
+        def __iter__(self) -> Any:
+            for number in self.sampler:
+                seen.append(number)
+                if number != 1:
+                    yield self.dataset[number]
+
+    monkeypatch.setattr("pitome.tasks.loading.DataLoader", Losing)
+    trained(tmp_path)
+    assert seen == list(range(EPOCHS * STEPS)) and len(Noted.steps) == EPOCHS * STEPS - 1
+
+
 def test_without_checkpoints_within_an_epoch_it_is_repeated(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", save_every=0)
     with pytest.raises(Killed):
@@ -173,6 +191,15 @@ def test_what_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path, w
         trained(tmp_path / "bad", at)
     assert (tmp_path / "bad" / "stage0.ckpt").exists() is (when > 0)
     assert same(trained(tmp_path / "bad"), trained(tmp_path / "whole")), "as if nothing had been"
+
+
+def test_the_mean_over_ranks_does_not_hide_what_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank without a sample has no mean, and no part in that of all; one with samples has."""
+    monkeypatch.setattr(devices, "world", lambda: 2)
+    monkeypatch.setattr(devices.dist, "all_reduce", lambda total: total.add_(3))
+    no_number = torch.tensor(torch.nan)
+    assert devices.of_whole_batch(no_number, 0) == 0 and devices.of_whole_batch(no_number, 1).isnan()
+    assert devices.of_whole_batch(torch.tensor(2.0), 1) == 1.0  # a quarter of the samples, times two ranks
 
 
 @pytest.mark.parametrize(

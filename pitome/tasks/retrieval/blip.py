@@ -138,10 +138,14 @@ class Blip(ImageTextMatching):
         return functional.normalize(self.model.text_proj(states[:, 0]), dim=-1)
 
     def match_tokens(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.match_classes(states, ids, mask)[:, 1]
+
+    def match_classes(self, states: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As `match_tokens`, logits [B, 2] of no and yes."""
         # Its authors begin a caption that looks at an image with [ENC], the last word of the vocabulary.
         ids[:, 0] = self.model.config.text_config.vocab_size - 1
         output = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states)
-        logits: Tensor = self.model.itm_head(output.last_hidden_state[:, 0])[:, 1]
+        logits: Tensor = self.model.itm_head(output.last_hidden_state[:, 0])
         return logits
 
 

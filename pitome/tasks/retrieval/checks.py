@@ -21,10 +21,19 @@ class RetrievalChecks(Checks):
 
     def check(self, config: Config) -> None:
         arch = config.model.arch
-        if config.mode == "train" and (arch in BLIP_ARCHS or "SigLIP" in arch):  # SigLIP has another loss
+        if config.mode != "train":
+            return
+        if arch == "blip-2" or "SigLIP" in arch:  # SigLIP has another loss
             raise UsageError(
-                f"model={config.model.name} is tested as published, training is for the CLIP models; "
+                f"model={config.model.name} is tested as published, training is for CLIP and BLIP; "
                 "use mode=test, or one of them"
+            )
+        if arch == "blip" and config.devices > 1:
+            raise UsageError(f"devices={config.devices}: BLIP is trained on one device; leave devices out")
+        if arch == "blip" and any(stage.patch_size is not None for stage in config.trainer.stages):
+            raise UsageError(
+                "BLIP is trained with its own patches; give trainer=blip_flickr30k, blip_coco, or stages "
+                "without patch_size"
             )
 
     def check_files(self, data: DataConfig, *, train: bool) -> None:

@@ -1,7 +1,8 @@
-"""Contrastive training of image-text models, in stages."""
+"""Training of image-text models: CLIP in stages, BLIP in one."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from pitome.config import Config
 from pitome.merge.schedule import Reduction
 from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.recipe import Recipe
-from pitome.tasks.retrieval.clip import build_clip, build_model, fit_state
+from pitome.tasks.retrieval.blip import Blip
+from pitome.tasks.retrieval.blip_training import BlipTraining
+from pitome.tasks.retrieval.clip import build_model, fit_state
 from pitome.tasks.retrieval.data import RetrievalData
+from pitome.tasks.retrieval.models import build_retrieval_model
 from pitome.tasks.retrieval.module import RetrievalTraining
-from pitome.tasks.training import train, train_folder
+from pitome.tasks.training import save_model, train, train_folder
 
 
 def train_retrieval(
@@ -28,7 +32,8 @@ def train_retrieval(
     """
     name = f"{config.model.name}_{config.data.name}"
     folder = train_folder(config, amount, name)
-    start = build_clip(config.model, config.weights or "random", config.weights_key)
+    start = build_retrieval_model(config.model, config.weights or "random", config.weights_key)
+    blip = isinstance(start.model, Blip)
     opened: dict[int, RetrievalData] = {}
 
     def data(number: int, recipe: Recipe, model: nn.Module) -> RetrievalData:
@@ -45,6 +50,8 @@ def train_retrieval(
         return opened[number]
 
     def make(patch_size: int | None) -> nn.Module:
+        if isinstance(start.model, Blip):
+            return copy.deepcopy(start.model).requires_grad_(True)
         model = build_model(config.model, patch_size=patch_size)
         if config.weights not in (None, "random"):
             model.load_state_dict(fit_state(start.model.state_dict(), model))
@@ -58,7 +65,10 @@ def train_retrieval(
         logger=logger,
         build=make,
         data=data,
-        module=lambda model, recipe: RetrievalTraining(model, lambda: opened[max(opened)].validation, recipe),
-        fit=fit_state,
+        module=lambda model, recipe: (BlipTraining if blip else RetrievalTraining)(
+            model, lambda: opened[max(opened)].validation, recipe
+        ),
+        fit=fit_state if not blip else lambda state, model: state,
+        save=save_model if not blip else lambda model, path: save_model(model.model, path),
     )
     return dataclasses.replace(config, weights=str(path), weights_key=None), folder

@@ -240,7 +240,7 @@ class TextData(TrainingData):
             return length_batches(lengths, self.batch_size, np.random.RandomState([self.seed, epoch]))
 
         steps = -(-len(samples) // self.batch_size)
-        return self._loader(samples, SampleNumbers(len(samples), steps, batches, self._done))
+        return self._loader(samples, SampleNumbers(len(samples), steps, batches, self._begin))
 
     def val_dataloader(self) -> DataLoader[Encoded]:
         return self._loader(self._validation[0])

@@ -46,9 +46,21 @@ def test_both_rsums_and_the_length_of_the_list(run: Run, records: Callable[[], d
     assert record.tokens == [10.0, 9.0, 8.0]
 
 
-def test_training_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("mode=train", "task.rerank=5", "trainer=scenes", small=TINY) != 0
-    assert "is tested as published" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trainer=scenes",), "BLIP is trained with its own patches"),
+        (("trainer=blip_coco", "devices=2"), "BLIP is trained on one device"),
+        (("trainer=blip_coco", "model=blip2"), "model=blip2 is tested as published"),
+    ],
+    ids=["patches", "devices", "blip2"],
+)
+def test_what_is_not_trained(
+    run: Run, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    small = ("task=retrieval", "model=blip_base", "weights=random")
+    assert run("mode=train", "merge=none", *words, small=small) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "many"])

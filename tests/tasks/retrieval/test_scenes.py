@@ -124,7 +124,7 @@ def test_equal_scenes_of_a_batch_are_known(idx_folder: Path, monkeypatch: pytest
 def test_a_resumed_epoch_sees_its_own_scenes(idx_folder: Path, grey: Preprocess) -> None:
     def loader(epoch: int) -> list[str]:
         data = RetrievalData(data_in(idx_folder, "scenes"), grey, 6400)
-        data.trainer = after(4 * epoch)
+        data.trainer = after(epoch)
         loader = data.train_dataloader()
         assert len(loader) == 4
         return next(iter(loader))[1]
