@@ -34,8 +34,11 @@ class Tolerant(Dataset[Sample | Lost]):
         ids: Sequence[int] | np.ndarray,
         info: DataInfo,
         before: Callable[[], None] | None = None,
+        *,
+        fill: bool = False,
     ) -> None:
-        self.samples, self.ids, self.info, self.before = samples, ids, info, before
+        """fill: as long an epoch where whole batches cannot be read, see `TolerantLoader`."""
+        self.samples, self.ids, self.info, self.before, self.fill = samples, ids, info, before, fill
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,7 +63,8 @@ def collate_tolerant(items: Sequence[Sample | Lost]) -> tuple[ImageBatch | None,
 class TolerantLoader(DataLoader[Sample | Lost]):
     """A DataLoader over a Tolerant dataset; what could not be read is noted in the dataset's info.
 
-    Raises DataError at the end of a pass in which no sample could be read.
+    A batch of which nothing could be read is left out or, where the dataset says `fill`, replaced by the next
+    one, or the last. Raises DataError at the end of a pass in which no sample could be read.
     """
 
     def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
@@ -68,12 +72,18 @@ class TolerantLoader(DataLoader[Sample | Lost]):
         info = self.dataset.info
         if self.dataset.before is not None:
             self.dataset.before()
-        read = 0
+        read = missing = 0
+        last: ImageBatch | None = None
         for batch, lost in super().__iter__():
             info.skipped.update(lost)
-            if batch is not None:
-                read += len(batch[1])
-                yield batch
+            if batch is None:
+                missing += self.dataset.fill
+                continue
+            read += len(batch[1])
+            yield from [batch] * (1 + missing)
+            last, missing = batch, 0
+        if last is not None:
+            yield from [last] * missing
         if world() == 1:  # else the other ranks' images may have been
             _check_any(info, read)
 
@@ -112,13 +122,13 @@ class TrainingData(lightning.LightningDataModule):
         """The epoch of the next pass, and the batch in it that it begins with."""
         # After a restart Lightning asks for batches before it counts on, hence the place in its checkpoint.
         resumed, self._resumed = self._resumed, None
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
-        return resumed or (epoch, 0)
+        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        return resumed or (progress.processed if progress else 0, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoints: the epoch, and the batches of it that were seen."""
         assert self.trainer is not None
-        loop = self.trainer.fit_loop
+        loop: Any = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
         ended = epochs.processed > epochs.completed  # the next one begins with its first batch
         return {"epoch": epochs.processed, "batch": 0 if ended else batches.ready}

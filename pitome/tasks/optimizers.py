@@ -82,8 +82,10 @@ class Trainable(lightning.LightningModule):
         self.log("grad_norm", norm)
         self.log("lr", optimizer.param_groups[0]["lr"])
         handle = pitome.patched(self.model)
-        if handle is not None and handle.tokens:
-            self.log("merged", 1 - handle.tokens[-1] / handle.tokens[0])
+        tokens = handle.tokens if handle is not None else []
+        for place, counts in tokens.items() if isinstance(tokens, dict) else [("", tokens)]:
+            if counts:
+                self.log(f"merged_{place}" if place else "merged", 1 - counts[-1] / counts[0])
 
     def _check(self, what: str, value: Tensor) -> None:
         """Raises DivergedError for what is no number; the last checkpoint was written before it."""

@@ -143,7 +143,7 @@ def retrieval(folder: Path) -> list[str]:
 
 
 def blip(folder: Path) -> list[str]:
-    return [*TINY_BLIP, *photographs(folder), "trainer=blip_coco", "task.rerank=5"]
+    return [*TINY_BLIP, *photographs(folder), "trainer=coco_blip", "task.rerank=5"]
 
 
 def vqa(folder: Path) -> list[str]:

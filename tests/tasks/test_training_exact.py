@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pitome.config import Config, StageConfig, TrainerConfig
-from pitome.errors import CheckpointError, DivergedError
+from pitome.errors import CheckpointError, DivergedError, Unreadable
 from pitome.merge.schedule import Reduction
 from pitome.records.schema import RecordError
 from pitome.tasks import devices
-from pitome.tasks.loading import TrainingData
+from pitome.tasks.data import DataInfo
+from pitome.tasks.loading import Tolerant, TolerantLoader, TrainingData, collate_tolerant
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.training import train
 from tests.test_conf import config_of
@@ -143,21 +144,26 @@ def test_cut_off_at_any_step_it_goes_on_step_by_step(tmp_path: Path, settings: d
             assert all(map(torch.equal, got, want))
 
 
-def test_a_batch_that_was_lost_moves_no_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of its images can be read: the loader leaves it out, and the next epoch is the next all the
-    same."""
-    seen: list[int] = []
+class Unreadables(Dataset[Any]):
+    """Samples of which the first and the last two cannot be read."""
 
-    class Losing(DataLoader[Tensor]):
-        def __iter__(self) -> Any:
-            for number in self.sampler:
-                seen.append(number)
-                if number != 1:
-                    yield self.dataset[number]
+    def __getitem__(self, position: int) -> Any:
+        if position % 10 in (0, 1, 8, 9):
+            raise Unreadable("damaged")
+        return torch.zeros(1), 0, position % 10
 
-    monkeypatch.setattr("pitome.tasks.loading.DataLoader", Losing)
-    trained(tmp_path)
-    assert seen == list(range(EPOCHS * STEPS)) and len(Noted.steps) == EPOCHS * STEPS - 1
+    def __len__(self) -> int:
+        return 10
+
+
+def test_an_epoch_has_all_its_batches_where_some_cannot_be_read() -> None:
+    """Lightning validates after the last of them; in place of a lost batch comes the next one, or the last."""
+    info = DataInfo.of("set", "", "train", "local", 10, 10)
+    kept, lost = (Tolerant(Unreadables(), range(10), info, fill=fill) for fill in (True, False))
+    seen = [
+        [ids.tolist() for *_, ids in TolerantLoader(d, 2, collate_fn=collate_tolerant)] for d in (kept, lost)
+    ]
+    assert seen == [[[2, 3], [2, 3], [4, 5], [6, 7], [6, 7]], [[2, 3], [4, 5], [6, 7]]]
 
 
 def test_without_checkpoints_within_an_epoch_it_is_repeated(tmp_path: Path) -> None:

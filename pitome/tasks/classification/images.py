@@ -230,7 +230,7 @@ class ImageData(ClassData):
         check_labels([files.labels[index] for index in ids], self.kind.labels, self.kind.name)
         transform = make_transform(self.preprocess)
         return TolerantLoader(
-            Tolerant(ClassifiedImages(files, ids, transform, self.seed), ids, info),
+            Tolerant(ClassifiedImages(files, ids, transform, self.seed), ids, info, fill=True),
             batch_sampler=self.drawn(len(ids), self.batch_size, self.seed),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,

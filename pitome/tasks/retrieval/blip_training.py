@@ -30,6 +30,10 @@ class BlipTraining(RetrievalTraining):
 
     betas = (0.9, 0.999)
     model: Blip
+    queued_images: Tensor  # [Q, D]
+    queued_texts: Tensor  # [Q, D]
+    queued: Tensor  # [Q] which image each is of
+    place: Tensor  # where the queue goes on
 
     def __init__(
         self, model: Blip, validation: Callable[[], Split], recipe: Recipe, queue: int = QUEUE
@@ -41,8 +45,8 @@ class BlipTraining(RetrievalTraining):
         # A queue begins with noise that is equal to nothing.
         for name in ("queued_images", "queued_texts"):
             self.register_buffer(name, functional.normalize(torch.randn(queue, width), dim=-1))
-        self.register_buffer("queued", torch.full((queue,), -1))  # which image each is of
-        self.register_buffer("place", torch.zeros((), dtype=torch.long))  # where the queue goes on
+        self.register_buffer("queued", torch.full((queue,), -1))
+        self.register_buffer("place", torch.zeros((), dtype=torch.long))
 
     def training_step(self, batch: PairBatch, index: int) -> Tensor:
         images, captions, same = batch

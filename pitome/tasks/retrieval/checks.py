@@ -32,7 +32,7 @@ class RetrievalChecks(Checks):
             raise UsageError(f"devices={config.devices}: BLIP is trained on one device; leave devices out")
         if arch == "blip" and any(stage.patch_size is not None for stage in config.trainer.stages):
             raise UsageError(
-                "BLIP is trained with its own patches; give trainer=blip_flickr30k, blip_coco, or stages "
+                "BLIP is trained with its own patches; give trainer=flickr30k_blip, coco_blip, or stages "
                 "without patch_size"
             )
 

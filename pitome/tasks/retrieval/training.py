@@ -33,7 +33,6 @@ def train_retrieval(
     name = f"{config.model.name}_{config.data.name}"
     folder = train_folder(config, amount, name)
     start = build_retrieval_model(config.model, config.weights or "random", config.weights_key)
-    blip = isinstance(start.model, Blip)
     opened: dict[int, RetrievalData] = {}
 
     def data(number: int, recipe: Recipe, model: nn.Module) -> RetrievalData:
@@ -57,6 +56,13 @@ def train_retrieval(
             model.load_state_dict(fit_state(start.model.state_dict(), model))
         return model
 
+    def module(model: nn.Module, recipe: Recipe) -> RetrievalTraining:
+        kind = BlipTraining if isinstance(model, Blip) else RetrievalTraining
+        return kind(model, lambda: opened[max(opened)].validation, recipe)  # type: ignore[arg-type]
+
+    def save(model: nn.Module, path: Path) -> Path:
+        return save_model(model.model if isinstance(model, Blip) else model, path)
+
     path = train(
         config,
         amount,
@@ -65,10 +71,8 @@ def train_retrieval(
         logger=logger,
         build=make,
         data=data,
-        module=lambda model, recipe: (BlipTraining if blip else RetrievalTraining)(
-            model, lambda: opened[max(opened)].validation, recipe
-        ),
-        fit=fit_state if not blip else lambda state, model: state,
-        save=save_model if not blip else lambda model, path: save_model(model.model, path),
+        module=module,
+        fit=lambda state, model: state if isinstance(model, Blip) else fit_state(state, model),
+        save=save,
     )
     return dataclasses.replace(config, weights=str(path), weights_key=None), folder

@@ -50,8 +50,8 @@ def test_both_rsums_and_the_length_of_the_list(run: Run, records: Callable[[], d
     ("words", "message"),
     [
         (("trainer=scenes",), "BLIP is trained with its own patches"),
-        (("trainer=blip_coco", "devices=2"), "BLIP is trained on one device"),
-        (("trainer=blip_coco", "model=blip2"), "model=blip2 is tested as published"),
+        (("trainer=coco_blip", "devices=2"), "BLIP is trained on one device"),
+        (("trainer=coco_blip", "model=blip2"), "model=blip2 is tested as published"),
     ],
     ids=["patches", "devices", "blip2"],
 )
