@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the same for type checkers
     from pitome.merge.registry import MethodOptions as MethodOptions
     from pitome.merge.registry import names as methods  # noqa: F401
     from pitome.merge.registry import register as register
+    from pitome.search.tune import tune as tune
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _PUBLIC = {
     "Plan": "pitome.merge.plan:Plan",
     "Tokens": "pitome.merge.plan:Tokens",
     "flops": "pitome.measure.flops:flops",
+    "tune": "pitome.search.tune:tune",
     "throughput": "pitome.measure.throughput:throughput",
     "errors": "pitome.errors:",
 }

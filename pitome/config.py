@@ -195,8 +195,7 @@ class SearchConfig:
 
     trials: int | None = whole(None, least=1)  # schedules to try; None: 100 without minutes, else any number
     minutes: float | None = number(None, above=0)  # those before a restart counted; None: no limit
-    # of points: TPE or CMA-ES; gradient: DiffRate's learned rates; None: gradient for diffrate, else tpe
-    sampler: Literal["tpe", "cmaes", "gradient"] | None = None
+    sampler: Literal["tpe", "cmaes"] = "tpe"  # of Optuna: which point is tried next
     options: list[str] = field(default_factory=list)  # of the merge method that are searched as well
     folder: str | None = None  # of the trials and what comes of them; None: a new one in results/search
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,11 @@ from typing import Any
 
 import lightning
 
-from pitome.adapters.patch import patch
 from pitome.config import Config, model_label
 from pitome.errors import MemoryShortageError, PitomeError, UsageError, one_line, print_error
 from pitome.merge import registry
-from pitome.merge.schedule import parse_layers
 from pitome.records.claims import Taken, claim
+from pitome.records.files import write_atomically
 from pitome.records.markdown import markdown_table
 from pitome.runs.environment import resolve_device
 from pitome.runs.job import command_of
@@ -30,11 +30,19 @@ from pitome.search import study
 from pitome.search.probe import Probe
 from pitome.search.result import Compared, FoundSchedule, number, write
 from pitome.search.space import Space, options_of
+from pitome.search.speed import measured, share_for_speed
+from pitome.search.speed import shown as shown_speed
 from pitome.tasks.base import task_class
 from pitome.tasks.memory import is_out_of_memory
 
 TRIALS = 100
 """Where neither trials nor minutes are given."""
+
+SPEED = "speed.json"
+"""In a search's folder, which share of the cost reaches the speed."""
+
+_CANDIDATES = 5
+"""Schedules that are timed at the end of a search for a speed, the best first."""
 
 _VERSIONS = ("pitome", "torch", "optuna", "cmaes", "timm", "transformers")
 
@@ -79,19 +87,18 @@ def run(config: Config, words: Sequence[str]) -> FoundSchedule:
     method = registry.get(config.merge.name)
     searched = options_of(method, config.search.options)
     probe = task_class(config.task.name).probe(config, device)
-    space, family = space_of(config, probe)
-    identity = _identity(config, probe, family)
+    space = study.space_of(probe, config.merge.name, config.layers, config.task.layers)
+    identity = _identity(config, probe)
     folder = Path(config.search.folder).expanduser() if config.search.folder else _folder(config, identity)
     folder.mkdir(parents=True, exist_ok=True)
     minutes, trials = config.search.minutes, config.search.trials
     if minutes is None and trials is None:
         trials = TRIALS
-    assert config.flops is not None
     plan = study.SearchPlan(
-        target=config.flops,
+        target=config.flops or 1.0,  # of a speed: known below
         options={k: v for k, v in config.merge.options.items() if k not in config.search.options},
         searched=searched,
-        sampler=config.search.sampler or "tpe",
+        sampler=config.search.sampler,
         trials=trials,
         minutes=minutes,
         seed=config.seed,
@@ -99,13 +106,15 @@ def run(config: Config, words: Sequence[str]) -> FoundSchedule:
     try:
         with claim(folder, "search"):
             if config.overwrite == "all":
-                for path in folder.glob(f"{study.FILE}*"):
+                for path in (*folder.glob(f"{study.FILE}*"), *folder.glob(SPEED)):
                     path.unlink()
+            if config.speed is not None:
+                plan = dataclasses.replace(plan, target=_share(config.speed, folder, probe, space, plan))
             started = time.monotonic()
             tried = study.search(
                 probe, space, plan, folder=folder, identity=identity, title=f"search {config.merge.name}"
             )
-            result = _found(config, folder, space, tried, probe)
+            result = _found(config, folder, space, tried, probe, plan)
             facts = _facts(config, probe, tried, time.monotonic() - started)
             write(result, facts, command_of(words), _test(words, result))
     except Taken:
@@ -115,38 +124,45 @@ def run(config: Config, words: Sequence[str]) -> FoundSchedule:
     return result
 
 
-def space_of(config: Config, probe: Probe) -> tuple[Space, str]:
-    """The schedules that there are for a configuration, and the model's family."""
-    with patch(probe.model, "none", ratio=1.0) as handle:
-        architecture, family = handle.architecture(probe.input_size), handle.family
-    method = registry.get(config.merge.name).of_family(family)
-    depth = len(architecture.layers)
-    layers = config.layers if config.layers is not None else method.layers
-    usual = layers if layers is not None else config.task.layers
-    return Space(
-        architecture=dataclasses.replace(architecture, family=family),
-        method=method,
-        layers=parse_layers(layers, depth),
-        uniform_layers=parse_layers(usual, depth),
-        by_ratio=probe.by_ratio,
-    ), family
+def _share(speed: float, folder: Path, probe: Probe, space: Space, plan: study.SearchPlan) -> float:
+    """Of the cost, at which the uniform schedule is so fast here: measured once for a search."""
+    path = folder / SPEED
+    if not path.is_file():
+        share, _ = share_for_speed(probe, space, plan.options, speed)
+        write_atomically(path, json.dumps({"share": share}).encode())
+    return float(json.loads(path.read_text())["share"])
 
 
 def _found(
-    config: Config, folder: Path, space: Space, tried: Sequence[study.Tried], probe: Probe
+    config: Config,
+    folder: Path,
+    space: Space,
+    tried: Sequence[study.Tried],
+    probe: Probe,
+    plan: study.SearchPlan,
 ) -> FoundSchedule:
-    best = study.best_of(tried)
+    best, speeds = study.best_of(tried), {}
+    if config.speed is not None:
+        (uniform,) = [t for t in tried if t.role == study.UNIFORM]
+        finite = [t for t in tried if not math.isnan(t.disagreement)]
+        candidates = sorted(finite, key=lambda t: t.disagreement)[:_CANDIDATES]
+        for best in (*candidates, uniform):  # the last one was fast enough when the share was looked for
+            timing = measured(probe, space, best.amount, {**plan.options, **best.options})
+            speeds[best.number] = shown_speed(timing)
+            if timing.speedup >= config.speed:
+                break
     named = [t for t in tried if t.role in (study.UNIFORM, study.FILLED) and t.number != best.number]
     names = {study.UNIFORM: "uniform", study.FILLED: "uniform, filled up to the target"}
-    compared = [Compared(names[t.role], t.share, t.disagreement) for t in named]
-    compared.append(Compared("best", best.share, best.disagreement))
-    assert config.flops is not None
+    compared = [
+        Compared(names.get(t.role, "best"), t.share, t.disagreement, speeds.get(t.number, "")) for t in named
+    ]
+    compared.append(Compared("best", best.share, best.disagreement, speeds.get(best.number, "")))
     return FoundSchedule(
         folder=folder,
         method=config.merge.name,
         model=model_label(config.model),
         asked=_asked(config),
-        target=config.flops,
+        target=plan.target,
         amount=best.amount,
         options=best.options,
         tokens=None if space.by_ratio else space.architecture.tokens,
@@ -155,13 +171,12 @@ def _found(
     )
 
 
-def _identity(config: Config, probe: Probe, family: str) -> dict[str, Any]:
+def _identity(config: Config, probe: Probe) -> dict[str, Any]:
     """What makes two searches the same, so that one goes on where the other stopped."""
     fixed = {k: v for k, v in config.merge.options.items() if k not in config.search.options}
     return {
         "task": config.task.name,
         "model": model_label(config.model),
-        "family": family,
         "merge": config.merge.name,
         "merge.options": fixed,
         "flops": config.flops,
@@ -196,7 +211,7 @@ def _facts(config: Config, probe: Probe, tried: Sequence[study.Tried], seconds: 
         "target": f"flops={config.flops:g}" if config.flops is not None else f"speed={config.speed:g}",
         "trials": f"{len(tried)}" + (f", {failed} of them without a finite result" if failed else ""),
         "minutes": f"{seconds / 60:.1f}",
-        "sampler": config.search.sampler or "tpe",
+        "sampler": config.search.sampler,
         "seed": config.seed,
         "precision": config.precision,
         "batch_size": config.batch_size,

@@ -18,6 +18,7 @@ from pitome.config import (
     DataConfig,
     MergeConfig,
     PreprocessConfig,
+    SearchConfig,
     choices,
     find_choice,
     task_of,
@@ -37,7 +38,6 @@ from pitome.tasks.data import Preprocess
 from pitome.tasks.recipe import stages
 
 HALVES = ("16-true", "bf16-true")  # of the weights themselves
-LEARNS = "diffrate"  # the method whose rates are learned by gradient
 
 
 def validate(config: Config) -> Reduction:
@@ -227,7 +227,8 @@ def _check_search(config: Config) -> None:
     """What goes with mode=search, and what with it alone. Raises UsageError."""
     search = config.search
     if config.mode != "search":
-        given = [f"search.{f.name}" for f in dataclasses.fields(search) if getattr(search, f.name)]
+        usual = SearchConfig()
+        given = [f"search.{name}" for name, value in vars(search).items() if value != getattr(usual, name)]
         given += ["speed"] if config.speed is not None else []
         if given:
             raise UsageError(f"{given[0]} goes with mode=search alone")
@@ -244,8 +245,6 @@ def _check_search(config: Config) -> None:
     if any(config.merge.options.get(key) is not None for key in SCHEDULE_OPTIONS):
         raise UsageError(f"merge={merge} has a schedule already; leave out {', '.join(SCHEDULE_OPTIONS)}")
     _options_known(search.options, _options(config.merge), merge)
-    if search.sampler == "gradient" and (merge != LEARNS or search.options):
-        raise UsageError(f"search.sampler=gradient learns the rates of merge={LEARNS}, and no options")
     if importlib.util.find_spec("optuna") is None or importlib.util.find_spec("cmaes") is None:
         raise UsageError("mode=search needs Optuna and cmaes: pip install 'pitome[search]'")
 

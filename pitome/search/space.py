@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -49,6 +49,11 @@ class Space:
     layers: tuple[int, ...]  # that may merge
     uniform_layers: tuple[int, ...]  # those of them in which the uniform ratio merges
     by_ratio: bool = False  # samples differ in their number of tokens: a layer keeps a share, not a number
+
+    def resolve(self, options: Mapping[str, Any]) -> Any:
+        """The method's options as they are in this model."""
+        built = self.method.build_options(dict(options))
+        return self.method.resolve(built, self.architecture.family, len(self.architecture.layers))
 
     def cost(self, rule: Schedule, options: Any) -> ClosedForm:
         return closed_form(self.architecture, rule, self.method, options)

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from pitome.adapters.patch import patch
 from pitome.errors import UsageError
+from pitome.merge import registry
+from pitome.merge.schedule import parse_layers
 from pitome.search.probe import Probe
 from pitome.search.space import Amount, Option, Space
 
@@ -54,6 +56,23 @@ class SearchPlan:
     trials: int | None = None  # None: as many as the minutes allow
     minutes: float | None = None  # None: as many as the trials take
     seed: int = 0
+
+
+def space_of(
+    probe: Probe,
+    name: str,
+    layers: str | Sequence[int] | None = None,
+    uniform_layers: str | Sequence[int] | None = None,
+) -> Space:
+    """The schedules of a method for the model of a probe. layers: that may merge; None: all, or the method's;
+    uniform_layers: in which a uniform ratio merges; None: the same."""
+    with patch(probe.model, "none", ratio=1.0) as handle:
+        architecture = handle.architecture(probe.input_size)
+    method, depth = registry.get(name).of_family(architecture.family), len(architecture.layers)
+    layers = method.layers if layers is None else layers
+    usual = layers if layers is not None else uniform_layers
+    chosen, uniform = parse_layers(layers, depth), parse_layers(usual, depth)
+    return Space(architecture, method, chosen, uniform, probe.by_ratio)
 
 
 def evaluate(probe: Probe, space: Space, amount: Amount, options: Mapping[str, Any]) -> float:
@@ -95,8 +114,7 @@ def search(
     something else in the folder, and where the uniform schedule gives NaN.
     """
     study = _open(folder, plan, identity or {})
-    resolve = _resolver(space, plan)
-    base = resolve({})
+    base = space.resolve(plan.options)
     space.uniform(plan.target, base)  # or says that the target cannot be reached
     for stale in study.get_trials(deepcopy=False, states=(_states().RUNNING,)):
         study.tell(stale.number, state=_states().FAIL)  # its process was killed
@@ -105,7 +123,7 @@ def search(
             _begin(study, space, plan, base)
             trial = study.ask()
             started = time.monotonic()
-            tried = _try(trial, probe, space, plan, resolve)
+            tried = _try(trial, probe, space, plan)
             trial.set_user_attr("tried", _plain(tried))
             trial.set_user_attr("seconds", time.monotonic() - started)
             if math.isnan(tried.disagreement):
@@ -142,18 +160,12 @@ def check_installed() -> None:
         raise UsageError("searching needs Optuna and cmaes: pip install 'pitome[search]'")
 
 
-def _try(
-    trial: optuna.Trial,
-    probe: Probe,
-    space: Space,
-    plan: SearchPlan,
-    resolve: Callable[[Mapping[str, Any]], Any],
-) -> Tried:
+def _try(trial: optuna.Trial, probe: Probe, space: Space, plan: SearchPlan) -> Tried:
     """Evaluate one point of the space."""
     options = {option.name: _suggest(trial, option) for option in plan.searched}
     tilt, bend = (trial.suggest_float(name, -_SPREAD, _SPREAD) for name in ("tilt", "bend"))
     own = [trial.suggest_float(f"layer{layer}", -_SPREAD, _SPREAD) for layer in space.layers]
-    role, resolved = trial.user_attrs.get("role", ""), resolve(options)
+    role, resolved = trial.user_attrs.get("role", ""), space.resolve({**plan.options, **options})
     try:
         if role == UNIFORM:
             amount = space.uniform(plan.target, resolved)
@@ -162,7 +174,9 @@ def _try(
     except UsageError:
         if role == UNIFORM:
             raise
-        amount = space.uniform(plan.target, resolve({}))  # these options cost too much to meet the target
+        amount = space.uniform(
+            plan.target, space.resolve(plan.options)
+        )  # these options cost too much to meet the target
         return Tried(trial.number, role or "unreachable", amount, options, math.nan, math.nan)
     value = evaluate(probe, space, amount, {**plan.options, **options})
     return Tried(trial.number, role, amount, options, space.share(amount.rule(), resolved), value)
@@ -179,16 +193,6 @@ def _suggest(trial: optuna.Trial, option: Option) -> Any:
     if option.choices:
         return trial.suggest_categorical(option.name, option.choices)
     return trial.suggest_float(option.name, option.low, option.high)
-
-
-def _resolver(space: Space, plan: SearchPlan) -> Callable[[Mapping[str, Any]], Any]:
-    method, architecture = space.method, space.architecture
-
-    def resolve(options: Mapping[str, Any]) -> Any:
-        built = method.build_options({**plan.options, **options})
-        return method.resolve(built, architecture.family, len(architecture.layers))
-
-    return resolve
 
 
 def _begin(study: optuna.Study, space: Space, plan: SearchPlan, base: Any) -> None:

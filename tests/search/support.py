@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 
-import pitome
-from pitome.merge import registry
+from pitome.search import study
 from pitome.search.probe import Probe
 from pitome.search.space import Space
 from tests.adapters.tiny import vit
@@ -19,13 +19,9 @@ def tiny_probe(samples: int = 6, **kwargs: Any) -> Probe:
     return Probe(model=model, batches=list(images.split(4)), run=model, compare="kl")
 
 
-def space_for(probe: Probe, method: str, **kwargs: Any) -> Space:
-    with pitome.patch(probe.model, "none", ratio=1.0) as handle:
-        architecture, family = handle.architecture(), handle.family
-    layers = tuple(range(len(architecture.layers)))
-    return Space(architecture, registry.get(method).of_family(family), layers, layers, **kwargs)
+def space_for(probe: Probe, method: str, by_ratio: bool = False) -> Space:
+    return dataclasses.replace(study.space_of(probe, method), by_ratio=by_ratio)
 
 
 def options_for(space: Space, **values: Any) -> Any:
-    built = space.method.build_options(values)
-    return space.method.resolve(built, space.architecture.family, len(space.architecture.layers))
+    return space.resolve(values)
