@@ -24,7 +24,7 @@ _CANDIDATES = 5  # schedules that are timed at the end, the best first
 
 
 @dataclass(frozen=True)
-class Point:
+class TriedPoint:
     """One way to merge that was tried."""
 
     method: str
@@ -47,7 +47,7 @@ class Tuned:
     disagreement: float  # mean KL divergence of the outputs, or mean of 1 - cosine
     agreement: float  # share of the samples with the same largest output, or mean cosine
     patched: Patched
-    tried: list[Point] = field(repr=False)
+    tried: list[TriedPoint] = field(repr=False)
 
     @property
     def schedule(self) -> list[int] | list[float]:
@@ -83,9 +83,9 @@ class Tuned:
         return Path(path)
 
 
-def pareto(points: Sequence[Point]) -> list[Point]:
+def pareto(points: Sequence[TriedPoint]) -> list[TriedPoint]:
     """The points that no other point beats both in cost and in disagreement, the cheapest first."""
-    front: list[Point] = []
+    front: list[TriedPoint] = []
     for point in sorted(points, key=lambda p: (p.share, p.disagreement)):
         if not front or point.disagreement < front[-1].disagreement:
             front.append(point)
@@ -126,8 +126,8 @@ def tune(
         raise UsageError("give the methods to try, e.g. methods=['tome', 'pitome']")
     study.check_installed()
     probe = _probe(model, samples, compare, run)
-    tried: list[Point] = []
-    best: tuple[Point, dict[str, Any]] | None = None
+    tried: list[TriedPoint] = []
+    best: tuple[TriedPoint, dict[str, Any]] | None = None
     slow: list[tuple[float, UsageError]] = []
     for name in methods:
         given = dict((options or {}).get(name, {}))
@@ -175,8 +175,8 @@ def _tune_method(
     trials: int,
     minutes: float | None,
     seed: int,
-    tried: list[Point],
-) -> Point:
+    tried: list[TriedPoint],
+) -> TriedPoint:
     """The best of one method; everything that was tried is added to `tried`. Raises TooSlow, and UsageError
     for a share that cannot be reached."""
     space = study.space_of(probe, name)
@@ -185,7 +185,9 @@ def _tune_method(
     def uniform(share: float, timing: Timing | None) -> None:
         amount = space.uniform(share, resolved)
         value = study.evaluate(probe, space, amount, given)
-        tried.append(Point(name, amount, space.share(amount.rule(), resolved), value, study.UNIFORM, timing))
+        tried.append(
+            TriedPoint(name, amount, space.share(amount.rule(), resolved), value, study.UNIFORM, timing)
+        )
 
     timed: list[tuple[float, Timing]] = []
     if speed is not None:
@@ -201,7 +203,7 @@ def _tune_method(
         uniform(share, timing)
     plan = study.SearchPlan(target, given, trials=trials, minutes=minutes, seed=seed)
     results = study.search(probe, space, plan, title=f"tune {name}")
-    points = [Point(name, t.amount, t.share, t.disagreement, t.role) for t in results]
+    points = [TriedPoint(name, t.amount, t.share, t.disagreement, t.role) for t in results]
     good = sorted((p for p in points if not math.isnan(p.disagreement)), key=lambda p: p.disagreement)
     tried += points
     if speed is None:
@@ -209,10 +211,10 @@ def _tune_method(
     for point in good[:_CANDIDATES]:
         timing = measured(probe, space, point.amount, given)
         if timing.speedup >= speed:
-            return Point(name, point.amount, point.share, point.disagreement, point.role, timing)
+            return TriedPoint(name, point.amount, point.share, point.disagreement, point.role, timing)
     (fits,) = [timing for share, timing in timed if share == target]
     first = points[0]  # uniform, which reached the speed when it was timed
-    return Point(name, first.amount, first.share, first.disagreement, first.role, fits)
+    return TriedPoint(name, first.amount, first.share, first.disagreement, first.role, fits)
 
 
 def _probe(

@@ -90,7 +90,7 @@ def test_what_cannot_be_tuned(arguments: dict[str, Any], says: str) -> None:
 
 
 def test_the_front_holds_what_no_point_beats() -> None:
-    point = tuning.Point("tome", None, 0.5, 1.0)  # type: ignore[arg-type]
+    point = tuning.TriedPoint("tome", None, 0.5, 1.0)  # type: ignore[arg-type]
     points = [
         dataclasses.replace(point, share=s, disagreement=d) for s, d in ((0.5, 1), (0.6, 2), (0.7, 0.5))
     ]
