@@ -195,7 +195,9 @@ class SearchConfig:
 
     trials: int | None = whole(None, least=1)  # schedules to try; None: 100 without minutes, else any number
     minutes: float | None = number(None, above=0)  # those before a restart counted; None: no limit
-    sampler: Literal["tpe", "cmaes"] = "tpe"  # of Optuna: which point is tried next
+    # which point is tried next, by Optuna: tpe or cmaes; gradient: DiffRate's learned rates; None: gradient
+    # for merge=diffrate with flops= and no options, else tpe
+    sampler: Literal["tpe", "cmaes", "gradient"] | None = None
     options: list[str] = field(default_factory=list)  # of the merge method that are searched as well
     folder: str | None = None  # of the trials and what comes of them; None: a new one in results/search
 

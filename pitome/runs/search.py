@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning
 
+from pitome.adapters.patch import patch
 from pitome.config import Config, model_label
 from pitome.errors import MemoryShortageError, PitomeError, UsageError, one_line, print_error
 from pitome.merge import registry
@@ -25,13 +26,16 @@ from pitome.runs.environment import resolve_device
 from pitome.runs.job import command_of
 from pitome.runs.paths import shown
 from pitome.runs.quiet import quiet_libraries
-from pitome.runs.validate import import_modules
+from pitome.runs.validate import import_modules, sampler_of
 from pitome.search import study
 from pitome.search.probe import Probe
+from pitome.search.rates import FILE as RATES
+from pitome.search.rates import learn
 from pitome.search.result import Compared, FoundSchedule, number, write
-from pitome.search.space import Space, options_of
+from pitome.search.space import Amount, Space, options_of
 from pitome.search.speed import measured, share_for_speed
 from pitome.search.speed import shown as shown_speed
+from pitome.sources.schedule_file import OPTIONS as SCHEDULE_OPTIONS
 from pitome.tasks.base import task_class
 from pitome.tasks.memory import is_out_of_memory
 
@@ -73,8 +77,9 @@ def run_all(points: Sequence[tuple[Config, Sequence[str]]]) -> int:
     if rows:
         print(markdown_table(["merge", "flops", "uniform (share)", "best (share)", "schedule"], rows))
     for words, result in results:
-        if result.compared[0].disagreement == result.compared[-1].disagreement:
-            print(f"{result.path.name}: nothing was better than the uniform schedule, which it holds")
+        uniform, best = result.compared[0], result.compared[-1]
+        if best.disagreement >= uniform.disagreement:
+            print(f"{result.path.name}: not better than the uniform schedule on the samples of the search")
         print(f"compare on the test split:\n{_test(words, result)}")
     return code
 
@@ -98,7 +103,7 @@ def run(config: Config, words: Sequence[str]) -> FoundSchedule:
         target=config.flops or 1.0,  # of a speed: known below
         options={k: v for k, v in config.merge.options.items() if k not in config.search.options},
         searched=searched,
-        sampler=config.search.sampler,
+        sampler=sampler_of(config),
         trials=trials,
         minutes=minutes,
         seed=config.seed,
@@ -106,16 +111,21 @@ def run(config: Config, words: Sequence[str]) -> FoundSchedule:
     try:
         with claim(folder, "search"):
             if config.overwrite == "all":
-                for path in (*folder.glob(f"{study.FILE}*"), *folder.glob(SPEED)):
+                for path in (*folder.glob(f"{study.FILE}*"), *folder.glob(SPEED), *folder.glob(RATES)):
                     path.unlink()
             if config.speed is not None:
                 plan = dataclasses.replace(plan, target=_share(config.speed, folder, probe, space, plan))
             started = time.monotonic()
-            tried = study.search(
-                probe, space, plan, folder=folder, identity=identity, title=f"search {config.merge.name}"
-            )
-            result = _found(config, folder, space, tried, probe, plan)
-            facts = _facts(config, probe, tried, time.monotonic() - started)
+            if plan.sampler == "gradient":
+                result, trials_said = _learned(config, folder, space, probe, plan, json.dumps(identity))
+            else:
+                tried = study.search(
+                    probe, space, plan, folder=folder, identity=identity, title=f"search {config.merge.name}"
+                )
+                result = _found(config, folder, space, tried, probe, plan)
+                failed = sum(math.isnan(t.disagreement) for t in tried)
+                trials_said = f"{len(tried)}" + (f", {failed} without a finite result" if failed else "")
+            facts = _facts(config, probe, trials_said, time.monotonic() - started)
             write(result, facts, command_of(words), _test(words, result))
     except Taken:
         raise UsageError(
@@ -171,6 +181,35 @@ def _found(
     )
 
 
+def _learned(
+    config: Config, folder: Path, space: Space, probe: Probe, plan: study.SearchPlan, identity: str
+) -> tuple[FoundSchedule, str]:
+    """DiffRate's learned rates beside the uniform schedule; and how many steps they took."""
+    reference, uniform = probe.reference, space.uniform(plan.target, space.resolve(plan.options))
+    before = study.evaluate(probe, space, uniform, plan.options)
+    lists, steps = learn(
+        probe, space, plan.options, plan.target,
+        steps=plan.trials, minutes=plan.minutes, folder=folder, identity=identity,
+    )  # fmt: skip
+    options = {name: value for name, value in plan.options.items() if name not in SCHEDULE_OPTIONS}
+    with patch(probe.model, config.merge.name, **options, **lists):
+        after = probe.disagreement(reference)
+    amount = Amount(schedule=tuple(lists["merge_kept"]))
+    shares = [space.share(a.rule(), space.resolve(plan.options)) for a in (uniform, amount)]
+    return FoundSchedule(
+        folder=folder,
+        method=config.merge.name,
+        model=model_label(config.model),
+        asked=_asked(config),
+        target=plan.target,
+        amount=amount,
+        lists=lists,
+        tokens=space.architecture.tokens,
+        compared=[Compared("uniform", shares[0], before), Compared("learned", shares[1], after)],
+        compare=probe.compare,
+    ), f"{steps} steps of {config.batch_size} training images"
+
+
 def _identity(config: Config, probe: Probe) -> dict[str, Any]:
     """What makes two searches the same, so that one goes on where the other stopped."""
     fixed = {k: v for k, v in config.merge.options.items() if k not in config.search.options}
@@ -182,7 +221,7 @@ def _identity(config: Config, probe: Probe) -> dict[str, Any]:
         "flops": config.flops,
         "speed": config.speed,
         "layers": config.layers,
-        "sampler": config.search.sampler,
+        "sampler": sampler_of(config),
         "options": sorted(config.search.options),
         "seed": config.seed,
         "precision": config.precision,
@@ -201,17 +240,16 @@ def _asked(config: Config) -> str:
     return f"flops{config.flops:g}" if config.flops is not None else f"speed{config.speed:g}"
 
 
-def _facts(config: Config, probe: Probe, tried: Sequence[study.Tried], seconds: float) -> dict[str, object]:
-    failed = sum(t.disagreement != t.disagreement for t in tried)
+def _facts(config: Config, probe: Probe, trials: str, seconds: float) -> dict[str, object]:
     return {
         "model": model_label(config.model),
         **probe.facts,
         "method": config.merge.name,
         "options searched": ", ".join(config.search.options) or "none",
         "target": f"flops={config.flops:g}" if config.flops is not None else f"speed={config.speed:g}",
-        "trials": f"{len(tried)}" + (f", {failed} of them without a finite result" if failed else ""),
+        "trials": trials,
         "minutes": f"{seconds / 60:.1f}",
-        "sampler": config.search.sampler,
+        "sampler": sampler_of(config),
         "seed": config.seed,
         "precision": config.precision,
         "batch_size": config.batch_size,

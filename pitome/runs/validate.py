@@ -38,6 +38,7 @@ from pitome.tasks.data import Preprocess
 from pitome.tasks.recipe import stages
 
 HALVES = ("16-true", "bf16-true")  # of the weights themselves
+LEARNS = "diffrate"  # the method whose rates are learned by gradient
 
 
 def validate(config: Config) -> Reduction:
@@ -245,8 +246,22 @@ def _check_search(config: Config) -> None:
     if any(config.merge.options.get(key) is not None for key in SCHEDULE_OPTIONS):
         raise UsageError(f"merge={merge} has a schedule already; leave out {', '.join(SCHEDULE_OPTIONS)}")
     _options_known(search.options, _options(config.merge), merge)
+    if search.sampler == "gradient" and not _learnable(config):
+        raise UsageError(
+            f"search.sampler=gradient learns the rates of merge={LEARNS} for flops=SHARE, and no "
+            "search.options"
+        )
     if importlib.util.find_spec("optuna") is None or importlib.util.find_spec("cmaes") is None:
         raise UsageError("mode=search needs Optuna and cmaes: pip install 'pitome[search]'")
+
+
+def sampler_of(config: Config) -> str:
+    """How mode=search finds its schedule: tpe, cmaes or gradient."""
+    return config.search.sampler or ("gradient" if _learnable(config) else "tpe")
+
+
+def _learnable(config: Config) -> bool:
+    return config.merge.name == LEARNS and config.flops is not None and not config.search.options
 
 
 def _options_known(names: Sequence[str], known: Mapping[str, Any], merge: str) -> None:

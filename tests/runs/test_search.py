@@ -78,6 +78,17 @@ def test_a_sweep_ends_with_a_table_and_continues(
     assert len(list(tmp_path.glob("results/search/*"))) == 2
 
 
+def test_learned_rates_are_a_schedule(run: Callable[..., int], tmp_path: Path) -> None:
+    words = ("mode=search", "merge=diffrate", "flops=0.7", "limit=6", "search.trials=2", "batch_size=4")
+    assert run(*words) == 0
+    path = schedule_in(tmp_path)
+    assert {"prune_kept", "merge_kept"} < yaml.safe_load(path.read_text()).keys()
+    assert "2 steps of 4 training images" in path.with_suffix(".md").read_text()
+    assert run("merge=diffrate", f"schedule={path}", "flops=0.7", "limit=4") == 0
+    (record,) = Store(tmp_path / "results" / "runs").all()
+    assert 0.6 < record.cost.share <= 0.7  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
