@@ -2,9 +2,9 @@
 
 The model is frozen. In every layer two distributions over numbers of tokens are learned, one for what pruning
 leaves and one for what merging leaves after it. Tokens are ranked by class attention; those beyond the
-expected number get the mask 0, and the gradient of the mask at a rank is that of the probability that the rank
-is kept (straight-through). Masked tokens stay in the sequence and count as nothing in attention, so the loss of
-the task and the squared distance of the cost from its target reach every number.
+expected number get the mask 0, and the gradient of the mask at a rank is that of the probability that the
+rank is kept (straight-through). Masked tokens stay in the sequence and count as nothing in attention, so the
+loss of the task and the squared distance of the cost from its target reach every number.
 """
 
 from __future__ import annotations
