@@ -191,8 +191,8 @@ def _learned(
         probe, space, plan.options, plan.target,
         steps=plan.trials, minutes=plan.minutes, folder=folder, identity=identity,
     )  # fmt: skip
-    options = {name: value for name, value in plan.options.items() if name not in SCHEDULE_OPTIONS}
-    with patch(probe.model, config.merge.name, **options, **lists):
+    options: dict[str, Any] = {k: v for k, v in plan.options.items() if k not in SCHEDULE_OPTIONS}
+    with patch(probe.model, config.merge.name, **options | lists):
         after = probe.disagreement(reference)
     amount = Amount(schedule=tuple(lists["merge_kept"]))
     shares = [space.share(a.rule(), space.resolve(plan.options)) for a in (uniform, amount)]

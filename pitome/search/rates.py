@@ -207,7 +207,7 @@ def _masked(probe: Probe, space: Space, options: Mapping[str, Any], rates: Rates
         state = handle.state
         state.method = dataclasses.replace(
             state.method,
-            plan=lambda tokens, remove, options: masked_plan(tokens, rates),  # type: ignore[arg-type, return-value]
+            plan=lambda tokens, remove, options: masked_plan(tokens, rates),
             guarantees=dataclasses.replace(state.method.guarantees, identity_at_1=False),
         )
         state.checked = [True] * len(everything)

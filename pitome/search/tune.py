@@ -199,8 +199,10 @@ def _tune_method(
             space.uniform(target, resolved)
         except UsageError as problem:
             raise TooSlow(str(problem), 0.0) from None
-    for share, timing in timed or [((1 + target) / 2, None)]:
+    for share, timing in timed:
         uniform(share, timing)
+    if not timed:
+        uniform((1 + target) / 2, None)
     plan = study.SearchPlan(target, given, trials=trials, minutes=minutes, seed=seed)
     results = study.search(probe, space, plan, title=f"tune {name}")
     points = [TriedPoint(name, t.amount, t.share, t.disagreement, t.role) for t in results]
