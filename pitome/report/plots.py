@@ -25,7 +25,7 @@ _LONG = 60  # letters of a label for which there is no room beside the axes
 _CONTROL_ROOM = 0.4  # of the picture's height below the methods, as a share of their range
 RunPoint = tuple[float, float, int | None]
 """Share of FLOPs, score, samples."""
-Line = dict[str, list[RunPoint]]
+SettingLines = dict[str, list[RunPoint]]
 """Of one label: family of settings -> its points, which a line joins."""
 _BAR_GAP = 4 / 72  # inches between the bars of two methods at equal cost
 
@@ -130,7 +130,7 @@ def draw(members: Sequence[Record]) -> Figure | None:
     return figure
 
 
-def _lines(members: Sequence[Record]) -> dict[str, Line]:
+def _lines(members: Sequence[Record]) -> dict[str, SettingLines]:
     """Label -> its runs, from cheap to expensive; controls last."""
     lines: dict[str, dict[str, set[RunPoint]]] = defaultdict(lambda: defaultdict(set))
     for row in rows(members):
@@ -145,7 +145,7 @@ def _lines(members: Sequence[Record]) -> dict[str, Line]:
     }
 
 
-def _shown(members: Sequence[Record], lines: dict[str, Line]) -> tuple[float, float] | None:
+def _shown(members: Sequence[Record], lines: dict[str, SettingLines]) -> tuple[float, float] | None:
     """Lowest and highest score of the picture, in percent, where a control would squeeze the methods
     into a corner of it; None where everything fits."""
     scores = {
