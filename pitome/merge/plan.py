@@ -21,7 +21,7 @@ class Tokens:
     `attention` [B, H, N, N], the whole map of the layer's attention; `values` [B, H, N, D], what that
     attention averages; `mlp` [B, N, C], what the layer's MLP added to x. The first `protected`
     tokens (class, distillation, registers) never move. `layer` runs 0..`depth`-1 over all blocks
-    of the model.
+    of the model; `depth` 0: not in a layer, but after an image tower.
 
     A batch of sentences of different lengths has `padding` [B, N], True at padding, which comes
     last in every sample and has size 0. The number to remove is then a tensor [B], one for every

@@ -299,6 +299,81 @@ def test_training_cuts_labels_and_takes_padding_on_the_right() -> None:
         assert torch.allclose(model(**left).loss, model(**right).loss, atol=1e-5)
 
 
+READABLE = ("llava", "internvl", "smolvlm", "idefics3", "paligemma", "gemma3")
+CELLS = {"internvl": 2, "smolvlm": 2, "idefics3": 2, "gemma3": 2}
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_what_is_read_in_the_tower_is_in_its_attention_map(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is the eager attention of a copy, token by token; the model itself stays with its own."""
+    model, given, seen = vlm(name), inputs(name, BOTH), []
+    family = families.family_of(name)
+    eager, kind = copy.deepcopy(model), model.config._attn_implementation
+    eager.set_attn_implementation("eager")
+    maps: list[Tensor] = []
+    attentions = [
+        m
+        for n, m in family.tower(eager).named_modules()
+        if n.endswith("self_attn") or n.endswith("attention")
+    ]
+    attentions = [m for m in attentions if hasattr(m, "q_proj")]
+    chosen = attentions[-2] if name == "llava" else attentions[-1]
+    chosen.register_forward_hook(lambda module, args, output: maps.append(output[1]))
+    eager(**given)
+    whole = maps[0].mean(dim=1)  # [T, N, N]
+    row = whole[:, 0, 1:] if name in ("llava", "internvl") else whole.mean(dim=1)
+    if cell := CELLS.get(name):
+        side = round(row.shape[1] ** 0.5)
+        row = row.view(-1, side // cell, cell, side // cell, cell).mean((2, 4)).flatten(1)
+    scores = type(family).scores
+
+    def spy(*args: Any) -> dict[str, list[Tensor]]:
+        seen.append(scores(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(type(family), "scores", spy)
+    with pitome.patch(model, "visionzip", keep=0.5) as handle:
+        model(**given)
+        assert {after for _, after in handle.images} == {round(row.shape[1] / 2)}
+    assert torch.allclose(torch.stack(seen[0]["received"]).to(row), row, atol=1e-5)
+    assert model.config._attn_implementation == kind == "sdpa"
+    assert len(seen[0]["keys"]) == len(row)
+
+
+AFTER_TOWER = sorted({*pitome.methods("projector"), *pitome.methods("language")})
+
+
+@pytest.mark.parametrize("method", AFTER_TOWER)
+def test_every_method_generates_in_batches_as_alone(method: str) -> None:
+    for name in ("llava", "gemma3"):
+        model, given = vlm(name), inputs(name, BOTH)
+        options = {"layer": 3} if method in pitome.methods("language") else {}
+        with pitome.patch(model, method, keep=4, **options):
+            together = answer(model, given)
+            beams = answer(model, given, num_beams=2)
+            for sample in (0, 1):
+                alone = single(name, given, BOTH, sample)
+                assert torch.equal(answer(model, alone)[0], together[sample])
+                assert torch.equal(answer(model, alone, num_beams=2)[0], beams[sample])
+
+
+def test_a_prompt_without_words_and_a_tower_that_cannot_be_read_are_refused() -> None:
+    model, given = vlm("llava"), inputs("llava")
+    places = (given["input_ids"][0] == IMAGE).nonzero()[:, 0]
+    bare = given | {key: given[key][:, places] for key in ("input_ids", "attention_mask")}
+    with pitome.patch(model, "cdpruner", keep=4, relevance="words"):
+        assert answer(model, given).shape == (1, 4)
+        with pytest.raises(UsageError, match="this one has none"):
+            model(**bare)
+    with pytest.raises(UnsupportedModelError, match=r"Qwen2\.5-VL cannot be read"):
+        pitome.patch(vlm("qwen2_5_vl"), "visionzip", keep=4)
+    wide = vlm("qwen2_5_vl")
+    with pitome.patch(wide, "pool", keep=4), pytest.raises(UnsupportedModelError, match="no square grid"):
+        wide(**inputs("qwen2_5_vl"))
+
+
 REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("divprune", {"keep": 0}, "neither a number"),
     ("divprune", {"keep": -3}, "neither a number"),

@@ -214,7 +214,7 @@ def decide(places: Places, forward: Pass, x: Tensor) -> None:
                 size=wide.new_ones(1, len(at)),
                 protected=0,
                 layer=0,
-                depth=places.depth,
+                depth=0,
                 received=row[sample, at][None] if row is not None and "received" in needs else None,
                 keys=keys[sample, at][None] if keys is not None and "keys" in needs else None,
                 text=x[sample, words][None].to(wide.dtype) if "text" in needs else None,

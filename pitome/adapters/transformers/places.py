@@ -105,6 +105,9 @@ class Pass:
 class _PassOfThread(threading.local):
     forward: Pass | None = None
 
+    def __init__(self) -> None:
+        self.read: dict[str, Tensor] = {}  # what hooks left of the image tower, which may run before a pass
+
 
 class Places:
     """The places of one model and their last forward passes, one for each thread."""
@@ -137,6 +140,11 @@ class Places:
             forward.rows, forward.tokens = before.rows, before.tokens
         self._thread.forward = self._last = forward
         return forward
+
+    @property
+    def read(self) -> dict[str, Tensor]:
+        """What hooks keep of the image tower."""
+        return self._thread.read
 
     def current(self) -> Pass:
         """The forward that runs in this thread, or ran last in it; where it ran none, that of any thread."""
@@ -204,7 +212,7 @@ class Places:
                 live[at[:, 0], at[:, 1]] = False
                 for span in spans:
                     live[span[:, 0], span[:, 1]] = True
-            plans = self._plans(model, given, rows, spans, forward)
+            plans = self._plans(model, given, rows, spans)
             for span, plan in zip(spans, plans, strict=True):
                 forward.rows.append((len(span), len(span) if plan is None else plan.n_out))
                 if plan is not None:
@@ -218,12 +226,7 @@ class Places:
         return self._gathered(given, live, image, place, forward)
 
     def _plans(
-        self,
-        model: Any,
-        given: Mapping[str, Any],
-        rows: Sequence[Tensor],
-        spans: Sequence[Tensor],
-        forward: Pass,
+        self, model: Any, given: Mapping[str, Any], rows: Sequence[Tensor], spans: Sequence[Tensor]
     ) -> list[AnyPlan | None]:
         """For each image what happens to its tokens; None: nothing."""
         plans: list[AnyPlan | None] = [None] * len(rows)
@@ -231,7 +234,10 @@ class Places:
         if state is None:
             return plans
         needs = state.method.needs(state.options)
-        read = self.family.scores(model, forward, [len(row) for row in rows], needs) if needs & READ else {}
+        read: Mapping[str, list[Tensor]] = {}
+        if needs & READ:
+            made = self.family.scores(model, self.read, needs)
+            read = {name: _repeated(values, rows, spans) for name, values in made.items()}
         with self.clock("projector", rows[0].device):
             for numbers in _alike(rows, alone="text" in needs):
                 if state.kept(len(rows[numbers[0]])) == len(rows[numbers[0]]):
@@ -248,7 +254,7 @@ class Places:
                     parts["grid"] = self.family.grid(model, given, len(rows[numbers[0]]))
                 tokens = Tokens(
                     x=x, metric=wide, size=x.new_ones(x.shape[:2], dtype=wide.dtype), protected=0, layer=0,
-                    depth=1, **parts,
+                    depth=0, **parts,
                 )  # fmt: skip
                 plan = state.decide(tokens)
                 for at, number in enumerate(numbers):
@@ -509,6 +515,28 @@ def _alike(rows: Sequence[Tensor], *, alone: bool) -> list[list[int]]:
     return list(groups.values())
 
 
+def _repeated(values: list[Tensor], rows: Sequence[Tensor], spans: Sequence[Tensor]) -> list[Tensor]:
+    """What was read of each image, for each of `rows`: beams repeat the images of every prompt."""
+    beams = len(rows) // max(len(values), 1)
+    if beams > 1:
+        samples = [int(span[0, 0]) for span in spans]
+        starts = [samples.index(sample) for sample in samples]
+        first = {
+            sample: sum(other < sample // beams * beams for other in samples) // beams for sample in samples
+        }
+        values = [
+            values[first[sample] + number - start]
+            for number, (sample, start) in enumerate(zip(samples, starts, strict=True))
+        ]
+    if [len(value) for value in values] != [len(row) for row in rows]:
+        raise UnsupportedModelError(
+            f"the image tower has {sum(map(len, values))} tokens where the language model is given "
+            f"{sum(map(len, rows))}, and this method ranks them by the tower's attention: give images, not "
+            "features, or use divprune, random, stride or pool"
+        )
+    return values
+
+
 def _of_image(plan: AnyPlan, number: int) -> AnyPlan:
     """The part of a plan for one image of several."""
     changes: dict[str, Any] = {
@@ -625,9 +653,9 @@ def attach(model: Any, place: ModelPlace, state: PlaceState) -> Places:
 
 def detach(model: Any, places: Places, place: ModelPlace) -> None:
     """Undo `attach`."""
-    from pitome.adapters.transformers import families, language
+    from pitome.adapters.transformers import language, tower_scores
 
-    remove_hooks(model, language.HOOKS if place == "language" else families.HOOKS)
+    remove_hooks(model, language.HOOKS if place == "language" else (tower_scores.ReadTower,))
     del places.states[place]
     end(model, places)
 

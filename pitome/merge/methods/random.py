@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pitome.merge.fast_path import made_once
 from pitome.merge.padding import real_tokens, split
-from pitome.merge.plan import Plan, Tokens, keep_all, rank
+from pitome.merge.plan import Plan, Tokens, keep_all, keep_rows, rank
 from pitome.merge.registry import MethodOptions, register
 from pitome.merge.schedule import all_but_one
 
@@ -29,6 +29,7 @@ class RandomOptions(MethodOptions):
 
 @register(
     "random",
+    place=("tower", "projector"),
     options=RandomOptions,
     source="a baseline of this project",
     padding="batch",
@@ -41,7 +42,8 @@ def random(tokens: Tokens, remove: int | Tensor, options: RandomOptions) -> Plan
     The draw is a function of (seed, layer, N) and holds no state, so a repeated layer (gradient
     checkpointing), a compiled model and another device draw the same. It is one draw for the
     whole batch, and N is a sample's own length where there is padding: a result does not depend on
-    the batch. Groups are averaged by size.
+    the batch. Groups are averaged by size. After an image tower (`Tokens.depth` 0) those
+    drawn are dropped.
     """
     if isinstance(remove, Tensor):
         return _padded(tokens, remove, options)
@@ -51,6 +53,8 @@ def random(tokens: Tokens, remove: int | Tensor, options: RandomOptions) -> Plan
     kept, source, target = _draw(
         options.seed, tokens.layer, batch, n, tokens.protected, remove, tokens.x.device
     )
+    if tokens.depth == 0:
+        return keep_rows(kept, n)
     return Plan(kept=kept, source=source, target=target, weight=tokens.size, whole=True)
 
 

@@ -9,12 +9,19 @@ from torch import Tensor
 
 from pitome.merge.fast_path import made_once
 from pitome.merge.padding import real_tokens, split
-from pitome.merge.plan import Plan, Tokens, keep_all, rank
+from pitome.merge.plan import Plan, Tokens, keep_all, keep_rows, rank
 from pitome.merge.registry import MethodOptions, register
 from pitome.merge.schedule import all_but_one
 
 
-@register("stride", source="a baseline of this project", padding="batch", most=all_but_one, compares=False)
+@register(
+    "stride",
+    place=("tower", "projector"),
+    source="a baseline of this project",
+    padding="batch",
+    most=all_but_one,
+    compares=False,
+)
 def stride(tokens: Tokens, remove: int | Tensor, options: MethodOptions) -> Plan:
     """Keep evenly spaced tokens and average each other one, by size, into the nearest kept one.
 
@@ -26,7 +33,8 @@ def stride(tokens: Tokens, remove: int | Tensor, options: MethodOptions) -> Plan
     The choice depends on T and `remove` alone: neither on the image nor on any seed; where there is
     padding, T is a sample's own length. Positions are those among the tokens that are left, so in a
     later layer a neighbour in the sequence need not have been one in the image; the last patch of a
-    row and the first of the next are neighbours.
+    row and the first of the next are neighbours. After an image tower (`Tokens.depth` 0)
+    the others are dropped.
     """
     if isinstance(remove, Tensor):
         return _padded(tokens, remove)
@@ -34,6 +42,8 @@ def stride(tokens: Tokens, remove: int | Tensor, options: MethodOptions) -> Plan
         return keep_all(tokens)
     batch, n = tokens.x.shape[:2]
     kept, source, target = _grid(batch, n, tokens.protected, remove, tokens.x.device)
+    if tokens.depth == 0:
+        return keep_rows(kept, n)
     return Plan(kept=kept, source=source, target=target, weight=tokens.size, whole=True)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -55,10 +55,10 @@ class Family:
         )
 
     def scores(
-        self, model: Any, forward: Any, counts: Sequence[int], needs: AbstractSet[str]
+        self, model: Any, read: Mapping[str, Tensor], needs: AbstractSet[str]
     ) -> dict[str, list[Tensor]]:
-        """`received` [n] and `keys` [n, D] of the `counts` tokens of every image, as far as `needs` names
-        them. Raises UnsupportedModelError."""
+        """`received` [n] and `keys` [n, D] of the tokens of every image, as far as `needs` names them, from
+        what the hooks of `attach` left in `read`. Raises UnsupportedModelError."""
         raise NotImplementedError
 
     def grid(self, model: Any, given: Mapping[str, Any], count: int) -> tuple[int, int]:
@@ -69,10 +69,6 @@ class Family:
                 f"the {count} tokens of an image of {self.name} form no square grid, which this method needs"
             )
         return side, side
-
-
-HOOKS: tuple[type, ...] = ()
-"""Classes of the hooks that `Family.attach` puts on a model."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Idefics 3: a list of tiles for each prompt, all of one size."""
+"""Idefics 3: a list of tiles for each prompt, all of one size; cells of patches become one token."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from pitome.adapters.transformers.families import Family
+from pitome.adapters.transformers.tower_scores import ReadableFamily
 
 
-class Idefics3(Family):
+class Idefics3(ReadableFamily):
     name = "Idefics 3"
+
+    def tower(self, model: Any) -> Any:
+        return model.base_model.vision_model
+
+    def cells(self, model: Any) -> int:
+        return int(model.config.scale_factor)
 
     def images(self, model: Any, pooled: Any) -> list[Tensor]:
         vision = model.config.vision_config
