@@ -156,8 +156,8 @@ def patch_model(
         return None
     if amount.keep is not None:
         raise UsageError(
-            "keep is for pitome.patch in Python so far, not for the command line; give ratio or r, and a method "
-            "that merges in layers"
+            "keep is for pitome.patch in Python so far, not for the command line; give ratio or r, and a "
+            "method that merges in layers"
         )
     handle: Patched = pitome.patch(
         model,
