@@ -61,6 +61,21 @@ class PatchedPlace:
         """Of each image of the last forward that had any, its tokens before and after the projector place."""
         return list(self._places.current().rows)
 
+    @property
+    def timed(self) -> bool:
+        """Whether `seconds` is measured, for which a device is waited for; False unless it is set."""
+        return bool(self._places.timed)
+
+    @timed.setter
+    def timed(self, value: bool) -> None:
+        self._places.timed = value
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Place -> seconds that its method took in the last forward with images, apart from encoder, prefill
+        and decoding; empty unless `timed`."""
+        return dict(self._places.current().seconds)
+
     def __repr__(self) -> str:
         where = ", ".join(self.places)
         return (

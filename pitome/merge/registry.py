@@ -281,9 +281,9 @@ def get(name: str) -> Method:
 
 
 def loaded() -> list[str]:
-    """The names registered so far, sorted; loads no entry point."""
+    """The names of the methods for layers registered so far, sorted; loads no entry point."""
     _load_package()
-    return sorted(_METHODS)
+    return sorted(name for name, method in _METHODS.items() if "tower" in method.places)
 
 
 def names(place: ModelPlace | None = "tower") -> list[str]:

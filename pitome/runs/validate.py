@@ -68,6 +68,7 @@ def validate(config: Config) -> Reduction:
     _check_options(config.merge)
     _check_search(config)
     reduction = reduction_of(config)
+    _check_keep(reduction)
     sources = config.data.sources or (["hub", "local"] if config.data.repository else ["local"])
     if config.source != "auto" and config.source not in sources:
         raise UsageError(
@@ -86,6 +87,15 @@ def validate(config: Config) -> Reduction:
         checks.check_trainer(config)
         _check_stages(config)
     return reduction
+
+
+def _check_keep(reduction: Reduction) -> None:
+    """Places after an image tower are for `pitome.patch`; a run has no costs for them yet."""
+    if reduction.keep is not None:
+        raise UsageError(
+            f"keep={reduction.keep} is for pitome.patch in Python so far; on the command line give ratio, r, "
+            "flops or schedule, and a method that merges in layers"
+        )
 
 
 def find_any(config: Config) -> Weights | None:

@@ -154,11 +154,6 @@ def patch_model(
     """Merge as the configuration says; None for the unmerged model, which stays untouched."""
     if config.merge.name == UNMERGED:
         return None
-    if amount.keep is not None:
-        raise UsageError(
-            "keep is for pitome.patch in Python so far, not for the command line; give ratio or r, and a "
-            "method that merges in layers"
-        )
     handle: Patched = pitome.patch(
         model,
         config.merge.name,

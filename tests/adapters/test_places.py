@@ -43,7 +43,7 @@ def by_hand(model: Any, given: dict[str, Any], new: int) -> tuple[Tensor, Tensor
 
 
 def test_every_family_is_tested() -> None:
-    assert {*FAMILIES, "gemma4"} >= set(families.known())
+    assert {*FAMILIES} == set(families.known())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -423,6 +423,28 @@ def test_calls_that_cannot_be_answered_are_refused_in_a_line() -> None:
     embeds = model.get_input_embeddings()(given["input_ids"])
     with pytest.raises(UsageError, match="input_ids"):
         model(inputs_embeds=embeds, pixel_values=given["pixel_values"])
+
+
+def test_the_time_of_the_methods_stands_apart() -> None:
+    model, given = vlm("llava"), inputs("llava")
+    with pitome.patch(model, "divprune", keep=0.5) as handle, pitome.patch(model, "fastv", keep=0.5, layer=3):
+        answer(model, given)
+        assert handle.seconds == {}
+        handle.timed = True
+        answer(model, given)
+        assert set(handle.seconds) == {"projector", "language"} and min(handle.seconds.values()) > 0
+
+
+def test_a_window_that_begins_to_forget_is_refused_inside_the_language_model_alone() -> None:
+    model, given = vlm("gemma3", window=16), inputs("gemma3")
+    plain = answer(model, given)
+    with pitome.patch(model, "divprune", keep=1000):
+        assert torch.equal(answer(model, given), plain)
+    with (
+        pitome.patch(model, "fastv", keep=0.5, layer=1),
+        pytest.raises(UsageError, match="sliding window of layer"),
+    ):
+        answer(model, given)
 
 
 def test_prompts_without_images_are_as_without_a_patch() -> None:

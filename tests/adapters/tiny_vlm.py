@@ -141,10 +141,13 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 """`model_type` -> a tiny configuration."""
 
 
-def vlm(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
-    """A model with weights so uneven that what is removed changes answers."""
+def vlm(name: str, seed: int = 0, dtype: torch.dtype = torch.float64, window: int | None = None) -> Any:
+    """A model with weights so uneven that what is removed changes answers; window: of sliding layers."""
     torch.manual_seed(seed)
-    model = hf.AutoModelForImageTextToText.from_config(CONFIGS[name]()).eval().requires_grad_(False)
+    config = CONFIGS[name]()
+    if window is not None:
+        config.text_config.sliding_window = window
+    model = hf.AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, 0, 0.3)

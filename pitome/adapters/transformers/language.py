@@ -31,6 +31,8 @@ class LayerInputs:
         forward = self.places.current()
         x, rest = (args[0], args[1:]) if args else (kwargs["hidden_states"], ())
         removed, new = forward.removed, forward.image is not None
+        if self.index >= self.first and removed is not None:
+            _check_window(kwargs.get("past_key_values"), self.index)
         if self.index == 0 and new:
             forward.tokens = []
         if self.index < self.first or removed is None:
@@ -130,6 +132,20 @@ def _cut(
         width = mask.shape[-1]
     filler = mask.new_full((*mask.shape[:3], width - count - extra), off)
     return torch.cat([held, rest, filler], dim=-1)
+
+
+def _check_window(cache: Any, index: int) -> None:
+    """Raise UsageError where a layer has begun to forget: its window would count other tokens."""
+    layer = cache.layers[index] if index < len(getattr(cache, "layers", ())) else None
+    if getattr(layer, "is_sliding", False) and int(cache.get_seq_length()) > _window(layer):
+        raise UsageError(
+            f"prompt and answer exceed the sliding window of layer {index}, {_window(layer)} tokens: "
+            "a patch inside the language model takes shorter ones; patch the projector instead"
+        )
+
+
+def _window(layer: Any) -> int:
+    return int(getattr(layer, "sliding_window", None) or layer.max_cache_len)
 
 
 def _cached(cache: Any, layer: int) -> int:

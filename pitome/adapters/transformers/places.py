@@ -99,7 +99,7 @@ class Pass:
     removed: Removed | None = None  # to be noted on the cache, or read from it
     captured: dict[str, Any] = field(default_factory=dict)  # for the language place
     masks: dict[int, Any] = field(default_factory=dict)  # id of a mask -> it and what it was cut to
-    seconds: dict[str, float] = field(default_factory=dict)  # of the methods, by place, and of the encoder
+    seconds: dict[str, float] = field(default_factory=dict)  # of the methods, by place
 
 
 class _PassOfThread(threading.local):
@@ -137,7 +137,7 @@ class Places:
         whose counts it keeps."""
         before, forward = self.current(), Pass(self.depth, removed=removed)
         if removed is not None:
-            forward.rows, forward.tokens = before.rows, before.tokens
+            forward.rows, forward.tokens, forward.seconds = before.rows, before.tokens, before.seconds
         self._thread.forward = self._last = forward
         return forward
 
@@ -178,8 +178,7 @@ class Places:
         given = dict(given)
         if given.get("position_ids") is None:
             given["position_ids"] = self._positions(model, ids, given)
-        with self.clock("encoder", ids.device):
-            outputs = encode(model, given)
+        outputs = encode(model, given)
         return self._cut(model, given, outputs, forward)
 
     def _positions(self, model: Any, ids: Tensor, given: Mapping[str, Any]) -> Tensor:
