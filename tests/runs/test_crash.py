@@ -25,6 +25,7 @@ STARTS = """
 import os, random, signal, sys, threading, time
 from pathlib import Path
 import tqdm
+tqdm.tqdm.set_lock(threading.RLock())  # before a class of Lightning's makes one that processes share
 from pitome.cli.main import main
 from pitome.records.claims import running
 from pitome.records.store import Store
@@ -41,7 +42,7 @@ def sweep(name, seeds=1):
 def start(name, seeds=1):
     if pid := os.fork():
         return pid
-    # tqdm's lock is shared by forked processes: one that is killed with it would stop the others for ever
+    # A lock that forked processes shared would stop all of them once one is killed with it.
     tqdm.tqdm.set_lock(threading.RLock())
     (folder / name).mkdir(exist_ok=True)
     out = os.open(folder / name / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
