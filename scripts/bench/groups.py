@@ -69,7 +69,7 @@ def gpu(batch: int, ratio: float | None = None) -> list[Group]:
         for model in models
         for mode in ("eager", "compile")
     ]
-    alone = [Group(model, batch=1, ratio=kept, mode="compile", clock="wall") for model in models]
+    alone = [Group(model, batch=1, ratio=kept, mode="graphs", clock="wall") for model in models]
     return whole + alone
 
 

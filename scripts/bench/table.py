@@ -39,11 +39,17 @@ def markdown(conditions: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any
         ("Export", _export(parts.get("export", {}))),
         ("LLaVA: tower, prefill, decoding", _rows(parts.get("llava", {}))),
         ("The authors' implementation", _rows(parts.get("reference", {}))),
+        ("On a GPU", _rows({f"{part}: {key}": cell for part, key, cell in every_cell(_of_pack(parts))})),
         ("Start and sweep", _rows({**parts.get("startup", {}), **parts.get("sweep", {})})),
         ("Revisions", _revisions(parts)),
     )
     text += [f"## {title}\n\n{body}\n" for title, body in sections if body]
     return "\n".join(text)
+
+
+def _of_pack(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """What `gpu.py` alone measures: correctness, choices between two ways, a profile in microseconds."""
+    return {name: parts[name] for name in ("golden", "agreement", "decisions", "profile") if name in parts}
 
 
 def revisions(parts: Mapping[str, Mapping[str, Any]]) -> str:

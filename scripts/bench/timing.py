@@ -48,7 +48,7 @@ def time_group(group: Group, record: Record, deadline: float, device: str, dtype
             taken = {name: seconds(calls[name], clock, device) for name in names}
             cell["rounds"].append({name: taken[name] for name in calls})
             record.keep(PART, group.key, cell, complete=len(cell["rounds"]) >= group.pairs)
-    if group.mode == "compile":
+    if group.mode in ("compile", "graphs"):
         torch.compiler.reset()
     return len(cell["rounds"]) >= group.pairs
 
@@ -116,8 +116,8 @@ def runner(model: nn.Module, inputs: torch.Tensor, mode: str) -> Callable[[], ob
         return onnx_runner(model, inputs)
     if mode == "train":
         return functools.partial(_step, model.train(), inputs)
-    graphs = "reduce-overhead" if inputs.is_cuda else None  # CUDA graphs
-    call = torch.compile(model, dynamic=False, mode=graphs) if mode == "compile" else model
+    how = {"compile": None, "graphs": "reduce-overhead"}
+    call = torch.compile(model, dynamic=False, mode=how[mode]) if mode in how else model
     return lambda: call(inputs)
 
 

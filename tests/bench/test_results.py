@@ -160,7 +160,7 @@ def test_a_gpu_has_targets_of_its_own():
     rows = targets.judge_gpu({}, [])
     assert {row.verdict for row in rows} == {OPEN} and any("batch 64" in row.name for row in rows)
     large = cell(Group(LARGE, batch=256, clock="wall"), [1.49] * 20)
-    alone = cell(Group(LARGE, batch=1, mode="compile", clock="wall"), [0.9] * 20)
+    alone = cell(Group(LARGE, batch=1, mode="graphs", clock="wall"), [0.9] * 20)
     rows = targets.judge_gpu({}, results(parts_of(large, alone)["speed"]))
     assert [row.verdict for row in rows if "batch 256, eager" in row.name and LARGE in row.name] == [MET] * 4
     assert [row.verdict for row in rows if "at batch 1" in row.name and LARGE in row.name] == [MISSED] * 4

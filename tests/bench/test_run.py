@@ -127,7 +127,7 @@ def test_choices_narrow_what_is_measured(tmp_path):
 def test_on_a_gpu_wall_time_alone_is_measured(tmp_path):
     found = groups_of(tmp_path, device="cuda", batch=64)
     assert {group.clock for group in found} == {"wall"}
-    assert {group.mode for group in found} == {"eager", "compile"}
+    assert {group.mode for group in found} == {"eager", "compile", "graphs"}
     assert {group.batch for group in found} == {1, 64}
     assert len({group.key for group in found}) == len(found)
 
