@@ -1,7 +1,7 @@
 """All that is asked of a GPU, in one command: python -m scripts.bench.gpu [--minutes 8] [--device cuda]
 
-From what decides to what takes longest, each cell saved when it is measured: the same command goes on where it
-was stopped. `--tiny` runs all of it on small models, on a CPU as well. Nothing is fetched.
+From what decides to what takes longest, each cell saved when it is measured: the same command goes on where
+it was stopped. `--tiny` runs all of it on small models, on a CPU as well. Nothing is fetched.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Group:
     ratio: float = RATIO
     methods: tuple[str, ...] = METHODS
     layers: str | None = None  # as `pitome.patch` takes them
-    # of all variants: `eager`, `compile` (torch.compile), `onnx` (onnxruntime), `train` (and backward)
+    # of all variants: `eager`, `compile`, `graphs` (with CUDA graphs), `onnx`, `train` (and backward)
     mode: str = "eager"
     clock: str = "cpu"  # `cpu`, CPU time of the process on one thread, or `wall`, on all threads
     pairs: int = 20
