@@ -56,7 +56,8 @@ device, load = sys.argv[1], files.load_file
 torch.set_default_device(device)
 files.load_file = lambda path: load(path, device=device)
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-sys.exit(pytest.main(["-o", "addopts=", "-p", "no:cacheprovider", "tests/merge/test_golden.py", *sys.argv[2:]]))
+words = ["-o", "addopts=", "-p", "no:cacheprovider", "tests/merge/test_golden.py", *sys.argv[2:]]
+sys.exit(pytest.main(words))
 """
 
 
