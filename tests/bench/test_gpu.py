@@ -40,7 +40,7 @@ def test_all_of_it_runs_and_is_not_measured_twice(tmp_path, capsys, monkeypatch)
     page = path.with_suffix(".md").read_text()
     assert "golden: float32 on cpu" in page and "decisions: sums, batch 2, 20 tokens" in page
     for name in ("golden", "agreement", "decide"):
-        monkeypatch.setattr(gpu, name, None)
+        monkeypatch.setattr(gpu, name, lambda *_: pytest.fail("measured twice"))
     assert run(tmp_path) == 0
 
 
