@@ -136,7 +136,7 @@ def test_the_lines_in_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_page_lists_all_that_is_promised_given_and_returned() -> None:
     for cls in (Guarantees, Plan, Tokens):
-        names = {field.name for field in dataclasses.fields(cls)} - {"padding", "rows", "whole"}  # not for own methods
+        names = {field.name for field in dataclasses.fields(cls)} - {"padding", "rows", "whole"}
         assert [name for name in names if f"`{name}`" not in TEXT] == []
 
 
