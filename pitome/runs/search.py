@@ -164,9 +164,10 @@ def _found(
     named = [t for t in tried if t.role in (study.UNIFORM, study.FILLED) and t.number != best.number]
     names = {study.UNIFORM: "uniform", study.FILLED: "uniform, filled up to the target"}
     compared = [
-        Compared(names.get(t.role, "best"), t.share, t.disagreement, speeds.get(t.number, "")) for t in named
+        Compared(names[t.role], t.share, t.disagreement, speeds.get(t.number, "")) for t in named
     ]
-    compared.append(Compared("best", best.share, best.disagreement, speeds.get(best.number, "")))
+    label = f"best: {names[best.role]}" if best.role in names else "best"
+    compared.append(Compared(label, best.share, best.disagreement, speeds.get(best.number, "")))
     return FoundSchedule(
         folder=folder,
         method=config.merge.name,
