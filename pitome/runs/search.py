@@ -163,9 +163,7 @@ def _found(
                 break
     named = [t for t in tried if t.role in (study.UNIFORM, study.FILLED) and t.number != best.number]
     names = {study.UNIFORM: "uniform", study.FILLED: "uniform, filled up to the target"}
-    compared = [
-        Compared(names[t.role], t.share, t.disagreement, speeds.get(t.number, "")) for t in named
-    ]
+    compared = [Compared(names[t.role], t.share, t.disagreement, speeds.get(t.number, "")) for t in named]
     label = f"best: {names[best.role]}" if best.role in names else "best"
     compared.append(Compared(label, best.share, best.disagreement, speeds.get(best.number, "")))
     return FoundSchedule(
