@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,8 +140,7 @@ def patch_place(
     check_keep(keep)
     if positions not in ("keep", "renumber"):
         raise UsageError(f"positions={positions!r} is not known; give keep or renumber")
-    from pitome.adapters.transformers import places as library
-
+    library = _library("places")
     host = _host(model)
     resolved = entry.build_options(dict(options))
     state = library.PlaceState(entry, resolved, keep, positions)
@@ -160,11 +160,15 @@ def patch_place(
     return handle
 
 
+def _library(name: str) -> Any:
+    """A module of the adapters of transformers: by name, as they are no part of the code of other models."""
+    return importlib.import_module(f"pitome.adapters.transformers.{name}")
+
+
 def begin_tower(model: nn.Module) -> None:
     """Take out surplus placeholders of a vision-language model from now on: its tower merges."""
     if (host := _found(model)) is not None:
-        from pitome.adapters.transformers import places as library
-
+        library = _library("places")
         library.places_of(host).tower = True
 
 
@@ -172,8 +176,7 @@ def end_tower(model: nn.Module) -> None:
     """Undo `begin_tower`."""
     for module in list(model.modules()):
         if (there := vars(module).get(PLACES)) is not None:
-            from pitome.adapters.transformers import places as library
-
+            library = _library("places")
             there.tower = False
             library.end(module, there)
 
@@ -182,11 +185,8 @@ def _found(model: nn.Module) -> Any:
     """The vision-language model of a known family in `model`; None: there is none."""
     for module in model.modules():
         kind = getattr(getattr(module, "config", None), "model_type", None)
-        if isinstance(kind, str) and hasattr(module, "generate"):
-            from pitome.adapters.transformers import families
-
-            if kind in families.known():
-                return module
+        if isinstance(kind, str) and hasattr(module, "generate") and kind in _library("families").known():
+            return module
     return None
 
 
@@ -194,8 +194,7 @@ def _host(model: nn.Module) -> Any:
     """The vision-language model in `model`. Raises UnsupportedModelError."""
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError(f"cannot patch a {type(model).__name__}: looked for a torch.nn.Module")
-    from pitome.adapters.transformers import families, places
-
+    families, places = _library("families"), _library("places")
     for module in model.modules():
         if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
             raise UsageError("the model is compiled already; patch first, compile second")
@@ -227,8 +226,7 @@ def remove_places(model: nn.Module, place: ModelPlace | None = None) -> None:
     for module in list(model.modules()):
         if (handles := vars(module).get(HANDLES)) is None:
             continue
-        from pitome.adapters.transformers import places as library
-
+        library = _library("places")
         for name in [name for name in handles if place in (None, name)]:
             library.detach(module, vars(module)[PLACES], name)
             del handles[name]

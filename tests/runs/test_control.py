@@ -179,7 +179,7 @@ def test_small_images_come_from_the_original_in_one_step() -> None:
     labels = np.zeros(3, dtype=np.uint8)
     preprocess = Preprocess(size=224, channels=1, mean=(0.0,), std=(1.0,), interpolation="bilinear")
     shaped = dataclasses.replace(preprocess, shape=(26, 24))
-    batch, _, _ = Images(images, labels, np.arange(3), shaped, train=False).__getitems__([0, 1, 2])
+    batch, _, _ = Images(images, labels, np.arange(3), shaped).__getitems__([0, 1, 2])
     original = torch.from_numpy(images)[:, None].float()
     shrunk = functools.partial(functional.interpolate, mode="bilinear", antialias=True)
     error = (batch * 255 - shrunk(original, (26, 24))).abs().max()

@@ -287,7 +287,7 @@ class Places:
         index = place.gather(1, columns)
         positions = whole.gather(-1, index.expand(*whole.shape[:-2], -1, -1))
         last = whole[..., -1:]
-        if self.positions == "renumber":
+        if self.positions == "renumber" and not torch.equal(stays, real):  # else the caller has placed them
             first = positions.masked_fill(~valid, torch.iinfo(positions.dtype).max).amin(-1, keepdim=True)
             positions = (valid.long().cumsum(-1) - 1).clamp_min(0) + first
         given["position_ids"] = positions
