@@ -35,6 +35,8 @@ def test_one_layer_merges_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.names()  # all are there before one comes that leaves again
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
     pitome.register("probe")(spectral.probe)
+    assert {"tome", "pitome", "atc", "random"} <= set(spectral.methods()) and "tofu" not in spectral.methods()
+    monkeypatch.setattr(spectral, "methods", lambda: ["pitome", "tome"])  # other tests register others
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", depth=2, embed_dim=24, num_heads=2, img_size=64).eval()
     images = torch.randn(2, 3, 64, 64)
