@@ -69,6 +69,7 @@ def test_times_are_of_the_dtype_that_was_asked_for(checkout, tmp_path):
     assert cell["difference"] < 1e-12 and cell["images_equal_in_float32"] == 2
 
 
+@pytest.mark.nightly
 def test_a_checkout_that_fails_is_one_line(checkout, tmp_path):
     (checkout / "algo" / "pitome" / "patch" / "deit.py").write_text("raise OSError('no such weights')")
     with pytest.raises(

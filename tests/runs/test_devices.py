@@ -95,6 +95,7 @@ def test_a_step_in_parts_is_the_whole_step(run: Run, here: Path) -> None:
     assert distance(*paths) < 1e-9
 
 
+@pytest.mark.nightly
 def test_neighbours_on_two_devices(run: Run, here: Path) -> None:
     """Both passes are shared: the images that vote, 45 in 5 batches, and those tested, 40."""
     words = ("task.head=knn", "task.k=5", "task.bank=45", "batch_size=9", "merge=pitome", "ratio=0.8")

@@ -157,7 +157,10 @@ def vqa(folder: Path) -> list[str]:
     return [*TINY_LLAVA, "task=vqa", "data=easy_vqa"]
 
 
-@pytest.mark.parametrize("task", [classification, text, retrieval, blip, vqa], ids=lambda task: task.__name__)
+TASKS = [classification, text, retrieval, pytest.param(blip, marks=pytest.mark.nightly), vqa]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
 @pytest.mark.parametrize(
     "minutes", [1e-9, pytest.param(10, marks=pytest.mark.nightly)], ids=["within", "after epochs"]
 )
