@@ -126,10 +126,12 @@ def main(words: Sequence[str]) -> int:
         names = [word for word in words if not word.startswith("images=")] or list(MODELS)
         if unknown := [name for name in names if name not in MODELS]:
             raise UsageError(f"{unknown[0]} is not one of the models: {', '.join(MODELS)}")
+        if not (number := given[-1] if given else str(IMAGES)).isdecimal() or int(number) == 0:
+            raise UsageError(f"images={number} is not a whole number above 0; give e.g. images={IMAGES}")
         register_schema()
         pitome.register("probe")(probe)
         for name in names:
-            content = of_model(name, int(given[-1]) if given else IMAGES)
+            content = of_model(name, int(number))
             FOLDER.mkdir(exist_ok=True)
             write_atomically(FOLDER / f"{name}.json", json.dumps(content).encode())
             print(FOLDER / f"{name}.json")

@@ -58,3 +58,9 @@ def test_one_layer_merges_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         for x, groups in zip(tokens, rows_of, strict=True)
     ]
     assert by[0, "tome"]["distance"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("words", [["images=x"], ["images=0"], ["images="], ["nope"]])
+def test_a_wrong_word_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert spectral.main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
