@@ -161,7 +161,8 @@ def _found(
             speeds[best.number] = shown_speed(timing)
             if timing.speedup >= config.speed:
                 break
-    named = [t for t in tried if t.role in (study.UNIFORM, study.FILLED) and t.number != best.number]
+    named = [t for t in tried if t.role == study.UNIFORM]  # first, also where it is the best
+    named += [t for t in tried if t.role == study.FILLED and t.number != best.number]
     names = {study.UNIFORM: "uniform", study.FILLED: "uniform, filled up to the target"}
     compared = [Compared(names[t.role], t.share, t.disagreement, speeds.get(t.number, "")) for t in named]
     label = f"best: {names[best.role]}" if best.role in names else "best"
@@ -175,7 +176,7 @@ def _found(
         amount=best.amount,
         options=best.options,
         tokens=None if space.by_ratio else space.architecture.tokens,
-        compared=compared if len(compared) > 1 else [*compared, *compared],
+        compared=compared,
         compare=probe.compare,
     )
 
