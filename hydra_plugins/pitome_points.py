@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -30,9 +29,9 @@ class CheckedSweeper(BasicSweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        # In this process one job at a time: of a batch Hydra keeps the configuration of every job.
-        size = 1 if isinstance(self.launcher, BasicLauncher) else self.max_batch_size
-        batches = self.split_arguments(OverridesParser.create().parse_overrides(arguments), size)
+        batches = self.split_arguments(
+            OverridesParser.create().parse_overrides(arguments), self.max_batch_size
+        )
         points = [words for batch in batches for words in batch]
         problems: dict[int, BaseException] = {}
         with self.work.sweeping(folder, points) as (sweep, tables):  # type: ignore[attr-defined]
