@@ -159,6 +159,12 @@ class TrainerConfig:
     # minutes between checkpoints within an epoch, from which a killed training goes on; 0: after epochs alone
     save_every: float = number(10.0, least=0)
     epochs: int | None = whole(None, least=1)  # of every stage, in place of its own
+    # batches of a step, which then is computed in as many times the parts
+    accumulate_grad_batches: int = later(whole(1, least=1))
+    # Lightning's own, for the test as well; a profile goes to profiles/ beside the runs
+    profiler: Literal["simple", "advanced", "pytorch"] | None = later(None)
+    detect_anomaly: bool = later(False)  # name the operation whose gradient is no number
+    deterministic: bool = later(False)  # algorithms that give the same bits on a GPU each time
     # classification: a block's learning rate, as a share of that of the block after it
     layer_decay: float = later(number(1.0, above=0, most=1))
     # decay of a moving average of the weights, which is validated and kept in their place; 0: the weights
@@ -174,7 +180,7 @@ class TrainerConfig:
     flip: bool = False  # vqa: half of the images are mirrored, left to right
 
 
-SPEED = ("workers", "parts", "save_every")
+SPEED = ("workers", "parts", "save_every", "profiler", "detect_anomaly", "deterministic")
 """Settings of a training that no weight depends on."""
 
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pitome.cli.lightning_flags import translated
 from pitome.errors import Interrupted, PitomeError, UsageError, nearest, print_error, redact
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _main(argv: Sequence[str]) -> int:
     from pitome.runs.compose import check_command_line, check_places, merge_of_training, register_schema
     from pitome.runs.paths import quote_paths
 
-    command = split_flags(with_new_names(argv))
+    command = split_flags(translated(with_new_names(argv)))
     register_schema()
     if command.multirun and command.flags:
         raise UsageError(f"-m and {command.flags[0]} do not go together; leave out -m and give one point")

@@ -122,7 +122,7 @@ def is_experiment(name: str) -> bool:
 
 def load(name: str) -> PaperItem:
     """The item of a file. Raises ExperimentError, one line, for a mistake in it."""
-    return load_file(files.FOLDER / f"{name}.yaml")
+    return load_file(files.item_paths()[name])
 
 
 @functools.cache

@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from pitome.config import CONF, choices, find_choice
+from pitome.config import CONF, choices, custom_folder, find_choice
 from pitome.errors import PitomeError
 from pitome.sources.yaml_files import read_yaml
 
 FOLDER = CONF.parent / "experiments"
+GROUP = "experiment"
 LABELLED = ("merge", "model", "data")  # groups of conf/ for which the paper has names of its own
 READ_ERRORS = (ValueError, OverflowError, yaml.YAMLError, OSError)
 
@@ -26,9 +27,28 @@ class ExperimentError(PitomeError, ValueError):
         super().__init__(f"{path.parent.name}/{path.name}: {' '.join(str(problem).split())}")
 
 
+def item_paths() -> dict[str, Path]:
+    """Name -> file: those of experiments/, and the user's own in ./conf/experiment."""
+    own = custom_folder()
+    paths = [] if own is None else [path for path in (own / GROUP).glob("*.yaml") if path.is_file()]
+    paths = [path for path in paths if not _is_hydra(path)]
+    return {path.stem: path for path in [*paths, *FOLDER.glob("*.yaml")] if path.name[0] != "_"}
+
+
 def item_names() -> list[str]:
     """The names of the files: tables, then figures, then others, in the paper's order."""
-    return sorted((path.stem for path in FOLDER.glob("*.yaml") if path.name[0] != "_"), key=_place)
+    return sorted(item_paths(), key=_place)
+
+
+def is_hydra_experiment(name: str) -> bool:
+    """Whether a name is a file of the user's own that Hydra composes itself."""
+    path = find_choice(GROUP, name)
+    return path is not None and _is_hydra(path)
+
+
+def _is_hydra(path: Path) -> bool:
+    """Whether a file is overrides of a run, which begin with `# @package _global_`, and no item."""
+    return path.read_text(encoding="utf-8", errors="replace").lstrip().startswith("# @package")
 
 
 def read_item(path: Path) -> dict[str, Any]:

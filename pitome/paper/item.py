@@ -53,6 +53,7 @@ class MetricRule:
     tolerance: float | None = number(None, above=0)  # in the metric's unit
     relative: float | None = number(None, above=0)  # a tolerance as a share of the printed value
     why: str = ""  # why there is no tolerance
+    cause: str = ""  # of values outside the tolerance, in a few words
 
     def check(self, where: str) -> None:
         """Raises ValueError unless there is one tolerance, or a reason for none."""
@@ -88,6 +89,7 @@ class Block:
     logged_source: str = ""  # where the logged numbers stand
     blocked: str | None = None  # why these cannot be run here
     note: str = ""  # shown beside each value
+    causes: dict[str, str] = field(default_factory=dict)  # metric -> as `cause`, where these differ from it
     above: float | None = None  # where the paper prints no number, but states that it exceeds this one
 
     def check(self, where: str) -> None:
@@ -110,6 +112,11 @@ class Block:
             raise ValueError(f"{where}.along has {len(self.along)} keys, expected one")
         if (METRIC in self.along) is (self.metric is not None):
             raise ValueError(f"{where} needs either metric or along: {{metric: [...]}}")
+        for name in self.causes:
+            if name not in self.metrics:
+                raise ValueError(
+                    f"{where}.causes: {name} is not among its metrics, {', '.join(self.metrics)}"
+                )
         for name, numbers in (("printed", self.printed), ("logged", self.logged)):
             for row, given in numbers.items():
                 count = len(given) if isinstance(given, list) else 1

@@ -18,6 +18,7 @@ from pitome.records.schema import Record
 
 WITHIN, OUTSIDE, NOT_RUN = "within", "outside", "not run"
 ONLY_PUBLISHED = "published"  # by this project, and not run a second time on this machine
+UNEXPLAINED = "unexplained"  # the cause that nobody knows
 NOT_JUDGED = "not judged"  # measured, with nothing to compare it with, or without a tolerance
 YOURS = (
     "yours"  # a run beside those of the item: another method or other options at its models, data, amounts
@@ -41,6 +42,7 @@ class JudgedValue(LabelledPoint):
     difference: float | None = None  # measured minus printed, else minus logged, else minus published
     tolerance: float | None = None
     verdict: str = NOT_RUN  # one of VERDICTS
+    cause: str = ""  # why a value of the paper is outside, in a few words
     reason: str = ""  # why it was not run, not repeated or not judged, or what else is to be said
     command: str = ""  # the run's
     run_id: str | None = None  # of its record
@@ -49,6 +51,11 @@ class JudgedValue(LabelledPoint):
     def title(self) -> str:
         """The metric with its unit, where its name does not say it."""
         return f"{self.metric}, {self.unit}" if self.unit and self.unit not in self.metric else self.metric
+
+    @property
+    def judgement(self) -> str:
+        """The verdict, and the cause where there is one."""
+        return f"{self.verdict}: {self.cause}" if self.cause else self.verdict
 
     @property
     def is_cost(self) -> bool:
@@ -141,7 +148,7 @@ def _judge_point(
         cost = costs.find(point, value.metric)
         if cost is None:
             return replace(row, reason=not_built(point) or "not among the computed costs")
-        return _compare(replace(row, measured=cost.value), value, rule, [*notes, cost.note])
+        return _compare(replace(row, measured=cost.value), value, rule, [], [*notes, cost.note])
     reason = block.blocked or (not_built(point) if experiment.sweeps else None)
     if reason is None and metric.read is None:
         reason = rule.why or "not measured by this project"
@@ -152,16 +159,32 @@ def _judge_point(
             reason = "the run has no such number; measure=full and overwrite=all may give it"
         reason = reason or why_unfinished(point, records) or "no run of it on the whole test split"
         return replace(row, reason="; ".join([reason, *notes]))
-    return _compare(row, value, rule, [*notes, *_remarks(point, runs)])
+    return _compare(row, value, rule, runs, [*notes, *_remarks(point, runs)])
 
 
 def _remarks(point: Point, runs: Sequence[Record]) -> list[str]:
     """How the runs differ from the usual."""
     remarks = [f"mean of {len(runs)} seeds"] if len(runs) > 1 else []
-    if any(record.precision not in ("32", "64") for record in runs):
+    if any(map(_low_precision, runs)):
         remarks.append(f"precision {runs[0].precision}")
     foreign = any(record.weights.source not in ("hub", "shipped", "none") for record in runs)
     return [*remarks, f"weights {runs[0].weights.name}"] if foreign and "mode" not in point else remarks
+
+
+def _low_precision(run: Record) -> bool:
+    return run.precision not in ("32", "64")
+
+
+def _cause(row: JudgedValue, value: PaperValue, rule: MetricRule, runs: Sequence[Record]) -> str:
+    """Why a value is outside: what its runs say of themselves, else what the item's file says."""
+    if row.verdict != OUTSIDE:
+        return ""
+    unlike = {
+        "fewer samples": any(run.data.n_skipped for run in runs),
+        "other precision": any(map(_low_precision, runs)),
+    }
+    said = ", ".join(name for name, holds in unlike.items() if holds)
+    return said or value.block.causes.get(value.metric, rule.cause) or UNEXPLAINED
 
 
 def _with_runs(row: JudgedValue, metric: Metric, runs: Sequence[Record]) -> JudgedValue:
@@ -179,8 +202,10 @@ def _mean(metric: Metric, runs: Sequence[Record]) -> float | None:
     return fmean(numbers) if numbers else None
 
 
-def _compare(row: JudgedValue, value: PaperValue, rule: MetricRule, notes: Sequence[str]) -> JudgedValue:
-    """The row with its verdict: the measured value against the paper's."""
+def _compare(
+    row: JudgedValue, value: PaperValue, rule: MetricRule, runs: Sequence[Record], notes: Sequence[str]
+) -> JudgedValue:
+    """The row with its verdict: the measured value, of these runs, against the paper's."""
     assert row.measured is not None
     if value.block.above is not None:
         verdict = WITHIN if row.measured > value.block.above else OUTSIDE
@@ -192,7 +217,8 @@ def _compare(row: JudgedValue, value: PaperValue, rule: MetricRule, notes: Seque
     tolerance = rule.tolerance_of(target)
     if tolerance is None:
         return replace(row, verdict=NOT_JUDGED, reason="; ".join([rule.why, *notes]))
-    return replace(_against(row, target, tolerance), reason="; ".join(notes))
+    row = _against(row, target, tolerance)
+    return replace(row, cause=_cause(row, value, rule, runs), reason="; ".join(notes))
 
 
 def _against(row: JudgedValue, target: float, tolerance: float) -> JudgedValue:

@@ -128,9 +128,14 @@ def _places(rows: Sequence[JudgedValue]) -> tuple[list[float], str]:
 def _panel_of(row: JudgedValue, offline: bool) -> tuple[str, ...]:
     """Model, data, how it was run, and the metric; apart from those at a ratio, runs with a fixed number
     of tokens and, offline, at equal FLOPs."""
-    variant = ", ".join(part for part in _parts(row) if part not in (AUTHORS, AS_PUBLISHED))
     amount = {FLOPS: "at equal FLOPs" if offline else "", R: "fixed number"}.get(row.amount_kind, "")
-    return row.model, row.data, variant if variant in _CURVES else "", amount, row.title
+    return row.model, row.data, curve_of(row), amount, row.title
+
+
+def curve_of(row: JudgedValue) -> str:
+    """The variant that has a panel of its own; empty for others."""
+    variant = ", ".join(part for part in _parts(row) if part not in (AUTHORS, AS_PUBLISHED))
+    return variant if variant in _CURVES else ""
 
 
 def _parts(row: JudgedValue) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,15 @@ def summary(verdicts: ItemVerdicts) -> str:
     """How much of an experiment is checked, in one line."""
     counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
     always = (WITHIN, OUTSIDE, NOT_RUN)
-    parts = [f"{count} {verdict}" for verdict, count in counts.items() if count or verdict in always]
+    causes = Counter(row.cause for row in verdicts.rows if row.cause)
+    why = {
+        OUTSIDE: f" ({', '.join(f'{count} {cause}' for cause, count in causes.items())})" if causes else ""
+    }
+    parts = [
+        f"{count} {verdict}{why.get(verdict, '')}"
+        for verdict, count in counts.items()
+        if count or verdict in always
+    ]
     return f"{verdicts.name}: {len(verdicts.rows)} values, {', '.join(parts)}."
 
 
@@ -176,7 +185,7 @@ def cells(row: JudgedValue, fields: Iterable[str]) -> list[tuple[str, float | st
         (number(row.measured, row.unit) + interval, row.measured),
         (signed(row.difference, row.unit), row.difference),
         (number(row.tolerance, row.unit), row.tolerance),
-        (row.verdict, row.verdict),
+        (row.judgement, row.judgement),
     ]
 
 

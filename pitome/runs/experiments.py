@@ -12,11 +12,11 @@ from pitome.config import PARTS, Config
 from pitome.errors import UsageError
 from pitome.merge.schedule import AMOUNTS
 from pitome.paper.experiments import Experiment, choose
+from pitome.paper.files import GROUP, is_hydra_experiment
 from pitome.paper.item import PICTURES
 from pitome.paper.points import Point, argument, has_options, picture_arguments
 from pitome.records.identity import UNMERGED
 
-GROUP = "experiment"
 _SELECTING = ("model", "data")  # keys whose values on a command line choose among the points
 _ONE_POINT = re.compile(r"(.+)-(\d{3})")
 
@@ -26,7 +26,8 @@ def chosen_in(argv: Sequence[str]) -> list[Experiment]:
 
     Raises UsageError for an unknown one, ExperimentError for a file with a mistake.
     """
-    return [choose(_split(name)[0]) for name in _named(argv) if name not in ("", "null")]
+    names = [name for name in _named(argv) if name not in ("", "null") and not is_hydra_experiment(name)]
+    return [choose(_split(name)[0]) for name in names]
 
 
 def expand(argv: Sequence[str], multirun: bool) -> list[str]:
@@ -36,7 +37,7 @@ def expand(argv: Sequence[str], multirun: bool) -> list[str]:
     taken out of the points. Raises UsageError where no point is left, or several without -m.
     """
     names = _named(argv)
-    if not names or names == ["null"]:
+    if not names or names == ["null"] or any(map(is_hydra_experiment, names)):
         return list(argv)
     experiments = f"experiment={','.join(names)}"
     given = {_key(text): text.partition("=")[2].split(",") for text in argv if "=" in text}

@@ -23,7 +23,7 @@ from pitome.runs.environment import describe_environment
 from pitome.runs.ranks import launch
 from pitome.runs.validate import import_modules
 from pitome.tasks.base import Evaluation, Task, patch_model, task_class
-from pitome.tasks.devices import make_trainer, rank
+from pitome.tasks.devices import flags, make_trainer, rank
 from pitome.tasks.loggers import open_training
 
 
@@ -67,6 +67,7 @@ def measure(
     task.model.to(device)
     trainer = make_trainer(
         device,
+        **flags(config),
         precision=config.precision,
         logger=logger or False,
         callbacks=[Progress(setup.name)],

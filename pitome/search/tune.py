@@ -78,7 +78,7 @@ class Tuned:
         front = pareto(points)
         axes.plot([p.share for p in front], [p.disagreement for p in front], color="0.4", lw=1, label="best")
         axes.set(xlabel="share of the unmerged FLOPs", ylabel="disagreement", yscale="log")
-        axes.legend()
+        figure.legend(loc="outside right upper", frameon=False)
         figure.savefig(path)
         return Path(path)
 

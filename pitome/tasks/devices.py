@@ -12,6 +12,7 @@ import itertools
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning
@@ -19,13 +20,17 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from pitome.config import Config
+
 Item = TypeVar("Item")
 
+_PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 _ROUND = 64  # batches of a rank that are gathered at once, so that little is held twice
 
 
@@ -57,6 +62,20 @@ def make_trainer(device: torch.device, **settings: Any) -> lightning.Trainer:
         use_distributed_sampler=False,
         **settings,
     )
+
+
+def flags(config: Config) -> dict[str, Any]:
+    """The flags that a run passes on to Lightning's trainer."""
+    trainer, profiler = config.trainer, None
+    if trainer.profiler is not None:
+        name = f"{config.mode}-{config.task.name}-{config.model.name}-{config.merge.name}"
+        folder = Path(config.results).parent / "profiles"
+        profiler = _PROFILERS[trainer.profiler](dirpath=folder, filename=name)
+    return {
+        "profiler": profiler,
+        "detect_anomaly": trainer.detect_anomaly,
+        "deterministic": trainer.deterministic,
+    }
 
 
 class Ranks(DDPStrategy):

@@ -14,11 +14,15 @@ class Recipe(StageConfig, TrainerConfig):  # type: ignore[misc]  # whose `epochs
 
 
 def stages(trainer: TrainerConfig) -> list[StageConfig]:
-    """The stages with `epochs` as it is given for all of them."""
+    """The stages with what is given for all of them: `epochs`, and of a batch the size of all its parts."""
     given = {} if trainer.epochs is None else {"epochs": trainer.epochs}
-    return [dataclasses.replace(stage, **given) for stage in trainer.stages]
+    times = trainer.accumulate_grad_batches
+    return [
+        dataclasses.replace(stage, batch_size=times * stage.batch_size, **given) for stage in trainer.stages
+    ]
 
 
 def recipes(trainer: TrainerConfig) -> list[Recipe]:
     """One recipe for each stage."""
-    return [Recipe(**vars(trainer) | vars(stage)) for stage in stages(trainer)]
+    parts = {"parts": trainer.parts * trainer.accumulate_grad_batches}
+    return [Recipe(**vars(trainer) | parts | vars(stage)) for stage in stages(trainer)]

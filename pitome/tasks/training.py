@@ -34,7 +34,7 @@ from pitome.records.markdown import markdown_table
 from pitome.sources.folders import check_root, folder_fingerprint
 from pitome.tasks.base import patch_model
 from pitome.tasks.checks import checks_of
-from pitome.tasks.devices import barrier, everywhere, make_trainer, rank, seed_apart, share_training
+from pitome.tasks.devices import barrier, everywhere, flags, make_trainer, rank, seed_apart, share_training
 from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.memory import is_out_of_memory
 from pitome.tasks.optimizers import Trainable
@@ -106,6 +106,7 @@ def train(
         best = KeepBest(running, trainable.monitor, recipe.save_every, average)
         trainer = make_trainer(
             device,
+            **flags(config),
             precision=config.precision,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
@@ -401,7 +402,7 @@ def identity(config: Config, amount: Reduction, split: str | None = None) -> dic
     """What `key_of` is made of. Settings that came later are left out at their defaults: keys stay."""
     trainer = without_later(TrainerConfig, plain(config.trainer))
     trainer["stages"] = [without_later(StageConfig, vars(stage)) for stage in stages(config.trainer)]
-    for key in (*SPEED, "epochs"):
+    for key in (*SPEED, "epochs", "accumulate_grad_batches"):
         trainer.pop(key, None)
     merge = None
     if amount.ratio != 1.0:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pitome.paper.experiments import choose
+from pitome.paper.experiments import choose, experiment_names
 from pitome.paper.item import MetricRule
 from pitome.paper.matching import finished_runs, why_unfinished
 from pitome.paper.verdicts import (
@@ -84,6 +84,48 @@ def test_where_nothing_is_printed_the_logged_value_counts(write: Callable[..., P
     write(ITEM.replace("tome_repo: 77.7, ", ""))
     found = row([record(TOME, {"top1": 0.7843})])
     assert found.printed is None and found.difference == pytest.approx(0.0) and found.verdict == WITHIN
+
+
+CAUSES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "nobody knows": ({}, "", "unexplained"),
+    "the metric's": ({}, "metric", "other hardware"),
+    "the block's": ({}, "block", "other crop"),
+    "unreadable files": ({"skipped": 3}, "block", "fewer samples"),
+    "half precision": ({"precision": "16-mixed"}, "block", "other precision"),
+    "both": ({"skipped": 3, "precision": "bf16-true"}, "", "fewer samples, other precision"),
+}
+
+
+@pytest.mark.parametrize("case", CAUSES)
+def test_what_is_outside_has_a_cause(write: Callable[..., Path], case: str) -> None:
+    """Said by the run, else by the item; what is within has none."""
+    changes, where, cause = CAUSES[case]
+    item = ITEM
+    if where:
+        item = item.replace("tolerance: 0.3}", "tolerance: 0.3, cause: other hardware}")
+        assert item != ITEM
+    if where == "block":
+        item = item.replace("    logged_source", "    causes: {top1: other crop}\n    logged_source")
+        assert "causes" in item
+    write(item)
+
+    def judged(top1: float) -> JudgedValue:
+        run = record(TOME, {"top1": top1})
+        data = dataclasses.replace(run.data, n_skipped=changes.get("skipped", 0))
+        return row([dataclasses.replace(run, data=data, precision=changes.get("precision", "32"))])
+
+    assert judged(0.70).judgement == f"outside: {cause}"
+    assert judged(0.777).judgement == WITHIN
+
+
+@pytest.mark.parametrize("name", [name for name in experiment_names() if "_" not in name])
+def test_no_computed_value_of_the_paper_is_outside_without_a_cause(name: str) -> None:
+    rows = [row for row in judge(name, []).rows if row.verdict == OUTSIDE]
+    known = {"other FLOPs convention", "other data", "one value printed for all methods", "unexplained"}
+    assert {row.cause for row in rows} <= known
+    assert sum(row.cause == "unexplained" for row in rows) == {"table1": 4, "table2": 10, "table10": 1}.get(
+        name, 0
+    )
 
 
 def test_several_seeds_are_one_mean(write: Callable[..., Path]) -> None:

@@ -226,3 +226,34 @@ def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(
     ((config, (table,), picture, folder),) = logged
     assert (config.name, config.group, picture, folder) == ("wandb", name, None, tmp_path / "results")
     assert {"Printed", "Verdict"} <= set(table.header) and len(table.rows) > 1
+
+
+HYDRA = "# @package _global_\ndefaults:\n  - override /merge: tome\nflops: 0.6\n"
+OWN = ITEM.replace(", absent_repo: 74.8", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "points"),
+    [
+        (HYDRA, ["experiment=own"], [("tome", None, 0.6)]),
+        (HYDRA, ["-m", "experiment=own", "flops=0.8,0.7"], [("tome", None, 0.8), ("tome", None, 0.7)]),
+        (OWN, ["-m", "experiment=own_offline", "merge=tome"], [("tome", 0.925, None)]),
+    ],
+)
+def test_an_experiment_may_stand_in_the_users_conf(
+    text: str, words: list[str], points: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As overrides of a run, which Hydra composes, or with values, as those of this project."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/own.yaml").write_text(text)
+    multirun, words = words[0] == "-m", [word for word in words if word != "-m"]
+    register_schema()
+    assert [experiment.name for experiment in experiments.chosen_in(words)] == ["own_offline"] * (text == OWN)
+    configs = [config for config, _ in check_command_line(experiments.expand(words, multirun), multirun)]
+    assert [(config.merge.name, config.ratio, config.flops) for config in configs] == points
+
+
+def test_a_sweep_leaves_its_files_where_it_is_told_to(run: Callable[..., int], tmp_path: Path) -> None:
+    assert run("-m", "merge=none", "measure=none", f"hydra.sweep.dir={tmp_path}/here") == 0
+    assert (tmp_path / "here" / "multirun.yaml").is_file() and not (tmp_path / "multirun").exists()

@@ -72,6 +72,10 @@ EVERY_TASK = {
     "epochs",
     "ema",
     "curriculum",
+    "accumulate_grad_batches",
+    "profiler",
+    "detect_anomaly",
+    "deterministic",
 }
 
 

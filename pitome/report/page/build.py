@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def html(
         script=(folder / "page.js").read_text(),
         answers=answers(views),
         total=total(views),
-        tones=items.TONES | sweeps.TONES,
+        causes=causes(views),
+        tones={word: items.tone(word) for view in views for word in view.tally} | sweeps.TONES,
         runs=len({record.run_id for record in [*local_records, *committed] if record.done}),
         sweeps=sum(view.kind == "sweep" for view in views),
         note=other_code([*local_records, *committed]),
@@ -106,9 +108,20 @@ def total(views: Sequence[View]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for view in views:
         if view.kind == "paper":
-            for verdict, count in view.tally.items():
+            for judgement, count in view.tally.items():
+                verdict = judgement.partition(": ")[0]
                 counts[verdict] = counts.get(verdict, 0) + count
     return counts
+
+
+def causes(views: Sequence[View]) -> str:
+    """Why values of the paper are outside: `40 other FLOPs convention, 8 unexplained`."""
+    counts: Counter[str] = Counter()
+    for view in views:
+        for judgement, count in view.tally.items() if view.kind == "paper" else ():
+            if cause := judgement.partition(": ")[2]:
+                counts[cause] += count
+    return ", ".join(f"{count} {cause}" for cause, count in counts.most_common())
 
 
 def records_of(views: Sequence[View], folders: Mapping[str, Sequence[Record]]) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -11,17 +11,27 @@ from pitome.errors import UsageError
 from pitome.paper.costs import gmacs_of
 from pitome.paper.experiments import OFFLINE, TRAINED, experiment_names
 from pitome.paper.labels import FLOPS, SCHEDULE, R
-from pitome.paper.verdicts import NOT_RUN, OUTSIDE, VERDICTS, WITHIN, ItemVerdicts, JudgedValue, judge
+from pitome.paper.verdicts import (
+    NOT_RUN,
+    OUTSIDE,
+    UNEXPLAINED,
+    VERDICTS,
+    WITHIN,
+    ItemVerdicts,
+    JudgedValue,
+    judge,
+)
 from pitome.records.groups import group
 from pitome.records.rows import rows
 from pitome.records.schema import Record
 from pitome.report.cells import number
+from pitome.report.item_figure import curve_of, label_of
 from pitome.report.items import IDENTITY, cells, references
 from pitome.report.page import sweeps
 from pitome.report.page.figures import Trace, figure, hover
 from pitome.report.page.view import NOTHING, Column, Plot, TableCell, TableLine, View
 
-TONES = dict.fromkeys(VERDICTS, "own") | {WITHIN: "good", OUTSIDE: "bad", NOT_RUN: "mute"}
+_TONES = {WITHIN: "good", OUTSIDE: "bad", f"{OUTSIDE}: {UNEXPLAINED}": "bad", NOT_RUN: "mute"}
 _KINDS = (
     ("printed", "square", True),
     ("logged", "circle", True),
@@ -64,6 +74,7 @@ def view(verdicts: ItemVerdicts, records: Sequence[Record] = ()) -> View:
     ]
     by_id = {record.run_id: record for record in records}
     groups = group(verdicts.runs) if verdicts.offline else []
+    judgements = Counter(row.judgement for row in verdicts.rows)
     facts = {"Command": verdicts.command, "Needs": verdicts.needs, "Expect": verdicts.expect}
     return View(
         key=verdicts.name,
@@ -79,8 +90,17 @@ def view(verdicts: ItemVerdicts, records: Sequence[Record] = ()) -> View:
             "differences, controls, token pictures"
             for members in groups
         },
-        tally={verdict: count for verdict in VERDICTS if (count := verdicts.count(verdict))},
+        tally={word: judgements[word] for word in sorted(judgements, key=_rank)},
     )
+
+
+def tone(judgement: str) -> str:
+    """The tone of a verdict with its cause: outside is bad where the cause is not known."""
+    return _TONES.get(judgement, "own")
+
+
+def _rank(judgement: str) -> int:
+    return VERDICTS.index(judgement.partition(": ")[0])
 
 
 def _where(verdicts: ItemVerdicts) -> str:
@@ -110,13 +130,13 @@ def _line(row: JudgedValue, fields: Iterable[str], records: Mapping[str, Record]
     run = records.get(row.run_id or "")
     line = [TableCell(text, value) for text, value in cells(row, fields)]
     line[IDENTITY.index("Method")] = replace(line[IDENTITY.index("Method")], strong=True)
-    line[-1] = replace(line[-1], tone=TONES[row.verdict])
+    line[-1] = replace(line[-1], tone=tone(row.judgement))
     return TableLine(
         cells=line,
         model=row.model or NOTHING,
         method=row.method or NOTHING,
         variant=row.variant or NOTHING,
-        verdict=row.verdict,
+        verdict=row.judgement,
         command=row.command,
         setting=row.ratio or NOTHING,
         records=[row.run_id] if row.run_id else [],
@@ -130,15 +150,15 @@ def _numbers(row: JudgedValue) -> list[float]:
 
 
 def _plots(verdicts: ItemVerdicts) -> list[Plot]:
-    """One panel for each metric, model and data set, offline also for each kind of amount: printed, logged
-    and measured points of every method, against FLOPs where these are known, else against the ratio."""
+    """One panel for each metric, model, data set and training, offline for each kind of amount too: printed,
+    logged and measured points of every method, against FLOPs where they are known, else against the ratio."""
     panels: dict[str, list[JudgedValue]] = defaultdict(list)
     for row in verdicts.rows:
         if row.point and not row.is_cost and _numbers(row):
             kind = _AMOUNTS[row.amount_kind][0] if verdicts.offline else ""
-            where = ", ".join(part for part in (row.model, row.data, kind) if part)
+            where = ", ".join(part for part in (row.model, row.data, curve_of(row), kind) if part)
             panels[f"{row.metric}: {where}"].append(row)
-    order = list(dict.fromkeys(_label(row) for row in verdicts.rows))
+    order = list(dict.fromkeys(label_of(row) for row in verdicts.rows))
     drawn = {name: _panel(rows, order) for name, rows in panels.items() if len(rows) > 1}
     note = "Hollow: printed (squares), logged or published (circles). Filled: measured."
     return [Plot("Quality against cost", drawn, note)] if drawn else []
@@ -150,10 +170,10 @@ def _panel(table: Sequence[JudgedValue], order: Sequence[str]) -> str:
     if places is None:
         return figure(_list(table), title, "", order)
     made = []
-    for label in dict.fromkeys(_label(row) for row in table):
+    for label in dict.fromkeys(label_of(row) for row in table):
         listed = True
         for field, symbol, hollow in _KINDS:
-            places_of_label = [pair for pair in zip(places, table, strict=True) if _label(pair[1]) == label]
+            places_of_label = [pair for pair in zip(places, table, strict=True) if label_of(pair[1]) == label]
             points = [
                 (x, value, row) for x, row in places_of_label if (value := getattr(row, field)) is not None
             ]
@@ -199,7 +219,7 @@ def _list(table: Sequence[JudgedValue]) -> list[Trace]:
 
 def _hover(row: JudgedValue, field: str) -> str:
     value = f"{number(getattr(row, field), row.unit)} {row.unit}"
-    return hover(_label(row), {"ratio": row.ratio, field: value})
+    return hover(label_of(row), {"ratio": row.ratio, field: value})
 
 
 def _broken(row: JudgedValue) -> str:
@@ -218,7 +238,3 @@ def _places(table: Sequence[JudgedValue]) -> tuple[list[float] | None, str]:
     if len(known) == len(table) and len(set(known)) > _LEAST:
         return known, _AMOUNTS[table[0].amount_kind][1]
     return None, ""
-
-
-def _label(row: JudgedValue) -> str:
-    return f"{row.method} ({row.variant})" if row.variant else row.method

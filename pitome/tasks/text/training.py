@@ -11,6 +11,7 @@ from torch import nn
 from pitome.config import Config
 from pitome.merge.schedule import Reduction
 from pitome.tasks.loggers import OpenLogger
+from pitome.tasks.recipe import stages
 from pitome.tasks.text.data import TextData, mean_length
 from pitome.tasks.text.lora import Lora, adapter_state, add_lora, metadata, targets_of
 from pitome.tasks.text.models import build_text_model, load_base
@@ -52,7 +53,7 @@ def train_text(
     data = TextData(
         config.data,
         tokenizer,
-        config.trainer.stages[0].batch_size,
+        stages(config.trainer)[0].batch_size,
         split=split,
         source=config.source,
         max_length=model.config.max_position_embeddings,  # type: ignore[union-attr, arg-type]
