@@ -19,6 +19,7 @@ from pitome.records.schema import Record
 WITHIN, OUTSIDE, NOT_RUN = "within", "outside", "not run"
 ONLY_PUBLISHED = "published"  # by this project, and not run a second time on this machine
 UNEXPLAINED = "unexplained"  # the cause that nobody knows
+LOGGED_OTHERWISE = "logged otherwise"  # the authors' result files have what is measured, not what is printed
 NOT_JUDGED = "not judged"  # measured, with nothing to compare it with, or without a tolerance
 YOURS = (
     "yours"  # a run beside those of the item: another method or other options at its models, data, amounts
@@ -176,15 +177,20 @@ def _low_precision(run: Record) -> bool:
 
 
 def _cause(row: JudgedValue, value: PaperValue, rule: MetricRule, runs: Sequence[Record]) -> str:
-    """Why a value is outside: what its runs say of themselves, else what the item's file says."""
+    """Why a value is outside: what its runs say of themselves, else that the authors' log has the measured
+    value, else what the item's file says."""
     if row.verdict != OUTSIDE:
         return ""
     unlike = {
         "fewer samples": any(run.data.n_skipped for run in runs),
         "other precision": any(map(_low_precision, runs)),
     }
-    said = ", ".join(name for name, holds in unlike.items() if holds)
-    return said or value.block.causes.get(value.metric, rule.cause) or UNEXPLAINED
+    if said := ", ".join(name for name, holds in unlike.items() if holds):
+        return said
+    near = rule.tolerance_of(row.logged) if row.logged is not None else None
+    if near is not None and _against(row, row.logged or 0.0, near).verdict == WITHIN:
+        return LOGGED_OTHERWISE
+    return value.block.causes.get(value.metric, rule.cause) or UNEXPLAINED
 
 
 def _with_runs(row: JudgedValue, metric: Metric, runs: Sequence[Record]) -> JudgedValue:
