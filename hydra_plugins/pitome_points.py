@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -29,9 +30,9 @@ class CheckedSweeper(BasicSweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        batches = self.split_arguments(
-            OverridesParser.create().parse_overrides(arguments), self.max_batch_size
-        )
+        # Hydra's own launcher keeps the configuration of every job until its batch ends
+        size = 1 if isinstance(self.launcher, BasicLauncher) else self.max_batch_size
+        batches = self.split_arguments(OverridesParser.create().parse_overrides(arguments), size)
         points = [words for batch in batches for words in batch]
         problems: dict[int, BaseException] = {}
         with self.work.sweeping(folder, points) as (sweep, tables):  # type: ignore[attr-defined]

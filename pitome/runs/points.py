@@ -15,9 +15,10 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from pitome.config import GROUPS
+from pitome.config import CONF, GROUPS, Config, defaults
 
 _EXPERIMENT = "experiment"
+_ALONE = ("model", "merge", "logger")
 
 
 class Composer:
@@ -25,6 +26,7 @@ class Composer:
 
     def __init__(self) -> None:
         self._composed: dict[tuple[str, ...], bytes] = {}  # pickled, which is read faster than copied
+        self._schema = OmegaConf.create(defaults(Config))
 
     def __call__(self, words: Sequence[str]) -> DictConfig:
         """The configuration of one point. Raises what Hydra and OmegaConf raise."""
@@ -38,7 +40,7 @@ class Composer:
             given = {word.partition("=")[0] for word in choices}
             choices = [word for word in choices if word not in named]
             choices += [word for word in groups if word.partition("=")[0] not in given]
-        config = self._base(tuple(sorted(choices)))
+        config = self._chosen(tuple(sorted(choices)))
         if tree:
             config.merge_with(tree)
         for override in values:
@@ -49,16 +51,33 @@ class Composer:
                 raise ConfigCompositionException(f"Could not override '{key}'") from problem
         return config
 
-    def _base(self, choices: tuple[str, ...]) -> DictConfig:
+    def _chosen(self, choices: tuple[str, ...]) -> DictConfig:
         if choices not in self._composed:
-            self._composed[choices] = pickle.dumps(compose("config", overrides=list(choices)))
-        config: DictConfig = pickle.loads(self._composed[choices])
-        return config
+            alone = [word for word in choices if _is_alone(word, choices)]
+            if alone:
+                config = self._chosen(tuple(word for word in choices if word not in alone))
+                for word in alone:
+                    group, _, name = word.partition("=")
+                    file = OmegaConf.load(CONF / group / f"{name}.yaml")
+                    config[group] = OmegaConf.merge(self._schema[group], file)
+            else:
+                config = compose("config", overrides=list(choices))
+            self._composed[choices] = pickle.dumps(config)
+        made: DictConfig = pickle.loads(self._composed[choices])
+        return made
 
 
 @functools.lru_cache(maxsize=4096)
 def _parse(word: str) -> Override:
     return OverridesParser.create().parse_override(word)
+
+
+def _is_alone(word: str, choices: Sequence[str]) -> bool:
+    """Whether it is the one choice in a group that no other group depends on, and a file of this project,
+    which sets its own group and nothing else. So a sweep over them composes once."""
+    group, _, name = word.partition("=")
+    others = (other.lstrip("+~").partition("=")[0].partition("@")[0] for other in choices if other != word)
+    return group in _ALONE and (CONF / group / f"{name}.yaml").is_file() and group not in others
 
 
 def _is_value(override: Override) -> bool:

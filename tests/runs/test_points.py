@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from pitome.config import CONF
+from pitome.config import CONF, choices
 from pitome.runs.compose import register_schema
 from pitome.runs.experiments import expand
 from pitome.runs.points import Composer
@@ -25,6 +25,10 @@ POINTS = (
     ["~model.args.num_heads", "ratio=0.5"],
     ["merge.options={alpha: 2.0}", "logger=csv", "logger.project=mine"],
     ["task=retrieval", "hydra.sweep.dir=/tmp/y", "seed=3"],
+    ["task=vqa", "merge=tofu", "logger=none", "model=llava_7b", "model.name=x"],
+    ["model=deit_s", "task=text"],
+    ["merge=none", "merge=tome"],
+    ["model=clip_l", "task=retrieval", "+experiment=null", "~trainer"],
 )
 
 
@@ -42,6 +46,15 @@ def test_a_point_is_what_hydra_composes(words: list[str]) -> None:
         composer = Composer()
         composer(["ratio=0.7", "merge.options.alpha=3.0"])  # leaves no trace in what is shared
         assert composer(words) == compose("config", overrides=words)
+
+
+@pytest.mark.parametrize("group", ("model", "merge", "logger"))
+def test_every_choice_is_what_hydra_composes(group: str) -> None:
+    register_schema()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        composer = Composer()
+        for name in choices(group):
+            assert composer([f"{group}={name}"]) == compose("config", overrides=[f"{group}={name}"]), name
 
 
 @pytest.mark.parametrize("words", (["ratios=0.9"], ["merge.options.alfa=1"], ["model=nothing"]), ids=str)
