@@ -85,7 +85,7 @@ def _wanted(table: Sequence[ResultRow]) -> list[tuple[ResultRow, ResultRow]]:
     for row in table:
         if row.merges:
             points[row.point].append(row)
-    out = []
+    out = [(row, unmerged[0]) for row in unmerged[1:]]  # of the same model, trained with merging
     for here in points.values():
         methods = [row for row in here if row.method not in CONTROLS]
         blind = [row for row in here if row.method in CONTROLS and row.method != RESIZE]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pitome.records.identity import UNMERGED
 from pitome.records.schema import MEASURES, Record
-from pitome.records.settings import order, word_of
+from pitome.records.settings import order, training, word_of
 
 
 def group(records: Iterable[Record]) -> list[list[Record]]:
@@ -36,9 +36,15 @@ def digest(record: Record) -> str:
 
 
 def baseline(record: Record, members: Sequence[Record]) -> Record | None:
-    """The unmerged run to compare `record` with: of the same seed if there is one."""
+    """The unmerged run to compare `record` with: one that was trained without merging, and of the same seed,
+    if there is one."""
     unmerged = [m for m in members if m.done and m.method.name == UNMERGED]
-    return min(unmerged, key=lambda m: (m.seed != record.seed, m.seed), default=None)
+    return min(unmerged, key=lambda m: (_merging(m), m.seed != record.seed, m.seed), default=None)
+
+
+def _merging(record: Record) -> bool:
+    """Whether an unmerged run tests weights that were trained with merging."""
+    return record.config.get("trained_with") not in (None, UNMERGED)
 
 
 def _key(record: Record) -> tuple[Any, ...]:
@@ -89,6 +95,7 @@ def _made_good(failed: Record, done: Record) -> bool:
     return (
         failed.method.name == done.method.name
         and failed.seed == done.seed
+        and training(failed) == training(done)
         and failed.started <= done.started
         and (done.method.name == UNMERGED or word_of(failed.method.asked) == word_of(done.method.asked))
         and (not failed.method.options or word_of(failed.method.options) == word_of(done.method.options))

@@ -12,7 +12,7 @@ import numpy as np
 
 from pitome.records.identity import RESIZE, UNMERGED
 from pitome.records.schema import Record
-from pitome.records.settings import order, point, point_name, setting, word, word_of
+from pitome.records.settings import order, point, point_name, setting, training, word, word_of
 
 Outcomes = Callable[[Record], Mapping[str, Any] | None]
 """From a record to its per-sample outcomes (column -> [n]), e.g. `Store.outcomes`."""
@@ -41,6 +41,12 @@ class ResultRow:
     @property
     def method(self) -> str:
         return self.first.method.name
+
+    @property
+    def series(self) -> str:
+        """What its line in a plot is called."""
+        words = training(self.first)
+        return self.method if self.method == RESIZE else f"{self.label} ({words})" if words else self.label
 
     @property
     def score(self) -> float | None:
@@ -72,7 +78,7 @@ def rows(members: Sequence[Record]) -> list[ResultRow]:
     names = labels(members)
     together: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for m in members:
-        key: tuple[str, ...] = (m.method.name, point(m), word_of(_options(m)))
+        key: tuple[str, ...] = (m.method.name, point(m), training(m), word_of(_options(m)))
         together[key if m.done else (*key, m.run_id)].append(m)
     made = [
         ResultRow(tuple(sorted(runs, key=lambda run: run.seed)), names[runs[0].run_id], *_place(runs[0]))

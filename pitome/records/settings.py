@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED, canonical
 from pitome.records.schema import Record
+
+_TRAINED_UNMERGED = "trained without merging"
+_AMOUNTS = ("ratio", "r", "inflection", "flops", "schedule")  # in a run's configuration
 
 
 def setting(record: Record) -> str:
@@ -15,38 +19,55 @@ def setting(record: Record) -> str:
     A ratio has no name. A ratio that was derived from the request is added.
     """
     if record.method.name in (UNMERGED, RESIZE):
-        return "-"
+        return training(record) or "-"
     words = _asked(record)
     ratio = record.method.ratio
     if ratio is not None and "flops" in record.method.asked:
         words.insert(1, f"ratio {ratio:.4g}")
     elif ratio is not None and record.method.asked.get("ratio", ratio) not in (ratio, None):
         words.insert(1, f"applied {ratio:g}")
-    return ", ".join(words)
+    return ", ".join([*words, *filter(None, [training(record)])])
+
+
+def training(record: Record) -> str:
+    """With which method the weights were trained, where this was asked for: `trained with tome`; for the
+    unmerged model, which has no amount of its own, `trained with tome at 0.9`. Else empty."""
+    name = record.config.get("trained_with")
+    if name is None:
+        return ""
+    if name == UNMERGED:
+        return _TRAINED_UNMERGED
+    if record.method.name != UNMERGED:
+        return f"trained with {name}"
+    asked = {key: value for key in _AMOUNTS if (value := record.config.get(key)) is not None}
+    return f"trained with {name}" + (f" at {', '.join(_words(asked))}" if asked else "")
 
 
 def point(record: Record) -> str:
-    """Key shared by comparable runs with the same requested reduction; empty for the unmerged model
-    and for the control `resize`, whose setting depends on the other runs. A method's own schedule is
-    part of the key."""
+    """Key shared by comparable runs with the same requested reduction and training; empty for the unmerged
+    model and for the control `resize`, whose setting depends on the other runs. A method's own schedule
+    is part of the key."""
     method = record.method
     if method.name in (UNMERGED, RESIZE):
         return ""
     scheduled = not {"ratio", "r", "flops"} & set(method.asked)
-    return word_of(method.asked | ({"schedule": method.schedule} if scheduled else {}))
+    own = {"schedule": method.schedule} if scheduled else {}
+    trained = {"trained": words} if (words := training(record)) else {}
+    return word_of(method.asked | own | trained)
 
 
 def family(record: Record) -> str:
     """Key shared by runs that differ in the amount alone, so that a line may join them in a plot: the same
-    layers, and a share, a fixed number (with its slope) or a schedule of its own."""
+    layers, the same training, and a share, a fixed number (with its slope) or a schedule of its own."""
     asked = record.method.asked
     kind = "r" if "r" in asked else "share" if {"ratio", "flops"} & set(asked) else "schedule"
-    return word_of({"kind": kind} | {key: asked.get(key) for key in ("layers", "inflection")})
+    same = {key: asked.get(key) for key in ("layers", "inflection")}
+    return word_of({"kind": kind, "trained": training(record)} | same)
 
 
 def point_name(record: Record) -> str:
     """Text for all runs of one `point`: `0.925`, `r 16`, `FLOPs 0.8`, ..."""
-    return ", ".join(_asked(record)) if point(record) else "-"
+    return ", ".join([*_asked(record), *filter(None, [training(record)])]) if point(record) else "-"
 
 
 def order(record: Record) -> tuple[Any, ...]:
@@ -66,7 +87,8 @@ def order(record: Record) -> tuple[Any, ...]:
     else:
         place = (4, -record.cost.share if record.cost else 0.0)
     control = CONTROLS.index(method.name) if method.name in CONTROLS else -1
-    return (*place, point(record), control, method.name, word_of(method.options), record.seed)
+    trained = (training(record) not in ("", _TRAINED_UNMERGED), training(record))
+    return (*place, *trained, point(record), control, method.name, word_of(method.options), record.seed)
 
 
 def word(value: Any) -> str:
@@ -84,8 +106,11 @@ def word_of(values: dict[str, Any]) -> str:
 
 
 def _asked(record: Record) -> list[str]:
-    asked = dict(record.method.asked)
-    parts = []
+    return _words(record.method.asked)
+
+
+def _words(given: Mapping[str, Any]) -> list[str]:
+    asked, parts = dict(given), []
     if (ratio := asked.pop("ratio", None)) is not None:
         parts.append("per layer" if isinstance(ratio, list) else f"{ratio:g}")
     if (r := asked.pop("r", None)) is not None:

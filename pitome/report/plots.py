@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pitome.paper.metrics import metric_label
 from pitome.records.groups import baseline, digest, group
-from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
+from pitome.records.identity import CONTROLS, UNMERGED
 from pitome.records.rows import rows
 from pitome.records.schema import Record
 from pitome.records.settings import family
@@ -136,8 +136,7 @@ def _lines(members: Sequence[Record]) -> dict[str, SettingLines]:
     for row in rows(members):
         cost, score = row.first.cost, row.score
         if row.first.done and score is not None and cost is not None and row.merges:
-            label = RESIZE if row.method == RESIZE else row.label
-            lines[label][family(row.first)].add((cost.share, score, row.first.data.n_samples))
+            lines[row.series][family(row.first)].add((cost.share, score, row.first.data.n_samples))
     order = sorted(lines, key=lambda label: (label in CONTROLS, label))
     return {
         label: {kind: sorted(points, key=lambda point: point[:2]) for kind, points in lines[label].items()}

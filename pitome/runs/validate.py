@@ -11,6 +11,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from pitome.config import (
     CONF,
     DEFAULT_RATIO,
@@ -117,7 +119,9 @@ def training_of(config: Config, amount: Reduction) -> tuple[Config, Reduction]:
         return config, amount
     if (path := find_choice("merge", name)) is None:
         raise UsageError(f"trained_with={name} is not known; {nearest(name, choices('merge'))}")
-    training = dataclasses.replace(config, merge=decode(MergeConfig, read_yaml(path)))
+    tree = OmegaConf.create(dataclasses.asdict(config) | {"merge": read_yaml(path)})  # for its ${seed}
+    merge = OmegaConf.to_container(tree, resolve=True)["merge"]  # type: ignore[index,call-overload]
+    training = dataclasses.replace(config, merge=decode(MergeConfig, merge))
     return training, Reduction(ratio=1.0) if name == UNMERGED else amount
 
 

@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pitome.records import MethodInfo, RecordError
-from pitome.records.comparisons import pairs
-from pitome.records.groups import group
+from pitome.records import MethodInfo, RecordError, run_id
+from pitome.records.comparisons import _wanted, pairs
+from pitome.records.groups import baseline, group
 from pitome.records.rows import identical, labels, mean_outcomes, resize_for, rows
 from tests.records.examples import example, failed, outcomes, resized
 
@@ -130,3 +130,41 @@ def test_resize_that_answers_nothing_stands_at_the_end():
     assert [(row.label, row.point_name) for row in found] == [
         ("none", "-"), ("tome", "0.9"), ("resize 20x20", "-")
     ]  # fmt: skip
+
+
+def trained(how, method="pitome", ratio=0.9, seed=0):
+    """A run that tests `method` on weights that were trained with `how`, None: with itself."""
+    config = {"trained_with": how, "ratio": ratio, "trainer": {}}
+    record = example(method, ratio, 0.8, seed=seed, mode="train", config=config)
+    identity = record.identity | {"weights_sha256": f"{how} {ratio} {seed}"}
+    return dataclasses.replace(record, identity=identity, run_id=run_id(identity))
+
+
+def test_weights_trained_with_other_methods_are_other_rows_not_other_seeds():
+    runs = [trained(how, method, seed=seed) for how in ("none", "tome", "pitome") for seed in (0, 1)
+            for method in ("pitome", "random")]  # fmt: skip
+    found = table(*runs)
+    assert all([run.seed for run in row.runs] == [0, 1] for row in found) and len(found) == 6
+    assert [row.setting for row in found[::2]] == [
+        "0.9, trained without merging", "0.9, trained with pitome", "0.9, trained with tome"
+    ]  # fmt: skip
+    assert len({row.point for row in found}) == 3  # a control is one for its own weights alone
+    assert len({row.series for row in found}) == 6
+    wanted = {(a.first.config["trained_with"], b.first.config["trained_with"]) for a, b in _wanted(found)}
+    assert wanted == {(how, how) for how in ("none", "tome", "pitome")}
+
+
+def test_the_unmerged_model_of_a_comparison_is_the_one_trained_without_merging():
+    whole = [
+        trained(how, "none", ratio=ratio) for how, ratio in (("pitome", 0.8), ("none", 0.9), ("tome", 0.9))
+    ]
+    merged = trained("pitome")
+    found = table(*whole, merged)
+    assert [row.setting for row in found[:3]] == [
+        "trained without merging", "trained with pitome at 0.8", "trained with tome at 0.9"
+    ]  # fmt: skip
+    assert baseline(merged, [*whole, merged]) is whole[1]
+    assert {(a.setting, b.setting) for a, b in _wanted(found)} == {
+        (row.setting, "trained without merging") for row in found if row is not found[0]
+    }
+    assert trained(None, "none").config["trained_with"] is None and table(trained(None))[0].setting == "0.9"

@@ -12,14 +12,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pitome.config import choices
+from pitome.errors import UsageError
 from pitome.paper.matching import matches
 from pitome.paper.points import Point
 from pitome.records.store import Store
+from pitome.runs.compose import check_command_line, register_schema
+from pitome.runs.validate import training_of
 
 Run = Callable[..., int]
 TINY = ("model.args.depth=2", "model.args.embed_dim=16", "model.args.patch_size=7")
 STAGE = "trainer.stages=[{epochs: 1, batch_size: 60, lr: 1e-3}]"
 TRAIN = ("mode=train", "measure=none", STAGE)
+
+
+def test_trained_with_a_method_is_with_the_options_that_merge_gives_it() -> None:
+    """Those that stand for another key, `seed: ${seed}`, among them."""
+    register_schema()
+    trained = []
+    for name in choices("merge"):
+        try:
+            ((merging, _),) = check_command_line([f"merge={name}", "ratio=0.9", "seed=3"], False)
+        except UsageError:
+            continue  # not for images
+        words = ["mode=train", "merge=none", f"trained_with={name}", "ratio=0.9", "seed=3"]
+        ((config, amount),) = check_command_line(words, False)
+        assert training_of(config, amount)[0].merge == merging.merge
+        trained.append(name)
+    assert {"none", "pitome", "tome_repo", "random"} <= set(trained)
 
 
 def test_a_short_training_takes_few_words(run: Run, tmp_path: Path) -> None:

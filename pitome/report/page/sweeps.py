@@ -224,7 +224,7 @@ def plots(table: Sequence[ResultRow]) -> list[Plot]:
     base = next((row for row in scored if not row.merges), None)
     level = (f"unmerged {100 * (base.score or 0):.2f}", 100 * (base.score or 0)) if base else None
     band = _band(base) if base else None
-    order = sorted({_series(row) for row in merged}, key=lambda label: (label in CONTROLS, label))
+    order = sorted({row.series for row in merged}, key=lambda label: (label in CONTROLS, label))
     made = []
     costly = _curves(merged, lambda row: 100 * row.first.cost.share if row.first.cost else None, name)
     if costly:
@@ -276,16 +276,12 @@ def _tokens_note(table: Sequence[ResultRow]) -> str:
     return "The lines of methods that remove equally many tokens coincide."
 
 
-def _series(row: ResultRow) -> str:
-    return row.method if row.method == RESIZE else row.label
-
-
 def _curves(table: Sequence[ResultRow], x, name: str, *, bars: bool = False) -> list[Trace]:  # type: ignore[no-untyped-def]
     """A line per method and family of settings, from cheap to expensive."""
     lines: dict[tuple[str, str], dict[str, ResultRow]] = defaultdict(dict)
     for row in table:
         if x(row) is not None:
-            lines[_series(row), family(row.first)].setdefault(row.first.run_id, row)
+            lines[row.series, family(row.first)].setdefault(row.first.run_id, row)
     made: list[Trace] = []
     for (label, _), by_run in lines.items():
         here = sorted(by_run.values(), key=lambda row: x(row))
@@ -311,7 +307,7 @@ def _layers(row: ResultRow) -> Trace:
         x=list(range(1, len(tokens) + 1)),
         y=tokens,
         text=[hover(row.label, {"layer": str(i), "tokens": f"{n:g}"}) for i, n in enumerate(tokens, 1)],
-        series=_series(row) if row.merges else None,
+        series=row.series if row.merges else None,
     )
 
 
