@@ -39,7 +39,7 @@ class JudgedValue(LabelledPoint):
     logged: float | None = None  # by the authors' result files
     published: float | None = None  # by this project, for offline experiments alone
     measured: float | None = None  # by a run, or computed where the metric needs no run
-    interval: tuple[float, float] | None = None  # 95 %, of the measured value alone
+    interval: tuple[float, float] | None = None  # 95 %, of the measured value, else of the published one
     difference: float | None = None  # measured minus printed, else minus logged, else minus published
     tolerance: float | None = None
     verdict: str = NOT_RUN  # one of VERDICTS
@@ -246,8 +246,11 @@ def _judge_offline(
         for name, tolerance in tolerances.items():
             metric = METRICS[name]
             runs = [run for run in finished_runs(point, repeated) if _mean(metric, [run]) is not None]
-            reference = _mean(metric, finished_runs(point, published))
+            known = finished_runs(point, published)
+            reference = _mean(metric, known)
             row = replace(_row(point, metric), published=reference, command=command(point))
+            if reference is not None:
+                row = replace(row, interval=metric.interval(known[0]))
             row = _with_runs(row, metric, runs)
             if runs and reference is not None:
                 row = _against(row, reference, tolerance)

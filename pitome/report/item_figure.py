@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pitome.paper.costs import gmacs_of
 from pitome.paper.labels import AS_PUBLISHED, AUTHORS, FLOPS, R
 from pitome.paper.verdicts import ItemVerdicts, JudgedValue
+from pitome.records.identity import UNMERGED
 from pitome.report import figures, style
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def draw(verdicts: ItemVerdicts) -> Figure | None:
 
     x: GMACs by the authors' count where they are known for all rows of a panel, else the ratio, the share of
     FLOPs or the number of tokens removed; where a panel has fewer than three places, the methods. Printed:
-    hollow squares; logged (or published by this project): hollow circles on a line; measured: filled.
+    hollow squares; logged (or published by this project): hollow circles on a line; measured: filled. A grey
+    band is the 95 % interval of the unmerged model, where it was run.
     """
     panels: dict[tuple[str, ...], list[JudgedValue]] = {}
     for row in verdicts.rows:
@@ -69,6 +71,8 @@ def _panel(axes: Axes, rows: Sequence[JudgedValue], looks: Mapping[str, style.Lo
             _name_amounts(axes, rows, places)
     else:
         axes.set_xlabel(name, fontsize=9)
+    if (unmerged := unmerged_of(rows)) is not None and unmerged.interval is not None:
+        axes.axhspan(*unmerged.interval, color="0.5", alpha=0.12, linewidth=0, zorder=1)
     for label in dict.fromkeys(label_of(row) for row in rows):
         line = [(x, row) for x, row in zip(places, rows, strict=True) if label_of(row) == label]
         line.sort(key=lambda pair: pair[0])
@@ -107,6 +111,11 @@ def _value(row: JudgedValue) -> float | None:
     """One of the values of a row, the measured one first."""
     values = (row.measured, row.published, row.logged, row.printed)
     return next((value for value in values if value is not None), None)
+
+
+def unmerged_of(rows: Iterable[JudgedValue]) -> JudgedValue | None:
+    """The unmerged model among the rows of a panel, if it has an interval."""
+    return next((row for row in rows if row.point.get("merge") == UNMERGED and row.interval), None)
 
 
 def _places(rows: Sequence[JudgedValue]) -> tuple[list[float], str]:
@@ -150,6 +159,7 @@ def label_of(row: JudgedValue) -> str:
 
 def _legend(figure: Figure, looks: Mapping[str, style.Look], verdicts: ItemVerdicts) -> None:
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     kinds = {"s": "published by us"} if verdicts.offline else {"s": "printed", "o": "logged"}
     marks = [
@@ -163,4 +173,5 @@ def _legend(figure: Figure, looks: Mapping[str, style.Look], verdicts: ItemVerdi
         Line2D([], [], color=look.colour, linestyle=look.line, linewidth=2, label=label)
         for label, look in looks.items()
     ]
-    figures.legend_beside(figure, [*marks, *lines], loc="outside right upper", fontsize=8)
+    bands = [Patch(color="0.5", alpha=0.2, label="95 % interval")] if unmerged_of(verdicts.rows) else []
+    figures.legend_beside(figure, [*marks, *lines, *bands], loc="outside right upper", fontsize=8)

@@ -175,7 +175,7 @@ def cells(row: JudgedValue, fields: Iterable[str]) -> list[tuple[str, float | st
     measured value, difference, tolerance and verdict."""
     names = (row.model, row.data, row.method, row.variant)
     interval = ""
-    if row.interval is not None:
+    if row.interval is not None and row.measured is not None:
         interval = f" [{', '.join(number(end, row.unit) for end in row.interval)}]"
     return [
         *((name or NOTHING, name or None) for name in names),

@@ -25,7 +25,7 @@ from pitome.records.groups import group
 from pitome.records.rows import rows
 from pitome.records.schema import Record
 from pitome.report.cells import number
-from pitome.report.item_figure import curve_of, label_of
+from pitome.report.item_figure import curve_of, label_of, unmerged_of
 from pitome.report.items import IDENTITY, cells, references
 from pitome.report.page import sweeps
 from pitome.report.page.figures import Trace, figure, hover
@@ -160,7 +160,7 @@ def _plots(verdicts: ItemVerdicts) -> list[Plot]:
             panels[f"{row.metric}: {where}"].append(row)
     order = list(dict.fromkeys(label_of(row) for row in verdicts.rows))
     drawn = {name: _panel(rows, order) for name, rows in panels.items() if len(rows) > 1}
-    note = "Hollow: printed (squares), logged or published (circles). Filled: measured."
+    note = "Hollow: printed (squares), logged or published (circles). Filled: measured. Grey: 95 % interval."
     return [Plot("Quality against cost", drawn, note)] if drawn else []
 
 
@@ -193,7 +193,13 @@ def _panel(table: Sequence[JudgedValue], order: Sequence[str]) -> str:
                     )
                 )
                 listed = False
-    return figure(made, axis, title, order)
+    unmerged = unmerged_of(table)
+    if unmerged is None:
+        return figure(made, axis, title, order)
+    value = unmerged.published if unmerged.measured is None else unmerged.measured
+    assert value is not None, "an interval is that of a value"
+    level = (f"unmerged {value:.2f}", value)
+    return figure(made, axis, title, order, level=level, band=unmerged.interval)
 
 
 def _list(table: Sequence[JudgedValue]) -> list[Trace]:
@@ -201,6 +207,8 @@ def _list(table: Sequence[JudgedValue]) -> list[Trace]:
     made = []
     for field, symbol, hollow in _KINDS:
         here = [row for row in table if getattr(row, field) is not None]
+        ends = [row.interval for row in here if row.interval and field in ("measured", "published")]
+        whole = len(ends) == len(here)
         if here:
             made.append(
                 Trace(
@@ -208,6 +216,8 @@ def _list(table: Sequence[JudgedValue]) -> list[Trace]:
                     x=[getattr(row, field) for row in here],
                     y=[_broken(row) for row in here],
                     text=[_hover(row, field) for row in here],
+                    low=[low for low, _ in ends] if whole else None,
+                    high=[high for _, high in ends] if whole else None,
                     series=None,
                     hollow=hollow,
                     symbol=symbol,
