@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from pitome.records.schema import Record
 from pitome.records.statistics import proportion
@@ -22,12 +23,14 @@ class Metric:
     share: str | None = None  # the key of `Record.metrics` that it is a share of samples of
     computed: bool = False  # from the architecture alone, without a run: it stands in costs.json
 
-    def interval(self, record: Record) -> tuple[float, float] | None:
-        """Wilson's 95 % interval of the measured share, in percent; None for other metrics."""
-        value = record.metrics.get(self.share) if self.share else None
-        if value is None or not record.data.n_samples:
+    def interval(self, records: Sequence[Record]) -> tuple[float, float] | None:
+        """Wilson's 95 % interval, in percent, of a share, the mean over runs that differ by the seed,
+        for the samples of one of them; None for other metrics."""
+        values = [value for r in records if self.share and (value := r.metrics.get(self.share)) is not None]
+        n = records[0].data.n_samples
+        if not values or not n:
             return None
-        interval = proportion(value, record.data.n_samples)
+        interval = proportion(fmean(values), n)
         return 100 * interval.low, 100 * interval.high
 
 

@@ -198,7 +198,7 @@ def _with_runs(row: JudgedValue, metric: Metric, runs: Sequence[Record]) -> Judg
     measured = _mean(metric, runs)
     if measured is None:
         return row
-    return replace(row, measured=measured, interval=metric.interval(runs[0]), run_id=runs[0].run_id)
+    return replace(row, measured=measured, interval=metric.interval(runs), run_id=runs[0].run_id)
 
 
 def _mean(metric: Metric, runs: Sequence[Record]) -> float | None:
@@ -237,20 +237,26 @@ def _against(row: JudgedValue, target: float, tolerance: float) -> JudgedValue:
 def _judge_offline(
     experiment: Experiment, records: Sequence[Record], published: Sequence[Record]
 ) -> list[JudgedValue]:
-    """The points of an offline model. A record that is itself the published one is not a repetition of it."""
+    """The points of an offline model, the seeds of one together. A record that is itself the published one is
+    not a repetition of it."""
     copies = [record for record in records if record in published]
     repeated = [record for record in records if record not in copies]
     tolerances = experiment.item.offline.metrics if experiment.item.offline else {}
+    points: list[Point] = []
+    for point in ({key: value for key, value in p.items() if key != "seed"} for p in experiment.points):
+        points += [point] if point not in points else []
     rows = []
-    for point in experiment.points:
+    for point in points:
         for name, tolerance in tolerances.items():
             metric = METRICS[name]
             runs = [run for run in finished_runs(point, repeated) if _mean(metric, [run]) is not None]
             known = finished_runs(point, published)
+            seeds = {run.seed for run in runs}  # compared with the same ones, where there are any
+            known = [run for run in known if run.seed in seeds] or known
             reference = _mean(metric, known)
             row = replace(_row(point, metric), published=reference, command=command(point))
             if reference is not None:
-                row = replace(row, interval=metric.interval(known[0]))
+                row = replace(row, interval=metric.interval(known))
             row = _with_runs(row, metric, runs)
             if runs and reference is not None:
                 row = _against(row, reference, tolerance)

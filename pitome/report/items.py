@@ -21,7 +21,7 @@ from pitome.records.files import write_atomically
 from pitome.records.rows import Outcomes
 from pitome.records.schema import Record
 from pitome.records.store import Store
-from pitome.report import figures, item_figure, tables
+from pitome.report import figures, item_figure, tables, trained
 from pitome.report.cells import NOTHING, number
 from pitome.report.layout import layouts, to_latex
 from pitome.report.rendering import Table, show, to_markdown
@@ -29,6 +29,7 @@ from pitome.report.rendering import Table, show, to_markdown
 PUBLISHED = CONF.parent / "results" / "published"
 VARIANTS = PUBLISHED / "variants"  # single options changed, which would crowd the tables of the methods
 THEOREM = PUBLISHED / "theorem"
+TRAINED = PUBLISHED / "trained"  # trained with merging on
 IDENTITY = ("Model", "Data", "Method", "Variant", "Ratio", "Metric")  # columns that say which value it is
 
 
@@ -44,11 +45,13 @@ def show_item(name: str, store: Store) -> Table:
     published = published_stores()
     local = [] if any(_same_folder(store, other) for other in published) else store.all()
     verdicts = judge(name, local, published_records())
-    comparisons = fair(verdicts, [store, *published])
+    stores = [store, *published]
+    twin = trained.table(choose(name).item.name, [*published_records(), *local], outcomes_in(stores))
+    beside = [twin] if twin is not None else []
     note = other_code(verdicts.runs)
-    written = write(verdicts, store.folder.parent / "reports", comparisons, note)
+    written = write(verdicts, store.folder.parent / "reports", [*beside, *fair(verdicts, stores)], note)
     table = to_table(verdicts)
-    show(layouts(verdicts, table.caption))
+    show([*layouts(verdicts, table.caption), *beside])
     print(f"{summary(verdicts)} Every value with its verdict and reason is in the Markdown and CSV files.")
     if note is not None:
         print(note)
@@ -59,7 +62,7 @@ def show_item(name: str, store: Store) -> Table:
 
 def published_stores() -> list[Store]:
     """Where this project keeps the records it has committed."""
-    return [Store(folder) for folder in (PUBLISHED, VARIANTS, THEOREM)]
+    return [Store(folder) for folder in (PUBLISHED, VARIANTS, THEOREM, TRAINED)]
 
 
 def published_records() -> list[Record]:

@@ -27,6 +27,7 @@ PAGES = (
     "retrieval_flops",
     "spectral",
     "text_flops",
+    "training",
     "variants",
     "vqa_flops",
 )

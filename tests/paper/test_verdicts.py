@@ -128,8 +128,9 @@ def test_no_computed_value_of_the_paper_is_outside_without_a_cause(name: str) ->
 
 
 def test_several_seeds_are_one_mean(write: Callable[..., Path]) -> None:
-    found = row([record(TOME, {"top1": 0.77}, seed=seed) for seed in (0, 1)])
+    found = row([record(TOME, {"top1": top1}, seed=seed) for seed, top1 in enumerate((0.75, 0.79))])
     assert found.measured == pytest.approx(77.0) and "mean of 2 seeds" in found.reason
+    assert found.interval is not None and sum(found.interval) / 2 == pytest.approx(77.0, abs=0.1)
 
 
 NOT_THE_POINT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
