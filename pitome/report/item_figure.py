@@ -45,7 +45,7 @@ def draw(verdicts: ItemVerdicts) -> Figure | None:
     looks = style.looks(label_of(row) for rows in panels.values() for row in rows)
     axes = figure.subplots(lines, columns, squeeze=False)
     for place, ((*names, metric), rows) in zip(axes.flat, panels.items(), strict=False):
-        _panel(place, rows, looks)
+        _panel(place, rows, looks, unmerged_of(rows[0], verdicts.rows))
         place.set_title(", ".join(name for name in names if name), fontsize=10)
         place.set_ylabel(metric, fontsize=9)
         place.tick_params(labelsize=8)
@@ -58,7 +58,12 @@ def draw(verdicts: ItemVerdicts) -> Figure | None:
     return figure
 
 
-def _panel(axes: Axes, rows: Sequence[JudgedValue], looks: Mapping[str, style.Look]) -> None:
+def _panel(
+    axes: Axes,
+    rows: Sequence[JudgedValue],
+    looks: Mapping[str, style.Look],
+    unmerged: JudgedValue | None,
+) -> None:
     places, name = _places(rows)
     curve = len(set(places)) >= _LEAST and name != ""
     if not curve:
@@ -71,7 +76,7 @@ def _panel(axes: Axes, rows: Sequence[JudgedValue], looks: Mapping[str, style.Lo
             _name_amounts(axes, rows, places)
     else:
         axes.set_xlabel(name, fontsize=9)
-    if (unmerged := unmerged_of(rows)) is not None and unmerged.interval is not None:
+    if unmerged is not None and unmerged.interval is not None:
         axes.axhspan(*unmerged.interval, color="0.5", alpha=0.12, linewidth=0, zorder=1)
     for label in dict.fromkeys(label_of(row) for row in rows):
         line = [(x, row) for x, row in zip(places, rows, strict=True) if label_of(row) == label]
@@ -113,9 +118,15 @@ def _value(row: JudgedValue) -> float | None:
     return next((value for value in values if value is not None), None)
 
 
-def unmerged_of(rows: Iterable[JudgedValue]) -> JudgedValue | None:
-    """The unmerged model among the rows of a panel, if it has an interval."""
-    return next((row for row in rows if row.point.get("merge") == UNMERGED and row.interval), None)
+def unmerged_of(panel: JudgedValue, rows: Iterable[JudgedValue]) -> JudgedValue | None:
+    """The unmerged model among the rows of an item that a panel with this row is compared with, if it has an
+    interval."""
+    same = (row for row in rows if row.point.get("merge") == UNMERGED and row.interval)
+    return next((row for row in same if _compared(row) == _compared(panel)), None)
+
+
+def _compared(row: JudgedValue) -> tuple[str, ...]:
+    return row.model, row.data, curve_of(row), row.title
 
 
 def _places(rows: Sequence[JudgedValue]) -> tuple[list[float], str]:
@@ -173,5 +184,6 @@ def _legend(figure: Figure, looks: Mapping[str, style.Look], verdicts: ItemVerdi
         Line2D([], [], color=look.colour, linestyle=look.line, linewidth=2, label=label)
         for label, look in looks.items()
     ]
-    bands = [Patch(color="0.5", alpha=0.2, label="95 % interval")] if unmerged_of(verdicts.rows) else []
+    banded = any(unmerged_of(row, verdicts.rows) for row in verdicts.rows)
+    bands = [Patch(color="0.5", alpha=0.2, label="95 % interval")] if banded else []
     figures.legend_beside(figure, [*marks, *lines, *bands], loc="outside right upper", fontsize=8)

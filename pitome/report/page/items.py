@@ -159,12 +159,12 @@ def _plots(verdicts: ItemVerdicts) -> list[Plot]:
             where = ", ".join(part for part in (row.model, row.data, curve_of(row), kind) if part)
             panels[f"{row.metric}: {where}"].append(row)
     order = list(dict.fromkeys(label_of(row) for row in verdicts.rows))
-    drawn = {name: _panel(rows, order) for name, rows in panels.items() if len(rows) > 1}
+    drawn = {name: _panel(rows, order, verdicts.rows) for name, rows in panels.items() if len(rows) > 1}
     note = "Hollow: printed (squares), logged or published (circles). Filled: measured. Grey: 95 % interval."
     return [Plot("Quality against cost", drawn, note)] if drawn else []
 
 
-def _panel(table: Sequence[JudgedValue], order: Sequence[str]) -> str:
+def _panel(table: Sequence[JudgedValue], order: Sequence[str], every: Sequence[JudgedValue]) -> str:
     places, axis = _places(table)
     title = table[0].title
     if places is None:
@@ -193,7 +193,7 @@ def _panel(table: Sequence[JudgedValue], order: Sequence[str]) -> str:
                     )
                 )
                 listed = False
-    unmerged = unmerged_of(table)
+    unmerged = unmerged_of(table[0], every)
     if unmerged is None:
         return figure(made, axis, title, order)
     value = unmerged.published if unmerged.measured is None else unmerged.measured
