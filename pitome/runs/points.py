@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,10 +74,10 @@ def _parse(word: str) -> Override:
 
 
 def _is_alone(word: str, choices: Sequence[str]) -> bool:
-    """Whether it is the one choice in a group that no other group depends on, and a file of this project,
-    which sets its own group and nothing else. So a sweep over them composes once."""
+    """Whether it is a choice in a group that no other group depends on, a file of this project, which sets
+    its own group and nothing else, and no other word is about that group. A sweep over such composes once."""
     group, _, name = word.partition("=")
-    others = (other.lstrip("+~").partition("=")[0].partition("@")[0] for other in choices if other != word)
+    others = (re.split("[=@.]", other.lstrip("+~"))[0] for other in choices if other != word)
     return group in _ALONE and (CONF / group / f"{name}.yaml").is_file() and group not in others
 
 

@@ -28,6 +28,9 @@ POINTS = (
     ["task=vqa", "merge=tofu", "logger=none", "model=llava_7b", "model.name=x"],
     ["model=deit_s", "task=text"],
     ["merge=none", "merge=tome"],
+    ["model=deit_t", "+model.args.depth=1"],
+    ["model=vit_fmnist", "~model.args.num_heads", "merge=tome"],
+    ["model=deit_t", "++model.args.depth=1", "logger=csv", "+logger.extra=1"],
     ["model=clip_l", "task=retrieval", "+experiment=null", "~trainer"],
 )
 
