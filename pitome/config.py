@@ -118,6 +118,9 @@ class MergeConfig:
     name: str
     options: dict[str, Any] = field(default_factory=dict)  # all of the method's, which checks their values
     tasks: list[str] | None = None  # those it can be used for; None: every task
+    # where it removes tokens: in an image or text encoder; in a vision-language model between tower and
+    # language model, or before a layer of that
+    places: list[Literal["tower", "projector", "language"]] = field(default_factory=lambda: ["tower"])
 
 
 @dataclass(kw_only=True)

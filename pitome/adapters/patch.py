@@ -8,7 +8,7 @@ import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 from torch import Tensor, nn
 
@@ -43,6 +43,7 @@ LIBRARIES = frozenset(name for name in _MODULES if not name.startswith("_")) - {
 }
 
 _log = logging.getLogger("pitome")
+AnyPatched: TypeAlias = "Patched | PatchedPlace"
 
 
 class Patched:

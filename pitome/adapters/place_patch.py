@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -13,11 +13,14 @@ from pitome.adapters import saved
 from pitome.adapters.saved import PatchArguments, Positions
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.registry import Method, ModelPlace, PlaceOptions
-from pitome.merge.schedule import check_keep
+from pitome.merge.schedule import check_place, kept_of
 
 if TYPE_CHECKING:
     from pitome.adapters.patch import Patched
 
+_ADAPTERS = "pitome.adapters.transformers"
+READ = frozenset({"received", "keys"})
+"""What methods read in an image tower."""
 PLACES = "_pitome_places"  # of a patched model: the state of its places
 HANDLES = "_pitome_handles"  # of it: place -> handle
 
@@ -72,6 +75,42 @@ class PatchedPlace:
         self._places.timed = value
 
     @property
+    def counted(self) -> bool:
+        """Whether `macs` are counted, operation by operation; False unless it is set."""
+        return bool(self._places.counted)
+
+    @counted.setter
+    def counted(self, value: bool) -> None:
+        self._places.counted = value
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Place -> multiply-accumulates of its method in the last forward with images, what it reads of the
+        model included; empty unless `counted`."""
+        return dict(self._places.current().macs)
+
+    @property
+    def layer(self) -> int | None:
+        """The layer of the language model before which tokens go; None at the projector."""
+        return int(getattr(self.options, "layer", 2)) if self.place == "language" else None
+
+    @property
+    def reads_tower(self) -> bool:
+        """Whether the method ranks tokens by the tower's attention or keys, for which it needs pixels."""
+        return self.place == "projector" and bool(self.method.needs(self.options) & READ)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules of the method and of the adapter, by name."""
+        names = ("language", "places") if self.place == "language" else ("places", "tower_scores")
+        adapters = (type(self).__module__, *(f"{_ADAPTERS}.{name}" for name in names))
+        return (self.method.plan.__module__, *adapters, type(self._places.family).__module__)
+
+    def kept(self, tokens: int) -> int:
+        """How many of `tokens` image tokens stay."""
+        return kept_of(self.keep, tokens)
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Place -> seconds that its method took in the last forward with images, apart from encoder, prefill
         and decoding; empty unless `timed`."""
@@ -122,22 +161,7 @@ def patch_place(
     others: Sequence[str] = (),
 ) -> PatchedPlace:
     """Patch `model` after its image tower; see `pitome.patch`. others: amounts given beside `keep`."""
-    here = [name for name in entry.places if name != "tower"]
-    if place is None and here:
-        place = here[0]
-    if place not in here:
-        wanted = "after the image tower" if place in (None, "tower") else f"at place={place}"
-        raise UsageError(
-            f"merge={entry.name} cannot be used {wanted}, but at {' and '.join(entry.places)}; "
-            f"{'give ratio or r instead of keep' if entry.places == ('tower',) else 'give keep'}"
-        )
-    if others:
-        raise UsageError(f"merge={entry.name} takes keep, not {' and '.join(others)}")
-    if keep is None:
-        raise UsageError(
-            f"merge={entry.name} needs keep: a number of image tokens, or a share, e.g. keep=0.25"
-        )
-    check_keep(keep)
+    place = cast(ModelPlace, check_place(entry.name, entry.places, keep, place, others))
     if positions not in ("keep", "renumber"):
         raise UsageError(f"positions={positions!r} is not known; give keep or renumber")
     library = _library("places")
@@ -162,7 +186,7 @@ def patch_place(
 
 def _library(name: str) -> Any:
     """A module of the adapters of transformers: by name, as they are no part of the code of other models."""
-    return importlib.import_module(f"pitome.adapters.transformers.{name}")
+    return importlib.import_module(f"{_ADAPTERS}.{name}")
 
 
 def begin_tower(model: nn.Module) -> None:
@@ -213,6 +237,13 @@ def handle_of(model: nn.Module) -> PatchedPlace | None:
         if handles := vars(module).get(HANDLES):
             return list(handles.values())[-1]  # type: ignore[no-any-return]
     return None
+
+
+def handles_of(model: nn.Module) -> dict[str, PatchedPlace]:
+    """Place -> handle of the places after the tower that are patched in `model`."""
+    return {
+        place: handle for module in model.modules() for place, handle in vars(module).get(HANDLES, {}).items()
+    }
 
 
 def places_of(model: nn.Module) -> tuple[ModelPlace, ...]:

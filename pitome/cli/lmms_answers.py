@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pitome.adapters.patch import Patched
 from pitome.errors import UsageError
 from pitome.runs.compose import check_command_line, register_schema
 from pitome.runs.environment import resolve_device
@@ -49,7 +50,7 @@ class Answerer:
         )
         self.patched = patch_model(self.model, config, amount)
         self.keep_positions = config.task.positions == "keep"
-        if self.patched is not None:
+        if isinstance(self.patched, Patched):
             self.patched.state.trace = self.keep_positions
         self.model.to(self.device)
 

@@ -138,17 +138,21 @@ def median_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def _runner(model: nn.Module, inputs: Inputs, precision: str) -> Callable[[], object]:
-    context: contextlib.AbstractContextManager[object]
-    if precision in _AUTOCAST:
-        context = torch.autocast(device_of(inputs).type, _AUTOCAST[precision])
-    else:
-        context, inputs = contextlib.nullcontext(), cast(inputs, _dtype(model))
+    if precision not in _AUTOCAST:
+        inputs = cast(inputs, _dtype(model))
 
     def run() -> object:
-        with context:
+        with computing(device_of(inputs), precision):
             return forward(model, inputs)
 
     return run
+
+
+def computing(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Autocast for `16-mixed` and `bf16-mixed`, nothing for other precisions."""
+    if precision not in _AUTOCAST:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, _AUTOCAST[precision])
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

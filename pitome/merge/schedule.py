@@ -176,6 +176,44 @@ def check_keep(keep: int | float | None) -> None:
     )
 
 
+def check_place(
+    name: str, places: Sequence[str], keep: int | float | None, place: str | None, others: Sequence[str] = ()
+) -> str:
+    """The place after an image tower at which the method `name`, of these `places`, is used.
+
+    keep, place: as asked for; others: amounts given beside `keep`. Raises UsageError.
+    """
+    here = [other for other in places if other != "tower"]
+    if place is None and here:
+        place = here[0]
+    if place is None or place not in here:
+        wanted = "after the image tower" if place in (None, "tower") else f"at place={place}"
+        raise UsageError(
+            f"merge={name} cannot be used {wanted}, but at {' and '.join(places)}; "
+            f"{'give ratio or r instead of keep' if tuple(places) == ('tower',) else 'give keep'}"
+        )
+    if others:
+        raise UsageError(f"merge={name} takes keep, not {' and '.join(others)}")
+    if keep is None:
+        raise UsageError(f"merge={name} needs keep: a number of image tokens, or a share, e.g. keep=0.25")
+    check_keep(keep)
+    return place
+
+
+def check_layer(layer: int, depth: int) -> None:
+    """Raise UsageError for a layer of a language model of `depth` layers before which no tokens can go."""
+    if not 1 <= layer < depth:
+        raise UsageError(
+            f"layer={layer} is not one that tokens can be taken out before: the language model has layers "
+            f"0 to {depth - 1}, and the one before it is read"
+        )
+
+
+def kept_of(keep: int | float, tokens: int) -> int:
+    """How many of `tokens` image tokens stay: never more than there are, and one at least."""
+    return min(keep, tokens) if isinstance(keep, int) else max(round(tokens * keep), 1)
+
+
 def shown_schedule(schedule: str | Sequence[int] | None) -> str | Sequence[int] | None:
     """A schedule as a record keeps it: of a file, the name without its folder."""
     if not isinstance(schedule, str) or schedule.startswith(PUBLISHED):

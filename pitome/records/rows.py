@@ -27,6 +27,9 @@ class ResultRow:
     point: str  # key shared by rows with the same requested reduction; see `settings.point`
     point_name: str  # the same as text
     setting: str  # as text, with the ratio that was applied
+    whole: bool = (
+        False  # whether costs are of whole questions: some run of the table removes tokens after a tower
+    )
 
     @property
     def key(self) -> tuple[str, str]:
@@ -61,6 +64,18 @@ class ResultRow:
         return statistics.stdev(scores) if len(scores) > 1 else None
 
     @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of a sample: of an encoder, or of a whole question."""
+        cost = self.first.cost
+        return None if cost is None else cost.total_macs if self.whole else cost.macs
+
+    @property
+    def share(self) -> float | None:
+        """`macs` as a share of the unmerged model's."""
+        cost = self.first.cost
+        return None if cost is None else cost.question_share if self.whole else cost.share
+
+    @property
     def merges(self) -> bool:
         return self.method != UNMERGED
 
@@ -80,8 +95,14 @@ def rows(members: Sequence[Record]) -> list[ResultRow]:
     for m in members:
         key: tuple[str, ...] = (m.method.name, point(m), training(m), word_of(_options(m)))
         together[key if m.done else (*key, m.run_id)].append(m)
+    whole = any(m.method.place for m in members)
     made = [
-        ResultRow(tuple(sorted(runs, key=lambda run: run.seed)), names[runs[0].run_id], *_place(runs[0]))
+        ResultRow(
+            tuple(sorted(runs, key=lambda run: run.seed)),
+            names[runs[0].run_id],
+            *_place(runs[0]),
+            whole=whole,
+        )
         for runs in sorted(together.values(), key=lambda runs: order(runs[0]))
     ]
     controls = [row for row in made if row.method == RESIZE and row.first.done]

@@ -15,7 +15,7 @@ from pitome.fields import decode
 from pitome.records.identity import build_identity, canonical, fingerprint, run_id
 
 DONE, FAILED, INTERRUPTED = STATUSES = ("done", "failed", "interrupted")
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised when a field is added, removed or changes its meaning. Older records stay readable:
 a field they lack takes its default."""
 SEALED = 4
@@ -87,6 +87,9 @@ class MethodInfo:
     asked: dict[str, Any] = field(default_factory=dict)
     ratio: float | None = None  # the single ratio that was applied, if there is one
     schedule: list[Any] | None = None  # one entry per layer, as in the identity
+    # after the image tower of a vision-language model, where tokens go: `projector` (before the language
+    # model) or `language` (before one of its layers); None: in the layers of an encoder
+    place: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,10 @@ class AnsweringCost:
     decode_macs: int  # one more token, with cached keys and values
     decode_macs_closed_form: int
     unmerged_decode_macs: int
+    # in the language model's last layer, where tokens go before one of its layers; None: `image_tokens`
+    left_image_tokens: int | None = None
+    method_macs: int = 0  # of what decides after the image tower which tokens stay, counted as it ran
+    method_macs_closed_form: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +160,14 @@ class Cost:
     unmerged_total_macs: int | None = None
     answering: AnsweringCost | None = None  # the parts of that question
 
+    @property
+    def question_share(self) -> float | None:
+        """Of a whole question, tower and language model: its cost as a share of the unmerged model's; None
+        where no question is answered."""
+        if self.answering is None or self.total_macs is None or not self.unmerged_total_macs:
+            return None
+        return self.total_macs / self.unmerged_total_macs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
@@ -175,6 +190,12 @@ class Throughput:
     # of generated answers: tokens after the first, of the whole batch
     decode_tokens_per_s: float | None = None
     decode_tokens_per_s_unmerged: float | None = None
+    # where tokens go after the image tower: parts of the time to the first token, seconds of a batch
+    encoder_s: float | None = None  # image tower and projector
+    encoder_s_unmerged: float | None = None
+    method_s: float | None = None  # what decides which tokens stay
+    prefill_s: float | None = None  # everything else: the prompt through the language model
+    prefill_s_unmerged: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ def point(record: Record) -> str:
     method = record.method
     if method.name in (UNMERGED, RESIZE):
         return ""
-    scheduled = not {"ratio", "r", "flops"} & set(method.asked)
+    scheduled = not {"ratio", "r", "flops", "keep"} & set(method.asked)
     own = {"schedule": method.schedule} if scheduled else {}
     trained = {"trained": words} if (words := training(record)) else {}
     return word_of(method.asked | own | trained)
@@ -61,6 +61,7 @@ def family(record: Record) -> str:
     layers, the same training, and a share, a fixed number (with its slope) or a schedule of its own."""
     asked = record.method.asked
     kind = "r" if "r" in asked else "share" if {"ratio", "flops"} & set(asked) else "schedule"
+    kind = "keep" if "keep" in asked else kind
     same = {key: asked.get(key) for key in ("layers", "inflection")}
     return word_of({"kind": kind, "trained": training(record)} | same)
 
@@ -71,11 +72,12 @@ def point_name(record: Record) -> str:
 
 
 def order(record: Record) -> tuple[Any, ...]:
-    """Sorts runs: unmerged, ratios from high to low, removals from few to many, shares of FLOPs from
-    high to low, everything else by its cost; within each, methods by name, then the controls."""
+    """Sorts runs: unmerged, ratios from high to low, removals from few to many, shares of FLOPs and image
+    tokens kept from high to low, everything else by its cost; within each, methods by name, then the
+    controls."""
     method = record.method
     asked = method.asked
-    ratio, r, flops = (asked.get(key) for key in ("ratio", "r", "flops"))
+    ratio, r, flops, keep = (asked.get(key) for key in ("ratio", "r", "flops", "keep"))
     if method.name == UNMERGED:
         place: tuple[int, float] = (0, 0.0)
     elif isinstance(ratio, int | float):
@@ -84,8 +86,10 @@ def order(record: Record) -> tuple[Any, ...]:
         place = (2, r)
     elif isinstance(flops, int | float):
         place = (3, -flops)
+    elif isinstance(keep, int | float):
+        place = (4, -keep)
     else:
-        place = (4, -record.cost.share if record.cost else 0.0)
+        place = (5, -record.cost.share if record.cost else 0.0)
     control = CONTROLS.index(method.name) if method.name in CONTROLS else -1
     trained = (training(record) not in ("", _TRAINED_UNMERGED), training(record))
     return (*place, *trained, point(record), control, method.name, word_of(method.options), record.seed)
@@ -117,6 +121,8 @@ def _words(given: Mapping[str, Any]) -> list[str]:
         parts.append("r per layer" if isinstance(r, list) else f"r {r}")
     if (flops := asked.pop("flops", None)) is not None:
         parts.append(f"FLOPs {flops:g}")
+    if (keep := asked.pop("keep", None)) is not None:
+        parts.append(f"keep {keep:g}")
     if (schedule := asked.pop("schedule", None)) is not None:
         parts.append(f"schedule {word(schedule)}")
     if not parts:

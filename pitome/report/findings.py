@@ -96,11 +96,11 @@ def _setting(name: str) -> str:
 
 
 def _share(row: ResultRow) -> float:
-    return row.first.cost.share if row.first.cost else 1.0
+    return 1.0 if row.share is None else row.share
 
 
 def _cost(row: ResultRow) -> str:
-    return f", at {100 * row.first.cost.share:.0f} % of the FLOPs" if row.first.cost else ""
+    return "" if row.share is None else f", at {100 * row.share:.0f} % of the FLOPs"
 
 
 def _score(row: ResultRow) -> str:

@@ -134,9 +134,9 @@ def _lines(members: Sequence[Record]) -> dict[str, SettingLines]:
     """Label -> its runs, from cheap to expensive; controls last."""
     lines: dict[str, dict[str, set[RunPoint]]] = defaultdict(lambda: defaultdict(set))
     for row in rows(members):
-        cost, score = row.first.cost, row.score
-        if row.first.done and score is not None and cost is not None and row.merges:
-            lines[row.series][family(row.first)].add((cost.share, score, row.first.data.n_samples))
+        share, score = row.share, row.score
+        if row.first.done and score is not None and share is not None and row.merges:
+            lines[row.series][family(row.first)].add((share, score, row.first.data.n_samples))
     order = sorted(lines, key=lambda label: (label in CONTROLS, label))
     return {
         label: {kind: sorted(points, key=lambda point: point[:2]) for kind, points in lines[label].items()}

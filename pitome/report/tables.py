@@ -10,7 +10,7 @@ from pitome.records.comparisons import Pair, pairs, to_controls, to_unmerged
 from pitome.records.groups import group
 from pitome.records.identity import CONTROLS, RESIZE, UNMERGED
 from pitome.records.rows import Outcomes, ResultRow, identical, rows
-from pitome.records.schema import Record
+from pitome.records.schema import Record, Throughput
 from pitome.records.statistics import LEVEL
 from pitome.report.cells import NOTHING, caption, giga, metric, p_value, points, setting_name, title
 from pitome.report.findings import sentences
@@ -18,6 +18,16 @@ from pitome.report.rendering import Table, show, to_markdown, write_markdown
 
 __all__ = ["Outcomes", "Table", "build", "show", "to_markdown", "write_markdown"]
 
+_PARTS = {
+    "Encoder s": ("encoder_s", "encoder_s_unmerged"),
+    "Method s": ("method_s", None),
+    "Prefill s": ("prefill_s", "prefill_s_unmerged"),
+    "Decode tokens/s": ("decode_tokens_per_s", "decode_tokens_per_s_unmerged"),
+}
+_PARTS_NOTE = (
+    "Parts of a whole batch, merged / unmerged: seconds of image tower and projector, of the method after "
+    "them, of the prompt through the language model; tokens per second after the first."
+)
 OVERVIEW_FROM = 4  # settings; fewer are seen at a glance without a table of their own
 
 
@@ -94,17 +104,21 @@ def quality(results: Results, *, folded: bool = False) -> Table:
     members = results.members
     unmerged, controls = to_unmerged(results.pairs), to_controls(results.pairs)
     name = metric(members)
-    authors = any(m.cost and m.cost.authors_macs is not None for m in members)
-    header = ["Method", setting_name(members), "Tokens left", "GMACs"]
+    whole = any(row.whole for row in results.rows)
+    authors = not whole and any(m.cost and m.cost.authors_macs is not None for m in members)
+    header = ["Method", setting_name(members), *(["Place"] if whole else []), "Tokens left"]
+    header += ["Tower GMACs", "GMACs"] if whole else ["GMACs"]
     header += ["GMACs (authors)"] if authors else []
     header += ["Cost %", "Plan %", f"{name} %", "Difference [95 % interval]"]
     header += ["Beats controls"] if controls else []
     lines = []
     for row in results.rows:
         cost = row.first.cost
-        line = [_name(row), row.setting, _tokens(row.first), giga(cost.macs if cost else None)]
+        line = [_name(row), row.setting, *([_place(row)] if whole else []), _tokens(row.first)]
+        line += [giga(cost.macs if cost else None)] if whole else []
+        line += [giga(row.macs)]
         line += [giga(cost.authors_macs if cost else None)] if authors else []
-        line += [f"{100 * cost.share:.1f}" if cost else NOTHING, _plan(row.first)]
+        line += [NOTHING if row.share is None else f"{100 * row.share:.1f}", _plan(row)]
         pair = unmerged.get(row.key)
         line += [_score(row, _name(row) in results.same), points(pair.result.difference if pair else None)]
         if controls:
@@ -190,6 +204,7 @@ def speed(results: Results) -> Table | None:
     seeds = len({run.seed for _, run, _ in timed}) > 1
     texts = all(t.tokens_per_s is not None for _, _, t in timed)
     unit = "texts" if texts else "images"
+    parts = any(t.prefill_s is not None for _, _, t in timed)
     lines = [
         [
             f"{row.label} (seed {run.seed})" if seeds else row.label,
@@ -202,12 +217,13 @@ def speed(results: Results) -> Table | None:
             str(t.batch),
             t.device,
             str(t.threads),
+            *([_pair(t, *names) for names in _PARTS.values()] if parts else []),
         ]
         for row, run, t in timed
     ]
     header = ["Method", setting_name(results.members), f"Unmerged {unit}/s", f"Merged {unit}/s"]
     header += ["Merged tokens/s"] if texts else []
-    header += ["Speed-up [95 % interval]", "Pairs", "Batch", "Device", "Threads"]
+    header += ["Speed-up [95 % interval]", "Pairs", "Batch", "Device", "Threads", *(_PARTS if parts else {})]
     return Table(
         title=f"{title(results.members[0])}: speed",
         caption=caption([run for _, run, _ in timed]),
@@ -218,11 +234,18 @@ def speed(results: Results) -> Table | None:
             f"its pairs. {unit.capitalize()}/s of different rows were measured at different times: do not "
             "compare them."
         ]
-        + (["Tokens/s: of the input, without padding."] if texts else []),
+        + (["Tokens/s: of the input, without padding."] if texts else [])
+        + ([_PARTS_NOTE] if parts else []),
         text={0, header.index("Device")},
         names=2,
         first=("Speed-up [95 % interval]", "Device"),
     )
+
+
+def _pair(timing: Throughput, merged: str, unmerged: str | None) -> str:
+    """Merged and unmerged, where both are known."""
+    values = [getattr(timing, name) for name in (merged, unmerged) if name is not None]
+    return " / ".join(NOTHING if value is None else f"{value:.3g}" for value in values)
 
 
 def _results(members: list[Record], outcomes: Outcomes) -> Results:
@@ -246,8 +269,14 @@ def _remembered(outcomes: Outcomes) -> Outcomes:
 def _notes(results: Results, authors: bool) -> list[str]:
     members, notes, name = results.members, [], metric(results.members)
     if any(m.cost for m in members):
+        if any(row.whole for row in results.rows):
+            notes.append(
+                "GMACs and Cost %: of a whole question, from image tower to the first token of the answer. "
+                "Tokens left: at the place, of an image (projector) or of the prompt (language)."
+            )
+        per = "question" if any(row.whole for row in results.rows) else "sample"
         notes.append(
-            "GMACs per sample. Cost %: FLOPs as a share of the unmerged model's. Plan %: the share of a "
+            f"GMACs per {per}. Cost %: FLOPs as a share of the unmerged model's. Plan %: the share of a "
             "row's own MACs that is spent on deciding what to merge."
         )
     if authors:
@@ -289,7 +318,7 @@ def _notes(results: Results, authors: bool) -> list[str]:
 
 def _costs(here: Sequence[ResultRow]) -> str:
     """Least and most cost of the methods of one setting, in whole percent."""
-    shares = [100 * row.first.cost.share for row in here if row.first.cost and row.method not in CONTROLS]
+    shares = [100 * row.share for row in here if row.share is not None and row.method not in CONTROLS]
     if not shares:
         return NOTHING
     low, high = f"{min(shares):.0f}", f"{max(shares):.0f}"
@@ -344,10 +373,16 @@ def _score(row: ResultRow, same: bool = False) -> str:
     return text
 
 
-def _plan(record: Record) -> str:
-    if record.cost is None or record.cost.plan_macs is None or record.method.name in (UNMERGED, RESIZE):
+def _plan(row: ResultRow) -> str:
+    cost = row.first.cost
+    if cost is None or cost.plan_macs is None or not row.macs or row.method in (UNMERGED, RESIZE):
         return NOTHING
-    return f"{100 * record.cost.plan_macs / record.cost.macs:.2f}"
+    after = cost.answering.method_macs if row.whole and cost.answering else 0
+    return f"{100 * (cost.plan_macs + after) / row.macs:.2f}"
+
+
+def _place(row: ResultRow) -> str:
+    return row.first.method.place or ("tower" if row.merges else NOTHING)
 
 
 def _rate(value: float) -> str:

@@ -164,8 +164,9 @@ def offer_custom_methods(parsed: list[Override]) -> None:
     from pitome.merge import registry
 
     for name in {*chosen, *registry.loaded()} - set(choices("merge")):
-        options = vars(registry.get(name).options())
-        ConfigStore.instance().store(group="merge", name=name, node={"name": name, "options": options})
+        method = registry.get(name)
+        node = {"name": name, "options": vars(method.options()), "places": list(method.places)}
+        ConfigStore.instance().store(group="merge", name=name, node=node)
 
 
 def explain(problem: Exception, overrides: list[str] | None = None) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.loggers import Logger
 
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched
+from pitome.adapters.place_patch import PatchedPlace
 from pitome.config import Config, MergeConfig, custom_model, model_label, portable
 from pitome.errors import (
     Interrupted,
@@ -379,17 +380,19 @@ class Job:
         )
 
 
-def method_info(patched: Patched | None, amount: Reduction, layers: Layers) -> MethodInfo:
+def method_info(patched: AnyPatched | None, amount: Reduction, layers: Layers) -> MethodInfo:
     """What merges in a patched model; the method `none` where there is no patch."""
     if patched is None:
         return MethodInfo(name=UNMERGED)
-    merging = {ratio for ratio in patched.schedule.ratios or () if ratio != 1.0}
+    ratios = () if isinstance(patched, PatchedPlace) else patched.schedule.ratios or ()
+    merging = {ratio for ratio in ratios if ratio != 1.0}
     return MethodInfo(
         name=patched.method.name,
         options=recorded(patched.options),
         asked=amount.asked(),
         ratio=merging.pop() if len(merging) == 1 else None,
         schedule=layers.schedule,
+        place=patched.place if isinstance(patched, PatchedPlace) else None,
     )
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched
 from pitome.config import Config
 from pitome.measure.memory import peak_memory
 from pitome.merge.schedule import Reduction
@@ -49,7 +49,7 @@ class Setup:
     partial: Path | None  # where finished samples are kept
     name: str  # of the progress bar
 
-    def build(self) -> tuple[Task, Patched | None, MethodInfo | None]:
+    def build(self) -> tuple[Task, AnyPatched | None, MethodInfo | None]:
         """The task with its model patched, and, of a control, what it does instead."""
         task = task_class(self.config.task.name)(self.config)
         if self.share is not None:
@@ -60,7 +60,7 @@ class Setup:
 
 
 def measure(
-    task: Task, patched: Patched | None, device: torch.device, setup: Setup, logger: Logger | None = None
+    task: Task, patched: AnyPatched | None, device: torch.device, setup: Setup, logger: Logger | None = None
 ) -> Measured | None:
     """Evaluate, then measure; None of every rank but the first."""
     config = setup.config

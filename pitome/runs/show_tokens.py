@@ -196,6 +196,8 @@ def _check(points: list[tuple[Config, Reduction]], given: dict[str, str]) -> lis
     first = points[0][0]
     if "image" in given and first.task.name != "classification":
         raise UsageError("image= is for task=classification; leave it out for the first test samples")
+    if any(config.keep is not None for config, _ in points):
+        raise UsageError("a picture shows what merges inside an image tower; give ratio or r instead of keep")
     if "after" in given and first.task.name == "text":
         raise UsageError("after= is for images; a text is shown as it leaves the last layer, leave after out")
     for config, _ in points[1:]:

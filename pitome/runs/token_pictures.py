@@ -88,6 +88,10 @@ def side_by_side(configs: Sequence[Config]) -> list[tuple[Config, Reduction]]:
 
 
 def _merges(config: Config) -> bool:
-    """Whether a run's method leaves groups to draw."""
+    """Whether a run's method leaves groups to draw: what is kept after an image tower is none."""
     name = config.merge.name
-    return name in set(registry.names()) - {UNMERGED} and registry.get(name).guarantees.groups
+    return (
+        config.keep is None
+        and name in set(registry.names()) - {UNMERGED}
+        and registry.get(name).guarantees.groups
+    )

@@ -28,7 +28,7 @@ from pitome.config import (
 from pitome.errors import UsageError, nearest
 from pitome.fields import decode
 from pitome.merge.plugins import reason
-from pitome.merge.schedule import AMOUNTS, Reduction
+from pitome.merge.schedule import AMOUNTS, Reduction, check_place
 from pitome.records.identity import UNMERGED
 from pitome.sources.folders import check_source
 from pitome.sources.schedule_file import OPTIONS as SCHEDULE_OPTIONS
@@ -70,7 +70,7 @@ def validate(config: Config) -> Reduction:
     _check_options(config.merge)
     _check_search(config)
     reduction = reduction_of(config)
-    _check_keep(reduction)
+    _check_keep(config, reduction, checks)
     sources = config.data.sources or (["hub", "local"] if config.data.repository else ["local"])
     if config.source != "auto" and config.source not in sources:
         raise UsageError(
@@ -91,13 +91,20 @@ def validate(config: Config) -> Reduction:
     return reduction
 
 
-def _check_keep(reduction: Reduction) -> None:
-    """Places after an image tower are for `pitome.patch`; a run has no costs for them yet."""
-    if reduction.keep is not None:
-        raise UsageError(
-            f"keep={reduction.keep} is for pitome.patch in Python so far; on the command line give ratio, r, "
-            "flops or schedule, and a method that merges in layers"
-        )
+def _check_keep(config: Config, amount: Reduction, checks: Checks) -> None:
+    """What goes with keep, and what with a method for a place after an image tower. Raises UsageError."""
+    merge, keep = config.merge, amount.keep
+    if keep is None and "tower" in merge.places:
+        return
+    if keep is not None and not checks.after_tower:
+        allowed = ", ".join(name for name in choices("task") if checks_of(name).after_tower)
+        raise UsageError(f"keep={keep} is for task={allowed}, not for task={config.task.name}")
+    if config.mode != "test":
+        what = f"keep={keep}" if keep is not None else f"merge={merge.name}"
+        raise UsageError(f"{what} goes with mode=test: a training merges in the image tower alone")
+    if merge.name != UNMERGED:
+        others = [name for name in AMOUNTS if name != "keep" and getattr(config, name) is not None]
+        check_place(merge.name, merge.places, keep, None, others)
 
 
 def find_any(config: Config) -> Weights | None:

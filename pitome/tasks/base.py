@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import pitome
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched
 from pitome.config import Config
 from pitome.errors import UsageError
 from pitome.merge.costs import Architecture
@@ -109,7 +109,7 @@ class Task(ABC):
         raise UsageError(f"control=resize is not for {type(self).__name__}; leave control out")
 
     @abstractmethod
-    def layers(self, patched: Patched | None) -> Layers:
+    def layers(self, patched: AnyPatched | None) -> Layers:
         """What every layer removes."""
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Task(ABC):
         """Run the test split."""
 
     @abstractmethod
-    def cost(self, patched: Patched | None) -> Cost:
+    def cost(self, patched: AnyPatched | None) -> Cost:
         """Cost of one sample, counted and by the closed forms."""
 
     def subject(self, count: int) -> Subject | None:
@@ -126,7 +126,7 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def throughput(self, patched: Patched | None) -> Throughput | None:
+    def throughput(self, patched: AnyPatched | None) -> Throughput | None:
         """Merged against unmerged model, timed alternately; None if nothing merges."""
 
 
@@ -136,7 +136,7 @@ class ImageTask(Task):
     config: Config
     architecture: Architecture  # of the tower
 
-    def layers(self, patched: Patched | None) -> Layers:
+    def layers(self, patched: AnyPatched | None) -> Layers:
         tokens = measuring.tokens_per_layer(self.architecture, patched)
         removed = [before - after for before, after in itertools.pairwise(tokens)]
         return Layers([float(n) for n in tokens], removed if patched is not None else None)
@@ -150,15 +150,16 @@ def task_class(name: str) -> type[Task]:
 
 def patch_model(
     model: nn.Module, config: Config, amount: Reduction, input_size: int | tuple[int, int] | None = None
-) -> Patched | None:
+) -> AnyPatched | None:
     """Merge as the configuration says; None for the unmerged model, which stays untouched."""
     if config.merge.name == UNMERGED:
         return None
-    handle: Patched = pitome.patch(
+    handle: AnyPatched = pitome.patch(
         model,
         config.merge.name,
         **vars(amount),
         input_size=input_size,
+        positions=config.task.positions,
         **config.merge.options,
     )
     return handle

@@ -20,6 +20,7 @@ class Checks:
     classified = True  # whether a user's own set names `classes`, and may be on the hub
     half_weights = False  # whether the weights may be of half precision, precision=16-true
     resizable = False  # whether there is a control=resize
+    after_tower = False  # whether tokens may be removed after an image tower, by keep=
 
     def check(self, config: Config) -> None:
         """Check what needs several fields. Raises UsageError."""

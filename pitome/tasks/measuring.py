@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import pitome
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched, Patched
 from pitome.errors import UsageError
 from pitome.measure.flops import count_flops
 from pitome.measure.throughput import Timing, throughput
@@ -25,28 +25,31 @@ def architecture_of(model: nn.Module) -> Architecture:
         return handle.architecture()
 
 
-def tokens_per_layer(architecture: Architecture, patched: Patched | None) -> list[int]:
-    """Tokens entering each block, then the final count; from the schedule."""
-    if patched is None:
-        return list(closed_form(architecture).tokens)
+def tokens_per_layer(architecture: Architecture, patched: AnyPatched | None) -> list[int]:
+    """Tokens entering each block of an encoder, then the final count; from the schedule."""
     return list(_form(architecture, patched).tokens)
 
 
-def _form(architecture: Architecture, patched: Patched) -> ClosedForm:
+def _form(architecture: Architecture, patched: AnyPatched | None) -> ClosedForm:
+    """Of the encoder, in which nothing merges where tokens go after it."""
+    if not isinstance(patched, Patched):
+        return closed_form(architecture)
     return closed_form(architecture, patched.schedule, patched.method, patched.options)
 
 
 def measure_cost(
-    model: nn.Module, architecture: Architecture, patched: Patched | None, unmerged: int, image: torch.Tensor
+    model: nn.Module,
+    architecture: Architecture,
+    patched: AnyPatched | None,
+    unmerged: int,
+    image: torch.Tensor,
 ) -> Cost:
     """Cost of one image [1, C, H, W]: counted on the model as it is, and by the closed forms.
 
     unmerged: MACs counted before the model was patched.
     """
     counted = count_flops(model, image)
-    form = closed_form(architecture)
-    if patched is not None:
-        form = _form(architecture, patched)
+    form = _form(architecture, patched)
     name = patched.method.name if patched is not None else "none"
     plain = closed_form(architecture)
     return Cost(
@@ -63,7 +66,7 @@ def measure_cost(
 
 
 def measure_throughput(
-    patched: Patched | None, model: nn.Module, images: torch.Tensor, precision: str
+    patched: AnyPatched | None, model: nn.Module, images: torch.Tensor, precision: str
 ) -> Throughput | None:
     """Merged against unmerged, timed alternately on `images` [B, C, H, W], or half of them and so on where
     memory is short; None if nothing merges."""

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched
 from pitome.config import SPEED, Config, StageConfig, TrainerConfig, plain
 from pitome.errors import CheckpointError, MemoryShortageError, one_line
 from pitome.fields import without_later
@@ -205,7 +205,7 @@ class Merging(Callback):
         self, model: nn.Module, config: Config, amount: Reduction, recipe: Recipe, input_size: int | None
     ) -> None:
         self.model, self.amount, self.over = model, amount, recipe.curriculum * recipe.epochs
-        self.handle: Patched | None = None
+        self.handle: AnyPatched | None = None
         self._patch = partial(patch_model, model, config, input_size=input_size)
         if amount.ratio != 1.0:
             self._merge(amount)
@@ -407,6 +407,7 @@ def identity(config: Config, amount: Reduction, split: str | None = None) -> dic
     merge = None
     if amount.ratio != 1.0:
         merge = plain(config.merge)
+        del merge["places"]  # a training merges in the tower alone
         merge["options"] = without_later(registry.get(config.merge.name).options, merge["options"])
     return {
         "model": plain(config.model),

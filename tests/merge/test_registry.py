@@ -49,11 +49,14 @@ def test_the_names():
     assert set(NAMES) <= set(registry.names())
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.names(None))
 def test_the_configuration_file_lists_every_option_with_its_default(name):
     text = (CONF / f"{name}.yaml").read_text().replace("${seed}", "0")  # the run's own, 0 by default
     assert text.startswith("# ")
     content = yaml.safe_load(text)
+    places = list(registry.get(name).places)
+    assert content.pop("places", ["tower"]) == places
+    assert content.pop("tasks", None) == (None if "tower" in places else ["vqa"])
     assert set(content) == {"name", "options"}
     assert content["name"] == name
     defaults = registry.get(name).options()
@@ -63,10 +66,10 @@ def test_the_configuration_file_lists_every_option_with_its_default(name):
 
 
 def test_no_configuration_file_without_a_method():
-    assert {path.stem for path in CONF.glob("*.yaml")} <= set(registry.names())
+    assert {path.stem for path in CONF.glob("*.yaml")} <= set(registry.names(None))
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.names(None))
 def test_every_option_is_documented(name):
     options = registry.get(name).options
     own = [field.name for field in dataclasses.fields(options)]

@@ -17,6 +17,7 @@ from pitome.adapters.transformers.families import Family
 from pitome.adapters.transformers.places import Pass, Places
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.plan import Plan, Tokens
+from pitome.merge.schedule import check_layer
 
 
 class LayerInputs:
@@ -182,11 +183,7 @@ def check(model: Any, family: Family, first: int, reads: bool) -> None:
     """Raise UsageError for a layer before which no tokens can be taken out, UnsupportedModelError for an
     attention that cannot be read."""
     layers = family.decoder(model).layers
-    if not 1 <= first < len(layers):
-        raise UsageError(
-            f"layer={first} is not one that tokens can be taken out before: the language model has layers "
-            f"0 to {len(layers) - 1}, and the one before it is read"
-        )
+    check_layer(first, len(layers))
     if first < family.least_layer:
         raise UsageError(
             f"layer={first} is too early in {family.name}: {family.least_layer_reason}; "

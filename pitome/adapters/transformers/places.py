@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import GenerationMixin
 
 from pitome.adapters.core import (
@@ -29,6 +30,7 @@ from pitome.adapters.core import (
     replace_methods,
     restore_methods,
 )
+from pitome.adapters.place_patch import READ
 from pitome.adapters.saved import Positions
 from pitome.adapters.transformers.families import Family
 from pitome.adapters.transformers.families import family_of as family_of
@@ -36,6 +38,7 @@ from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.contract import check_plan
 from pitome.merge.plan import AnyPlan, Plan, Tokens
 from pitome.merge.registry import Method, ModelPlace, PlaceOptions
+from pitome.merge.schedule import kept_of
 
 PLACES = "_pitome_places"  # of the model, its `Places`
 _READY = "_pitome_ready"  # among the arguments of a forward: they are cut already
@@ -57,7 +60,7 @@ class PlaceState:
 
     def kept(self, n: int) -> int:
         """How many of `n` tokens stay: no image loses all of them."""
-        return min(self.keep, n) if isinstance(self.keep, int) else max(round(n * self.keep), 1)
+        return kept_of(self.keep, n)
 
     def decide(self, tokens: Tokens) -> AnyPlan:
         """The method's plan for `tokens`, in full precision."""
@@ -100,6 +103,7 @@ class Pass:
     captured: dict[str, Any] = field(default_factory=dict)  # for the language place
     masks: dict[int, Any] = field(default_factory=dict)  # id of a mask -> it and what it was cut to
     seconds: dict[str, float] = field(default_factory=dict)  # of the methods, by place
+    macs: dict[str, int] = field(default_factory=dict)  # likewise, multiply-accumulates
 
 
 class _PassOfThread(threading.local):
@@ -118,6 +122,7 @@ class Places:
         self.states: dict[ModelPlace, PlaceState] = {}
         self.tower = False  # whether tokens merge in the image tower
         self.timed = False  # whether `Pass.seconds` is filled, for which devices must wait
+        self.counted = False  # whether `Pass.macs` is
         self._thread = _PassOfThread()
         self._last = Pass(depth)
 
@@ -137,7 +142,8 @@ class Places:
         whose counts it keeps."""
         before, forward = self.current(), Pass(self.depth, removed=removed)
         if removed is not None:
-            forward.rows, forward.tokens, forward.seconds = before.rows, before.tokens, before.seconds
+            forward.rows, forward.tokens = before.rows, before.tokens
+            forward.seconds, forward.macs = before.seconds, before.macs
         self._thread.forward = self._last = forward
         return forward
 
@@ -234,10 +240,10 @@ class Places:
             return plans
         needs = state.method.needs(state.options)
         read: Mapping[str, list[Tensor]] = {}
-        if needs & READ:
-            made = self.family.scores(model, self.read, needs)
-            read = {name: _repeated(values, rows, spans) for name, values in made.items()}
         with self.clock("projector", rows[0].device):
+            if needs & READ:
+                made = self.family.scores(model, self.read, needs)
+                read = {name: _repeated(values, rows, spans) for name, values in made.items()}
             for numbers in _alike(rows, alone="text" in needs):
                 if state.kept(len(rows[numbers[0]])) == len(rows[numbers[0]]):
                     continue
@@ -315,10 +321,6 @@ class Places:
         return found
 
 
-READ = frozenset({"received", "keys"})
-"""What a family reads in its image tower."""
-
-
 def _restored(family: Family, depth: int, states: dict[ModelPlace, PlaceState], tower: bool) -> Places:
     places = Places(family, depth)
     places.states, places.tower = states, tower
@@ -326,15 +328,22 @@ def _restored(family: Family, depth: int, states: dict[ModelPlace, PlaceState], 
 
 
 class _Clock:
-    """Adds the seconds of a part of a forward to it, if they are asked for."""
+    """Adds the seconds and the multiply-accumulates of a part of a forward to it, if they are asked for."""
 
     def __init__(self, places: Places, name: str, device: torch.device) -> None:
         self.places, self.name, self.device = places, name, device
 
     def __enter__(self) -> None:
+        self.counter = FlopCounterMode(display=False) if self.places.counted else None
+        if self.counter is not None:
+            self.counter.__enter__()
         self.start = self._now()
 
     def __exit__(self, *error: object) -> None:
+        if self.counter is not None:
+            self.counter.__exit__(None, None, None)
+            macs = self.places.current().macs
+            macs[self.name] = macs.get(self.name, 0) + self.counter.get_total_flops() // 2
         if self.places.timed:
             seconds = self.places.current().seconds
             seconds[self.name] = seconds.get(self.name, 0.0) + self._now() - self.start

@@ -32,10 +32,8 @@ def _reads(options: VisionZipOptions) -> tuple[Part, ...]:
 
 
 def macs(n: int, protected: int, dim: int, remove: int, options: VisionZipOptions) -> int:
-    """Cosines of what is not dominant with the contextual targets, over keys of width `dim`."""
-    few = _contextual(n - remove, options)
-    rest = n - (n - remove - few)
-    return rest * few * dim if remove > 0 else 0
+    """Cosines of what joins with what stands for others, over keys of width `dim`."""
+    return remove * _contextual(n - remove, options) * dim if remove > 0 else 0
 
 
 @register(

@@ -105,7 +105,9 @@ def _columns(members: Sequence[Record]) -> list[Column]:
     return [
         Column("Method"),
         Column(setting_name(members), title="The requested reduction"),
-        Column("Tokens left", True, "Tokens after the last block"),
+        Column("Place", title="Where tokens go: in the image tower, after it, or in the language model"),
+        Column("Tokens left", True, "Tokens after the last block, or at the place"),
+        Column("Tower GMACs", True, "Of a question, the image tower's"),
         Column("GMACs", True, "Counted for one sample; FLOPs are twice that"),
         Column("Cost %", True, "FLOPs as a share of the unmerged model's"),
         Column(f"{name} %", True, "The headline metric"),
@@ -134,9 +136,11 @@ def _line(row: ResultRow, pair: Pair | None, against: Sequence[Pair], rivals: Se
         cells=[
             TableCell(row.label + several, row.label, strong=True),
             TableCell(row.setting if row.setting != "-" else NOTHING, _amount(first)),
+            word((first.method.place or "tower") if row.whole and row.merges else ""),
             number(first.tokens[-1] if first.tokens else None, 1 if _mean(first) else 0),
-            number(cost.macs / 1e9 if cost else None, 4),
-            number(100 * cost.share if cost else None, 1),
+            number(cost.macs / 1e9 if cost and row.whole else None, 4),
+            number(row.macs / 1e9 if row.macs else None, 4),
+            number(100 * row.share if row.share is not None else None, 1),
             score if first.done else TableCell(FAILED, None, tone="bad"),
             _difference(pair),
             word(verdict if verdict in TONES else "", TONES.get(verdict, "")),
@@ -196,7 +200,7 @@ def _difference(pair: Pair | None) -> TableCell:
 def _amount(record: Record) -> float | None:
     """Sorts settings: how much is kept."""
     asked = record.method.asked
-    for key in ("ratio", "flops"):
+    for key in ("ratio", "flops", "keep"):
         if isinstance(asked.get(key), int | float):
             return float(asked[key])
     if isinstance(asked.get("r"), int | float):
@@ -226,7 +230,7 @@ def plots(table: Sequence[ResultRow]) -> list[Plot]:
     band = _band(base) if base else None
     order = sorted({row.series for row in merged}, key=lambda label: (label in CONTROLS, label))
     made = []
-    costly = _curves(merged, lambda row: 100 * row.first.cost.share if row.first.cost else None, name)
+    costly = _curves(merged, lambda row: None if row.share is None else 100 * row.share, name)
     if costly:
         drawn = figure(costly, "FLOPs, % of the unmerged model", f"{name}, %", order, level=level, band=band)
         made.append(Plot(f"{name} against FLOPs", {"all": drawn}, _BAND if band else ""))
@@ -244,7 +248,7 @@ def plots(table: Sequence[ResultRow]) -> list[Plot]:
         )
     panels: dict[str, list[ResultRow]] = defaultdict(list)
     for row in table:
-        if row.first.done and row.first.tokens and row.merges and row.point:
+        if row.first.done and row.first.tokens and row.merges and row.point and not row.whole:
             panels[row.point_name].append(row)
     if panels:
         whole = [row for row in table if row.first.done and not row.merges and row.first.tokens]
@@ -312,10 +316,10 @@ def _layers(row: ResultRow) -> Trace:
 
 
 def _said(row: ResultRow, name: str) -> dict[str, str]:
-    cost, speed = row.first.cost, _speed(row)
+    speed = _speed(row)
     return {
         "setting": row.setting,
         name: f"{100 * (row.score or 0):.2f} %",
-        "cost": f"{100 * cost.share:.1f} % ({cost.macs / 1e9:.4f} GMACs)" if cost else "",
+        "cost": f"{100 * row.share:.1f} % ({row.macs / 1e9:.4f} GMACs)" if row.share and row.macs else "",
         "speed-up": f"{speed.speedup:.2f}, {speed.images_per_s:,.1f} samples/s" if speed else "",
     }

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import lightning
 import torch
 
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched
 from pitome.config import Config
 from pitome.measure.flops import count_flops
 from pitome.merge.costs import Architecture, authors_macs, closed_form
@@ -109,7 +109,7 @@ class ImageClassification(ImageTask):
         gather_skipped(self.data.info)
         return Evaluation(module.metrics(), module.outcomes(), fewest(module.parts.size))
 
-    def cost(self, patched: Patched | None) -> Cost:
+    def cost(self, patched: AnyPatched | None) -> Cost:
         image = torch.zeros(self.shape, device=next(self.model.parameters()).device)
         cost = measuring.measure_cost(self.model, self.architecture, patched, self.unmerged_macs, image)
         if self.original is not None:
@@ -122,7 +122,7 @@ class ImageClassification(ImageTask):
         chosen = range(min(count, self.data.info.n_selected))
         return Subject(self.model, from_data(self.data, chosen), self.weights, self.sha256)
 
-    def throughput(self, patched: Patched | None) -> Throughput | None:
+    def throughput(self, patched: AnyPatched | None) -> Throughput | None:
         images = next(iter(self.data.test_dataloader()))[0].to(next(self.model.parameters()).device)
         return measuring.measure_throughput(patched, self.model, images, self.config.precision)
 

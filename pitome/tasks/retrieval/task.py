@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched
 from pitome.config import Config, plain
 from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
@@ -115,7 +115,7 @@ class ImageTextRetrieval(ImageTask):
         trainer.test(matching, self.data, verbose=False)
         return {f"reranked_{key}": value for key, value in matching.ranks(split.owner).recalls(KS).items()}
 
-    def cost(self, patched: Patched | None) -> Cost:
+    def cost(self, patched: AnyPatched | None) -> Cost:
         # One blank image more than the test has: less than a forward on the meta device takes.
         image = torch.zeros(self.shape, device=next(self.model.parameters()).device)
         cost = measuring.measure_cost(self.tower, self.architecture, patched, self.unmerged_macs, image)
@@ -143,7 +143,7 @@ class ImageTextRetrieval(ImageTask):
             [f"{number}: {split.captions[at]}" for number, at in zip(ids, first, strict=True)],
         )
 
-    def throughput(self, patched: Patched | None) -> Throughput | None:
+    def throughput(self, patched: AnyPatched | None) -> Throughput | None:
         images = next(iter(self.data.test_dataloader()))[0].to(next(self.model.parameters()).device)
         return measuring.measure_throughput(patched, self.tower, images, self.config.precision)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched, Patched
 from pitome.adapters.patch import patched as patched_handle
 from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
@@ -31,7 +31,7 @@ Lengths = Mapping[int, int]
 
 
 def tokens_per_layer(
-    architectures: Mapping[int, Architecture], lengths: Lengths, patched: Patched | None
+    architectures: Mapping[int, Architecture], lengths: Lengths, patched: AnyPatched | None
 ) -> list[float]:
     """Tokens entering each block, then the final count: means over the texts, to two decimals."""
     forms = {n: _form(architectures[n], patched) for n in lengths}
@@ -43,7 +43,7 @@ def tokens_per_layer(
 
 
 def measure_cost(
-    model: nn.Module, architectures: Mapping[int, Architecture], lengths: Lengths, patched: Patched | None
+    model: nn.Module, architectures: Mapping[int, Architecture], lengths: Lengths, patched: AnyPatched | None
 ) -> Cost:
     """Mean cost of the texts, each alone at its own length; merged as `patched` says, and unmerged.
 
@@ -100,8 +100,8 @@ def measure_throughput(model: nn.Module, inputs: dict[str, Tensor], precision: s
     )
 
 
-def _form(architecture: Architecture, patched: Patched | None) -> ClosedForm:
-    if patched is None:
+def _form(architecture: Architecture, patched: AnyPatched | None) -> ClosedForm:
+    if not isinstance(patched, Patched):
         return closed_form(architecture)
     return closed_form(architecture, patched.schedule, patched.method, patched.options)
 

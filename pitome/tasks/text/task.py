@@ -10,7 +10,7 @@ import lightning
 import torch
 
 import pitome
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched, Patched
 from pitome.config import Config
 from pitome.errors import UsageError
 from pitome.merge.schedule import Reduction
@@ -88,9 +88,9 @@ class Text(Task):
         """The batch size: the `_repo` methods merge padding, so that a text's result depends on its batch."""
         return {"batch_size": int(self.config.batch_size)}
 
-    def layers(self, patched: Patched | None) -> Layers:
+    def layers(self, patched: AnyPatched | None) -> Layers:
         tokens = tokens_per_layer(self.architectures, self.lengths, patched)
-        if patched is None:
+        if not isinstance(patched, Patched):
             return Layers(tokens, None)
         schedule = patched.schedule
         given = schedule.ratios or schedule.removals or schedule.kept
@@ -103,7 +103,7 @@ class Text(Task):
         trainer.test(module, self.data, verbose=False)
         return Evaluation(module.metrics(), module.outcomes(), fewest(module.parts.size))
 
-    def cost(self, patched: Patched | None) -> Cost:
+    def cost(self, patched: AnyPatched | None) -> Cost:
         return measure_cost(self.model, self.architectures, self.lengths, patched)
 
     def subject(self, count: int) -> Subject:
@@ -121,7 +121,7 @@ class Text(Task):
         names = self.data.set.classes
         return Subject(self.model, samples, self.weights, self.sha256, classes=names)
 
-    def throughput(self, patched: Patched | None) -> Throughput | None:
+    def throughput(self, patched: AnyPatched | None) -> Throughput | None:
         if patched is None:
             return None
         batches = list(self.data.test_dataloader())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pitome.config import Config, DataConfig
 from pitome.errors import UsageError
+from pitome.merge.schedule import check_layer
 from pitome.sources.folders import check_root
 from pitome.sources.llava_family import check_arch
 from pitome.sources.weights import Weights
@@ -22,6 +23,7 @@ class VqaChecks(Checks):
     data_options = ("split", "max_pixels", "exif", "ocr", "instruction")
     data_sets = BENCHMARKS
     classified = False
+    after_tower = True
 
     def check(self, config: Config) -> None:
         check_arch(config.model.arch)
@@ -38,6 +40,7 @@ class VqaChecks(Checks):
             raise UsageError(
                 "task.device_map=auto is for testing models of the hub or of a folder, weights=FOLDER"
             )
+        _check_places(config)
 
     def check_files(self, data: DataConfig, *, train: bool) -> None:
         if data.name not in BENCHMARKS and data.root is not None:
@@ -45,6 +48,23 @@ class VqaChecks(Checks):
 
     def weights(self, config: Config, name: str) -> Weights:
         return find_model(config.model.name, config.model.checkpoint, name)
+
+
+def _check_places(config: Config) -> None:
+    """What the model's settings say of the places after its image tower. Raises UsageError."""
+    vision, text = (config.model.args.get(part) or {} for part in ("vision_config", "text_config"))
+    size, patch = vision.get("image_size"), vision.get("patch_size")
+    if isinstance(size, int) and isinstance(patch, int) and 0 < patch <= size and type(config.keep) is int:
+        count = (size // patch) ** 2
+        count += config.model.args.get("vision_feature_select_strategy", "default") != "default"
+        if config.keep > count:
+            raise UsageError(
+                f"keep={config.keep} is more than the {count} tokens of an image in "
+                f"model={config.model.name}; give fewer, or a share"
+            )
+    layer, depth = config.merge.options.get("layer"), text.get("num_hidden_layers")
+    if "language" in config.merge.places and isinstance(layer, int) and isinstance(depth, int):
+        check_layer(layer, depth)
 
 
 CHECKS = VqaChecks()

@@ -7,12 +7,15 @@ as it is computed, whether or not the causal mask hides half of them.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pitome.adapters.place_patch import PatchedPlace
 from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 
@@ -21,18 +24,19 @@ from pitome.measure.flops import count_flops
 class Decoder:
     """What a closed form needs of a Llama and of the projector before it: multiply-accumulates."""
 
-    token: int  # of the linear layers of all layers, per token
-    pair: int  # of the attention products of all layers, per pair of tokens
+    depth: int  # layers, all alike
+    token: int  # of the linear layers of one layer, per token
+    pair: int  # of the attention products of one layer, per pair of tokens
     head: int  # of the projection to words, for one token
     projector: int  # per image token
 
-    def prefill(self, tokens: int) -> int:
-        """A prompt of `tokens` tokens up to the first new one."""
-        return tokens * self.token + tokens**2 * self.pair + self.head
+    def prefill(self, tokens: Sequence[int]) -> int:
+        """A prompt up to the first new token; tokens: entering each layer."""
+        return sum(n * self.token + n**2 * self.pair for n in tokens) + self.head
 
-    def decode(self, cached: int) -> int:
-        """One more token, after `cached` tokens whose keys and values are kept."""
-        return self.token + (cached + 1) * self.pair + self.head
+    def decode(self, cached: Sequence[int]) -> int:
+        """One more token; cached: tokens whose keys and values each layer keeps."""
+        return sum(self.token + (n + 1) * self.pair for n in cached) + self.head
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Answering:
     decode: int  # the first token after the prompt
     prefill_closed: int  # by `Decoder`
     decode_closed: int  # by `Decoder`
+    method: int = 0  # what decides after the tower which tokens stay
+    method_closed: int = 0
 
 
 def decoder_of(model: Any) -> Decoder:
@@ -57,9 +63,11 @@ def decoder_of(model: Any) -> Decoder:
         if isinstance(part, nn.Linear)
     )
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    depth = config.num_hidden_layers
     return Decoder(
-        token=linear,
-        pair=2 * config.num_attention_heads * head_dim * config.num_hidden_layers,
+        depth=depth,
+        token=linear // depth,
+        pair=2 * config.num_attention_heads * head_dim,
         head=model.lm_head.weight.numel(),
         projector=sum(
             part.weight.numel()
@@ -83,9 +91,69 @@ def answering(model: Any, rows: int, text: int) -> Answering:
         projector=count_flops(twin.model.multi_modal_projector, features).macs,
         prefill=count_flops(_Prefill(twin), embeds).macs,
         decode=count_flops(_Decode(twin, tokens), embeds[:, :1]).macs,
-        prefill_closed=form.prefill(tokens),
-        decode_closed=form.decode(tokens),
+        prefill_closed=form.prefill([tokens] * form.depth),
+        decode_closed=form.decode([tokens] * form.depth),
     )
+
+
+def answering_after_tower(
+    model: Any, text: int, unmerged: Answering, tower: int, run: Callable[[int], int]
+) -> Answering:
+    """Cost of a prompt of `text` tokens and an image, of a `Llava` that removes tokens after its tower.
+
+    unmerged: the same with all tokens that leave the tower; tower: multiply-accumulates of the image tower;
+    run(n): those counted while an image is answered with n tokens. All are of one run, so that what stays
+    and goes is what really stays and goes; closed forms stand beside them.
+    """
+    handles = list(model.places.values())
+    for handle in handles:
+        handle.counted = True
+    try:
+        first = run(1)
+        method = sum(handles[0].macs.values())
+        second = run(2)
+    finally:
+        for handle in handles:
+            handle.counted = False
+    form, counts = decoder_of(model.model), layer_tokens(model, text)
+    return dataclasses.replace(
+        unmerged,
+        rows=model.read_rows,
+        prompt=counts[0],
+        prefill=first - tower - unmerged.projector - method,
+        decode=second - first,
+        prefill_closed=form.prefill(counts[:-1]),
+        decode_closed=form.decode(counts[:-1]),
+        method=method,
+        method_closed=sum(_method(model, handle, counts[0]) for handle in handles),
+    )
+
+
+def layer_tokens(model: Any, text: int) -> list[int]:
+    """Tokens of a prompt of `text` tokens and an image entering each layer of the language model of a
+    `Llava`, then left."""
+    depth, handle = model.model.config.text_config.num_hidden_layers, model.places.get("language")
+    first = depth if handle is None else handle.layer
+    return [text + (model.read_rows if index < first else model.left_rows) for index in range(depth)] + [
+        text + model.left_rows
+    ]
+
+
+def _method(model: Any, handle: PatchedPlace, prompt: int) -> int:
+    """Closed form of what one method computes for one image, what it reads included."""
+    vision, text = model.model.config.vision_config, model.model.config.text_config
+    rows = model.read_rows if handle.place == "language" else model.image_rows
+    remove, needs = rows - handle.kept(rows), handle.method.needs(handle.options)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if handle.place == "language":  # the row of the prompt's last token in the layer before
+        dim = text.num_key_value_heads * head_dim if "keys" in needs else text.hidden_size
+        read = prompt * text.num_attention_heads * head_dim if needs - {"text"} else 0
+    else:  # keys are means over heads; the row of the class token
+        dim = vision.hidden_size // vision.num_attention_heads if "keys" in needs else text.hidden_size
+        read = (rows + 1) * vision.hidden_size if "received" in needs else 0
+    if remove == 0:
+        return read
+    return read + handle.method.macs(rows, 0, dim, remove, handle.options)
 
 
 def _layers(config: Any) -> int:

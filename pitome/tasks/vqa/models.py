@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pitome.adapters.patch import tower_patch
+from pitome.adapters.place_patch import PatchedPlace, handles_of
 from pitome.config import ModelConfig
 from pitome.errors import CheckpointError, UsageError
 from pitome.merge.costs import closed_form
@@ -106,6 +107,23 @@ class Llava(nn.Module):
         state = handle.state
         form = closed_form(handle.architecture(), state.schedule, state.method, state.options)
         return handed_on(self.model.config, form.tokens)
+
+    @property
+    def places(self) -> dict[str, PatchedPlace]:
+        """What removes tokens after the tower: place -> its handle."""
+        return handles_of(self.model)
+
+    @property
+    def read_rows(self) -> int:
+        """Tokens of one image that the language model is given."""
+        handle = self.places.get("projector")
+        return self.image_rows if handle is None else handle.kept(self.image_rows)
+
+    @property
+    def left_rows(self) -> int:
+        """Tokens of one image in the last layer of the language model, in a prompt about one image."""
+        handle = self.places.get("language")
+        return self.read_rows if handle is None else handle.kept(self.read_rows)
 
     @property
     def unmerged_rows(self) -> int:
@@ -204,7 +222,8 @@ class Llava(nn.Module):
         order = [image for entry in shown for image in entry]
         device = self.model.get_input_embeddings().weight.device
         given: dict[str, Any] = {}
-        if order and takes_features(self.model):
+        read = any(handle.reads_tower for handle in self.places.values())
+        if order and takes_features(self.model) and not read:
             rows = self.features(images)
             check_rows(self.image_rows, rows)
             given["mm_encoder_outputs"] = ready([rows[image] for image in order])
@@ -218,7 +237,8 @@ class Llava(nn.Module):
             given["position_ids"] = pad_left(positions, 0).to(device)
         given["attention_mask"] = pad_left([[1] * len(entry) for entry in ids], 0).to(device)
         given["input_ids"] = pad_left(ids, self._pad).to(device)
-        return given, [len(entry) for entry in ids]
+        gone = self.image_rows - self.read_rows
+        return given, [len(row) - gone * len(entry) for row, entry in zip(ids, shown, strict=True)]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)

@@ -13,7 +13,8 @@ import lightning
 import numpy as np
 import torch
 
-from pitome.adapters.patch import Patched
+from pitome.adapters.patch import AnyPatched, tower_patch
+from pitome.adapters.place_patch import PatchedPlace
 from pitome.config import Config
 from pitome.errors import DataError
 from pitome.measure.copies import meta_copy
@@ -29,13 +30,13 @@ from pitome.tasks.devices import everywhere, fewest, gather, rank
 from pitome.tasks.images import prepare
 from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.subject import Subject, tower
-from pitome.tasks.vqa.costs import Answering, answering
+from pitome.tasks.vqa.costs import Answering, answering, answering_after_tower, layer_tokens
 from pitome.tasks.vqa.data import build_vqa
 from pitome.tasks.vqa.log import SampleLog
 from pitome.tasks.vqa.models import WEIGHT_TYPES, Llava, build_llava
 from pitome.tasks.vqa.module import Batches, VqaTest, loader, outcomes
 from pitome.tasks.vqa.probe import build_probe
-from pitome.tasks.vqa.timing import measure_throughput
+from pitome.tasks.vqa.timing import Answers, measure_throughput
 from pitome.tasks.vqa.training import train_vqa
 
 KEEP = "keep"
@@ -97,7 +98,15 @@ class VisualQuestions(ImageTask):
     def info(self) -> DataInfo:
         return self.data.info
 
-    def layers(self, patched: Patched | None) -> Layers:
+    def layers(self, patched: AnyPatched | None) -> Layers:
+        """After the tower: tokens of an image before and after the projector place, or of a prompt of the
+        median length entering each layer of the language model, and the final count."""
+        if isinstance(patched, PatchedPlace):
+            tokens = [self.model.image_rows, self.model.read_rows]
+            if patched.place == "language":
+                tokens = layer_tokens(self.model, self._text_tokens)
+            left = self.model.left_rows if patched.place == "language" else self.model.read_rows
+            return Layers([float(n) for n in tokens], [patched.place, left])
         if patched is not None and self.keep_positions:
             patched.state.trace = True
         return super().layers(patched)
@@ -132,14 +141,22 @@ class VisualQuestions(ImageTask):
             self._submit([row.prediction for row in rows])
         return Evaluation(metrics, outcomes(rows, scored=self.data.scored), fewest(module.parts.size))
 
-    def cost(self, patched: Patched | None) -> Cost:
+    def cost(self, patched: AnyPatched | None) -> Cost:
         tower = measuring.measure_cost(
-            meta_copy(self.tower), self.architecture, patched, self.unmerged_macs, self._image()
+            meta_copy(self.tower),
+            self.architecture,
+            tower_patch(self.tower),
+            self.unmerged_macs,
+            self._image(),
         )
         merged, plain = self._answering(self.model.image_rows), self._answering(self.model.unmerged_rows)
+        if isinstance(patched, PatchedPlace):
+            merged = answering_after_tower(
+                self.model, self._text_tokens, merged, tower.macs, self._counted_answer
+            )
         return dataclasses.replace(
             tower,
-            total_macs=tower.macs + merged.projector + merged.prefill,
+            total_macs=tower.macs + merged.projector + merged.method + merged.prefill,
             unmerged_total_macs=tower.unmerged_macs + plain.projector + plain.prefill,
             answering=AnsweringCost(
                 image_tokens=merged.rows,
@@ -154,6 +171,9 @@ class VisualQuestions(ImageTask):
                 decode_macs=merged.decode,
                 decode_macs_closed_form=merged.decode_closed,
                 unmerged_decode_macs=plain.decode,
+                left_image_tokens=self.model.left_rows if "language" in self.model.places else None,
+                method_macs=merged.method,
+                method_macs_closed_form=merged.method_closed,
             ),
         )
 
@@ -178,7 +198,7 @@ class VisualQuestions(ImageTask):
             [line for _, line in shown.values()],
         )
 
-    def throughput(self, patched: Patched | None) -> Throughput | None:
+    def throughput(self, patched: AnyPatched | None) -> Throughput | None:
         if patched is None:
             return None
         asking = self._whole_batch()
@@ -193,6 +213,14 @@ class VisualQuestions(ImageTask):
         prompts = [self.model.prompt(self.data.benchmark.prompt(q)) for q in self.data.questions]
         lengths = {prompt: len(self.model.encode(prompt)) - rows for prompt in set(prompts)}
         return statistics.median_low([lengths[prompt] for prompt in prompts])
+
+    def _counted_answer(self, tokens: int) -> int:
+        """Multiply-accumulates of an answer of so many tokens to a prompt of median length, as it runs."""
+        asking, rows = self._whole_batch(), self.model.image_rows
+        prompts = (self.model.prompt(self.data.benchmark.prompt(q)) for q in self.data.questions)
+        prompt = next(p for p in prompts if len(self.model.encode(p)) - rows == self._text_tokens)
+        device = next(self.model.parameters()).device
+        return count_flops(Answers(self.model, [prompt], tokens), asking.images[:1].to(device)).macs
 
     def _answering(self, rows: int) -> Answering:
         return answering(self.model.model, rows, self._text_tokens)
