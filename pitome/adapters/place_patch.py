@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -161,7 +161,8 @@ def patch_place(
     others: Sequence[str] = (),
 ) -> PatchedPlace:
     """Patch `model` after its image tower; see `pitome.patch`. others: amounts given beside `keep`."""
-    place = cast(ModelPlace, check_place(entry.name, entry.places, keep, place, others))
+    place = check_place(entry.name, entry.places, keep, place, others)
+    assert keep is not None
     if positions not in ("keep", "renumber"):
         raise UsageError(f"positions={positions!r} is not known; give keep or renumber")
     library = _library("places")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from pitome.errors import UsageError
 from pitome.fields import check, number, whole
@@ -178,7 +178,7 @@ def check_keep(keep: int | float | None) -> None:
 
 def check_place(
     name: str, places: Sequence[str], keep: int | float | None, place: str | None, others: Sequence[str] = ()
-) -> str:
+) -> Literal["projector", "language"]:
     """The place after an image tower at which the method `name`, of these `places`, is used.
 
     keep, place: as asked for; others: amounts given beside `keep`. Raises UsageError.
@@ -197,7 +197,7 @@ def check_place(
     if keep is None:
         raise UsageError(f"merge={name} needs keep: a number of image tokens, or a share, e.g. keep=0.25")
     check_keep(keep)
-    return place
+    return "projector" if place == "projector" else "language"
 
 
 def check_layer(layer: int, depth: int) -> None:

@@ -7,7 +7,7 @@ import functools
 import statistics
 import time
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ def measure_throughput(
 
     with torch.no_grad():
         whole, first = Parts().first(len(shown_images), timed)
-        parts: dict[str, float] = {}
+        parts: dict[str, Any] = {}
         if model.places:
             asked = Answers(model, prompts[: whole.batch], 1), shown_images[: whole.batch]
             parts = _parts(*asked, precision)
