@@ -37,10 +37,11 @@ def _rows(name: str) -> list[list[str]]:
             state = handle.state
             tower = closed_form(handle.architecture(), state.schedule, state.method, state.options)
             tokens = model.image_rows
-        projector, prompt = tokens * decoder.projector, decoder.prefill(tokens + PROMPT)
+        counts = [tokens + PROMPT] * decoder.depth
+        projector, prompt = tokens * decoder.projector, decoder.prefill(counts)
         total = tower.macs + projector + prompt
         unmerged = unmerged or total
-        parts = (tower.macs, tower.plan_macs, projector, prompt, decoder.decode(tokens + PROMPT))
+        parts = (tower.macs, tower.plan_macs, projector, prompt, decoder.decode(counts))
         asked = "-" if method == "none" else f"{ratio:g}"
         cells = [name, f"`{method}`", asked, str(tokens), *(f"{part / 1e9:.2f}" for part in parts)]
         rows.append([*cells, f"{total / 1e9:.1f}", f"{100 * total / unmerged:.1f}"])

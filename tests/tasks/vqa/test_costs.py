@@ -27,8 +27,9 @@ def test_counted_is_closed_form(rows: int) -> None:
 def test_closed_form_by_hand() -> None:
     """Two layers of width 32 with an MLP of 32: 4 + 3 squares; 40 words."""
     form = decoder_of(llava().model)
-    assert (form.token, form.pair, form.head) == (2 * 7 * 32**2, 2 * 2 * 32, 40 * 32)
-    assert form.decode(9) == form.token + 10 * form.pair + form.head
+    assert (form.depth, form.token, form.pair, form.head) == (2, 7 * 32**2, 2 * 32, 40 * 32)
+    assert form.decode([9, 4]) == 2 * form.token + (10 + 5) * form.pair + form.head
+    assert form.prefill([9, 4]) == 13 * form.token + (81 + 16) * form.pair + form.head
 
 
 def test_grouped_keys_cost_less() -> None:
@@ -39,4 +40,4 @@ def test_grouped_keys_cost_less() -> None:
     found = answering(grouped, 16, 12)
     assert found.decode == found.decode_closed + ROPE
     assert found.prefill == found.prefill_closed + ROPE * found.prompt
-    assert decoder_of(grouped).token == 2 * 6 * 32**2
+    assert decoder_of(grouped).token == 6 * 32**2

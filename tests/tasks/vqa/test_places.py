@@ -13,11 +13,13 @@ import pitome
 from pitome.measure.flops import count_flops
 from pitome.merge import registry
 from pitome.records.schema import Record
+from pitome.records.store import Store
 from pitome.report import tables
 from pitome.report.page.sweeps import views
 from pitome.tasks.vqa.costs import answering, answering_after_tower, layer_tokens
 from pitome.tasks.vqa.models import Llava
 from pitome.tasks.vqa.timing import Answers, measure_throughput
+from tests.tasks.vqa.test_costs import ROPE
 from tests.tasks.vqa.test_vqa import TEXTS, ask, folder, outcomes, weights
 from tests.tasks.vqa.tiny_llava import images, llava
 
@@ -37,11 +39,12 @@ def answers(model: Llava, **settings: Any) -> list[str]:
     return [a.text for a in model.generate(prompts, images(), shown, max_new_tokens=4, **settings)]
 
 
-def test_table_record_and_page(ask: Run, records: Any, tmp_path: Path, capsys: Any) -> None:
+def test_table_record_and_page(ask: Run, tmp_path: Path) -> None:
     fastv = ("merge=fastv", "merge.options.layer=1", "keep=0.5,0.25")
     assert ask("-m", "merge=none,divprune,visionzip,pool,random", "keep=0.5,0.25", "limit=12") == 0
     assert ask("-m", *fastv, "limit=12") == 0
-    found: list[Record] = list(records().values())
+    folder = tmp_path / "results" / "runs"
+    found: list[Record] = Store(folder).all()
     assert len(found) == 11 and all(record.done for record in found)
     for record in found:
         cost, keep = record.cost, record.method.asked.get("keep")
@@ -60,7 +63,6 @@ def test_table_record_and_page(ask: Run, records: Any, tmp_path: Path, capsys: A
             assert record.tokens == [whole, whole - 16 + left, whole - 16 + left]
             assert (parts.image_tokens, parts.left_image_tokens) == (16, left)
         assert (cost.question_share == 1) is (keep is None)
-    folder = tmp_path / "results" / "runs"
     assert len({tuple(outcomes(record, folder)["prediction"]) for record in found}) > 3
     table = tables.build(found, lambda record: None)[-1]
     assert table.header[2:6] == ["Place", "Tokens left", "Tower GMACs", "GMACs"]
@@ -69,12 +71,13 @@ def test_table_record_and_page(ask: Run, records: Any, tmp_path: Path, capsys: A
     assert {"Place", "Tower GMACs"} <= {column.name for column in view.columns}
 
 
-def test_two_ways_to_ask_for_the_same_tokens_are_one_run(ask: Run, tmp_path: Path, records: Any) -> None:
+def test_two_ways_to_ask_for_the_same_tokens_are_one_run(ask: Run, tmp_path: Path) -> None:
     assert ask("merge=divprune", "keep=0.5", "limit=6", "measure=none") == 0
     assert ask("merge=divprune", "keep=8", "limit=6", "measure=none") == 0
     assert ask("merge=divprune", "keep=1", "limit=6", "measure=none") == 0
     assert ask("merge=divprune", "keep=1.0", "limit=6", "measure=none") == 0
-    assert sorted(record.method.schedule[1] for record in records().values()) == [1, 8, 16]
+    schedules = [record.method.schedule for record in Store(tmp_path / "results" / "runs").all()]
+    assert sorted(schedule[1] for schedule in schedules if schedule) == [1, 8, 16]
 
 
 @pytest.mark.parametrize("keep", [0.5, 3, 16])
@@ -93,7 +96,8 @@ def test_what_is_counted_as_it_runs_is_the_closed_form(name: str, keep: int | fl
 
         cost = answering_after_tower(model, text, plain, tower, run)
         counts = layer_tokens(model, text)
-    assert (cost.prefill, cost.decode) == (cost.prefill_closed, cost.decode_closed)
+    assert cost.prefill == cost.prefill_closed + ROPE * counts[0]
+    assert cost.decode == cost.decode_closed + ROPE
     assert cost.method == cost.method_closed
     kept = round(16 * keep) if isinstance(keep, float) else keep
     first = text + 16 if place(name) == "language" else text + kept
