@@ -32,6 +32,12 @@ def _reads(options: DartOptions) -> tuple[Part, ...]:
     return ("keys", "text_keys", "text")
 
 
+def macs(n: int, protected: int, dim: int, remove: int, options: DartOptions) -> int:
+    """Cosines of all pivots, where the text has as many words, with `n` image tokens of width `dim`."""
+    pivots = min(options.image_pivots, n - remove) + options.text_pivots
+    return pivots * n * dim if remove > 0 else 0
+
+
 @register(
     "dart",
     place="language",
@@ -39,6 +45,7 @@ def _reads(options: DartOptions) -> tuple[Part, ...]:
     guarantees=Guarantees(conserves_mass=False, prunes=True, proportional=False),
     source="arXiv 2502.11494",
     reads=_reads,
+    macs=macs,
 )
 def dart(tokens: Tokens, remove: int, options: DartOptions) -> Plan:
     """Keep the pivots among the image tokens and, for each pivot in turn, the same number of the image tokens

@@ -25,6 +25,18 @@ def _reads(options: VisPrunerOptions) -> tuple[Part, ...]:
     return ("received",)
 
 
+def macs(n: int, protected: int, dim: int, remove: int, options: VisPrunerOptions) -> int:
+    """In each round, cosines of half of what is not important with the other half, of width `dim`."""
+    left = n - remove
+    first, total = int(left * options.important), 0
+    rest = n - first
+    while remove > 0 and rest > max(left - first, 1):
+        even, odd = rest - rest // 2, rest // 2
+        total += even * odd * dim
+        rest -= min(8, rest - (left - first), even)
+    return total
+
+
 @register(
     "vispruner",
     place="projector",
@@ -32,6 +44,7 @@ def _reads(options: VisPrunerOptions) -> tuple[Part, ...]:
     guarantees=Guarantees(conserves_mass=False, prunes=True, proportional=False),
     source="arXiv 2412.01818",
     reads=_reads,
+    macs=macs,
 )
 def vispruner(tokens: Tokens, remove: int, options: VisPrunerOptions) -> Plan:
     """Keep the tokens that get the most attention in the tower; of the others, in rounds, drop up to eight of

@@ -146,7 +146,8 @@ def _method(model: Any, handle: PatchedPlace, prompt: int) -> int:
     remove, needs = rows - handle.kept(rows), handle.method.needs(handle.options)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     if handle.place == "language":  # the row of the prompt's last token in the layer before
-        dim = text.num_key_value_heads * head_dim if "keys" in needs else text.hidden_size
+        by_keys = getattr(handle.options, "metric", "hidden") == "keys"
+        dim = text.num_key_value_heads * head_dim if by_keys else text.hidden_size
         read = prompt * text.num_attention_heads * head_dim if needs - {"text"} else 0
     else:  # keys are means over heads; the row of the class token
         dim = vision.hidden_size // vision.num_attention_heads if "keys" in needs else text.hidden_size
