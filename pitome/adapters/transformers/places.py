@@ -226,7 +226,9 @@ class Places:
                     live[span[:, 0], span[:, 1]] = False
                     live[slots[:, 0], slots[:, 1]] = True
                     place[slots[:, 0], slots[:, 1]] = span[anchors, 1]
-            outputs[kind] = _applied(output, rows, plans)
+            if any(plan is not None for plan in plans):
+                with self.clock("projector", rows[0].device):
+                    outputs[kind] = _applied(output, rows, plans)
         given["mm_encoder_outputs"] = outputs
         return self._gathered(given, live, image, place, forward)
 
@@ -569,8 +571,6 @@ def _applied(output: Any, rows: Sequence[Tensor], plans: Sequence[AnyPlan | None
         pairs = zip(features, plans, strict=True)
         return [row if plan is None else plan.apply(row[None])[0] for row, plan in pairs]
 
-    if all(plan is None for plan in plans):
-        return output
     new = apply(rows)
     whole = output.pooler_output
     changes: dict[str, Any] = {"pooler_output": torch.cat(new)[None] if isinstance(whole, Tensor) else new}

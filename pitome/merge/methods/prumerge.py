@@ -30,8 +30,8 @@ def _reads(options: PruMergeOptions) -> tuple[Part, ...]:
 
 
 def macs(n: int, protected: int, dim: int, remove: int, options: PruMergeOptions) -> int:
-    """Cosines of keys of the kept tokens and all, and the mixing of features; both of width `dim`."""
-    return 2 * (n - remove) * n * dim if remove > 0 else 0
+    """Cosines of the kept tokens' keys, of width `dim`, with all; the mixing of features comes on top."""
+    return (n - remove) * n * dim if remove > 0 else 0
 
 
 @register(

@@ -154,7 +154,8 @@ def _method(model: Any, handle: PatchedPlace, prompt: int) -> int:
         read = (rows + 1) * vision.hidden_size if "received" in needs else 0
     if remove == 0:
         return read
-    return read + handle.method.macs(rows, 0, dim, remove, handle.options)
+    mixed = 0 if handle.method.guarantees.groups else handle.kept(rows) * rows * text.hidden_size
+    return read + mixed + handle.method.macs(rows, 0, dim, remove, handle.options)
 
 
 def _layers(config: Any) -> int:
