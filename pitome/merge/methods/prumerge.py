@@ -30,7 +30,7 @@ def _reads(options: PruMergeOptions) -> tuple[Part, ...]:
 
 
 def macs(n: int, protected: int, dim: int, remove: int, options: PruMergeOptions) -> int:
-    """Cosines of the kept tokens' keys, of width `dim`, with all, but for the token of the rest; the mixing of
+    """Cosines of the kept tokens' keys, of width `dim`, with all, but for the token of the rest; mixing the
     features comes on top."""
     return (n - remove - 1) * n * dim if remove > 0 else 0
 
