@@ -337,14 +337,16 @@ def custom_folder() -> Path | None:
     """conf/ in the current directory, where a user's own files of models and data stand; None where there
     is none, or it is the project's."""
     folder = Path.cwd() / "conf"
-    return folder if folder.is_dir() and folder.resolve() != CONF.resolve() else None
+    return folder if folder.is_dir() and not folder.samefile(CONF) else None
 
 
 def find_choice(group: str, name: str) -> Path | None:
     """The file of a choice: the project's, else the user's own, else None."""
-    folders = [folder for folder in (CONF, custom_folder()) if folder is not None]
-    paths = [folder / group / f"{name}.yaml" for folder in folders]
-    return next((path for path in paths if os.path.isfile(path)), None)  # False for a name that is too long
+    path = CONF / group / f"{name}.yaml"
+    # isfile is False for a name that is too long.
+    if not os.path.isfile(path) and (folder := custom_folder()) is not None:
+        path = folder / group / path.name
+    return path if os.path.isfile(path) else None
 
 
 def choices(group: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import signal
 import struct
@@ -24,6 +25,16 @@ from tests.hub_double import Hub, point_to, serve
 
 # A suite in the background of a shell (`make test &`) inherits an ignored Ctrl-C, which some tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage has to look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,25 +60,33 @@ def test_the_example_is_short() -> None:
     assert max(map(len, FILE.splitlines())) <= 110
 
 
-def test_its_commands_end_in_a_table(place: Path) -> None:
-    """The commands of the page, in a process that only knows the directory it runs in."""
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within it methods of one's own come and go."""
+    from pitome.merge import registry
+
+    registry.names()
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    sys.modules.pop("my_method", None)  # of another test
+    yield
+    sys.modules.pop("my_method", None)
+
+
+@pytest.mark.usefixtures("registered")
+def test_its_commands_end_in_a_table(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of the page, in a directory of one's own."""
     small = ["model.args.depth=4", "model.args.embed_dim=16", "weights=random", "logger=none"]
     small += [f"data.root={place}/data", "measure=flops"]
     lines = [command.removeprefix("python run.py").split() for command in (SWEEP, OPTION)]
     in_table, report = REPORT.splitlines()
     assert report.split()[1:] == ["scripts/report.py", "table5_offline"]
     lines.append([*in_table.removeprefix("python run.py").split(), "results=elsewhere/runs"])
-    code = "import sys\nfrom pitome.cli.main import main\n"
-    code += "".join(f"code = main({words + small})\nif code: sys.exit(code)\n" for words in lines)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(place)
+    for words in lines:
+        assert main(words + small) == 0
+    printed = capsys.readouterr().out
     records = Store(place / "results" / "runs").all()
     assert all(record.done for record in records)
     found = sorted((record.method.name, str(record.method.asked)) for record in records)
@@ -96,9 +105,10 @@ def test_its_commands_end_in_a_table(place: Path) -> None:
     assert {record.method.name for record in table} == {"mine"} and all(record.done for record in table)
     assert {str(record.method.asked) for record in table} >= {"{'ratio': 0.925}", *shares}
     assert power.method.options["power"] == 0
-    assert re.search(r"\bmine\b", done.stdout) and re.search(r"\bpitome\b", done.stdout)
+    assert re.search(r"\bmine\b", printed) and re.search(r"\bpitome\b", printed)
 
 
+@pytest.mark.nightly
 def test_the_shared_tests_run_on_it(place: Path) -> None:
     """The command of the page, for the quick half of the tests."""
     variable, *words = SUITE.split()
@@ -116,21 +126,15 @@ def test_the_shared_tests_run_on_it(place: Path) -> None:
     assert 8 <= done.stdout.splitlines()[0].count(".") <= 40, done.stdout
 
 
+@pytest.mark.usefixtures("registered")
 def test_the_lines_in_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pitome.merge import registry
     from tests.adapters.tiny import images, vit
 
-    registry.names()
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
     monkeypatch.syspath_prepend(place)
-    sys.modules.pop("my_method", None)  # of another test
     model = vit()
     seen: list[list[int]] = []
     body = IN_PYTHON.replace("...", "model(x), seen.append(patched.tokens)")
-    try:
-        exec(body, {"model": model, "x": images(model), "seen": seen})
-    finally:
-        sys.modules.pop("my_method", None)
+    exec(body, {"model": model, "x": images(model), "seen": seen})
     assert seen == [[16, 15, 14, 13, 12]]
 
 
@@ -148,7 +152,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def test_the_experiment_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (text,) = blocks(EXPERIMENT, "yaml")
+    text, _ = blocks(EXPERIMENT, "yaml")  # and a file of overrides
     assert len(text.splitlines()) < 30
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "_names.yaml").write_text((files.FOLDER / "_names.yaml").read_text())
@@ -227,8 +231,10 @@ def test_a_model_and_data_of_your_own_are_short() -> None:
     assert all(len(section.splitlines()) < 30 for section in (MODEL, DATA))
 
 
-def test_their_commands_end_in_records(own: Path, weights: str) -> None:
-    """The commands of both sections, in a process that only knows the directory it runs in."""
+def test_their_commands_end_in_records(
+    own: Path, weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of both sections, in a directory of one's own."""
     commands = "\n".join(blocks(MODEL + DATA, "bash")).splitlines()
     compare, vote, train, texts, captions, questions = (
         line.removeprefix("python run.py").split() for line in commands
@@ -245,18 +251,14 @@ def test_their_commands_end_in_records(own: Path, weights: str) -> None:
         captions,
         questions,
     ]
-    code = "import sys\nfrom pitome.cli.main import main\nfrom pitome.tasks.classification import images\n"
-    code += "images.default_workers = lambda: 0\n"
-    code += "".join(f"code = main({[*words, 'logger=none']})\nif code: sys.exit(code)\n" for words in lines)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=own,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(PITOME_CACHE=str(own / "cache")),
-    )
-    assert done.returncode == 0, done.stderr
+    from pitome.tasks.classification import images
+
+    monkeypatch.chdir(own)
+    monkeypatch.setenv("PITOME_CACHE", str(own / "cache"))
+    monkeypatch.setattr(images, "default_workers", lambda: 0)
+    for words in lines:
+        assert main([*words, "logger=none"]) == 0
+    printed = capsys.readouterr().out
     records = Store(own / "results" / "runs").all()
     found = sorted((one.data.name, one.model.name, one.method.name, one.data.n_samples) for one in records)
     voted = "vit_t (args.depth=2) (kNN, k=5, bank 8)"
@@ -280,7 +282,7 @@ def test_their_commands_end_in_records(own: Path, weights: str) -> None:
     assert {one.data.source for one in records} == {"local"}
     assert {one.data.split for one in records} == {"validation", "test", "test (official)"}
     for name in ("vit_t", "flowers", "mails", "photos", "charts"):
-        assert re.search(rf"\b{name}\b", done.stdout), name
+        assert re.search(rf"\b{name}\b", printed), name
 
 
 def test_what_is_found_again_goes_by_files_and_not_by_names(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
 import pitome
@@ -16,6 +16,7 @@ from pitome.config import CONF, PARTS, Config, TaskConfig, choices, defaults
 from pitome.merge import registry
 from pitome.merge.schedule import AMOUNTS
 from pitome.runs.compose import register_schema, to_config
+from pitome.runs.points import hydra_of_conf
 from pitome.runs.validate import validate
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.built import preprocess_of
@@ -49,7 +50,7 @@ def of_task(group: str, task: str) -> list[str]:
 
 def config_of(*overrides: str) -> Config:
     register_schema()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra_of_conf():
         return to_config(compose("config", overrides=list(overrides)))
 
 

@@ -452,8 +452,8 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def compiled_difference(name: str, backend: str) -> float:
-    model = vit(depth=2)
+def compiled_difference(name: str, backend: str, depth: int = 2) -> float:
+    model = vit(depth=depth)
     x = images(model)
     handle = patch(model, name, ratio=0.75)
     eager, counts = forward(model, x), handle.tokens
@@ -467,9 +467,11 @@ def compiled_difference(name: str, backend: str) -> float:
 
 
 @each_method
+@pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.nightly)])
 @pytest.mark.usefixtures("fresh_compiler")
-def test_compiles_to_one_graph(name: str) -> None:
-    assert compiled_difference(name, "aot_eager") <= GRAPH_ATOL
+def test_compiles_to_one_graph(name: str, depth: int) -> None:
+    """A second block is the same code with sizes: `test_inductor`."""
+    assert compiled_difference(name, "aot_eager", depth) <= GRAPH_ATOL
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -99,10 +99,10 @@ def matches(point: Point, record: Record) -> bool:
         not record.weights.random
         and record.mode == point.get("mode", "test")
         and record.task == point.get("task", record.task)
-        and _has_model(point, record)
-        and (record.mode == "test" or _has_training(point, record))
         and record.data.name == point.get("data", record.data.name)
         and record.method.name == point.get("merge", "pitome")
+        and _has_model(point, record)
+        and (record.mode == "test" or _has_training(point, record))
         and (record.method.name == UNMERGED or (_has_options(point, record) and _has_amount(point, record)))
         and all(
             canonical(_look_up(record.config, key)) == canonical(value)

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
@@ -17,7 +17,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pitome.config import CONF, GROUPS, PARTS, Config, choices, custom_folder, defaults
+from pitome.config import GROUPS, PARTS, Config, choices, custom_folder, defaults
 from pitome.errors import CheckpointError, UsageError, nearest, one_line
 from pitome.fields import decode
 from pitome.merge import plugins
@@ -25,7 +25,7 @@ from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.store import Store
 from pitome.runs import custom_files, words
-from pitome.runs.points import Composer
+from pitome.runs.points import hydra_of_conf
 from pitome.runs.validate import (
     check_folder,
     find_any,
@@ -99,11 +99,10 @@ def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Confi
     if len(points) > _MANY:
         print(f"checking {len(points):,} points", flush=True)
     checked = []
-    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        composed = Composer()
+    with hydra_of_conf():
         for point in points:
             try:
-                config = to_config(composed(point))
+                config = to_config(compose("config", overrides=point))
             except (HydraException, OmegaConfBaseException) as problem:
                 raise UsageError(explain(problem, point)) from None
             except ValueError as problem:  # Hydra's own, of a choice that is no name

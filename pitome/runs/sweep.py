@@ -15,12 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pitome.config import CODE, CONF, Config
+from pitome.config import CODE, Config
 from pitome.errors import PitomeError, UsageError, one_line, redact
 from pitome.records.schema import from_json, to_json
 from pitome.records.store import Store
@@ -39,6 +37,7 @@ from pitome.records.sweeps import (
 )
 from pitome.runs.compose import in_group, to_config
 from pitome.runs.paths import shown
+from pitome.runs.points import hydra_of_conf
 from pitome.runs.progress import shown_progress
 
 if TYPE_CHECKING:
@@ -117,12 +116,7 @@ def launch(
     # A launcher's processes may start in another folder.
     paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    with (
-        _blames_words(overrides),
-        initialize_config_dir(str(CONF.resolve()), job_name="pitome", version_base="1.3"),
-    ):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
+    with _blames_words(overrides), hydra_of_conf() as hydra:
         if not multirun:
             ran = hydra.run("config", work, list(overrides))
             return [

@@ -139,8 +139,8 @@ def _speedup(row: PrintedCost, tower: Tower) -> list[str]:
 def _total(row: PrintedCost, tower: Tower) -> list[str]:
     cost = tower.ours("pitome", row)
     left = cost.tokens[-1]
-    features, (caption, pair) = tower.model.feature_macs(left), _captions(tower.model, left)
-    captions = 5 * caption
+    features, pair = tower.model.feature_macs(left), _pair(tower.model, left)
+    captions = 5 * _caption(tower.model)
     where, name, _, ratio = _head(row, tower)
     beyond = f"{float(row.printed) - float(row.of_tower):.2f}"
     ours = [cost.macs, features, captions, cost.macs + features + captions, pair]
@@ -148,9 +148,15 @@ def _total(row: PrintedCost, tower: Tower) -> list[str]:
 
 
 @functools.cache
-def _captions(model: Any, tokens: int) -> tuple[int, int]:
-    """MACs of a caption's features, and of a pair with an image of which so many tokens are left."""
-    return model.text_macs(), model.match_macs(tokens)
+def _caption(model: Any) -> int:
+    """MACs of a caption's features."""
+    return int(model.text_macs())
+
+
+@functools.cache
+def _pair(model: Any, tokens: int) -> int:
+    """MACs of a caption with an image of which so many tokens are left."""
+    return int(model.match_macs(tokens))
 
 
 def _head(row: PrintedCost, tower: Tower) -> list[str]:

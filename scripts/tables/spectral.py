@@ -37,15 +37,13 @@ def measured() -> dict[str, dict[str, Any]]:
     return {content["model"]: content for content in contents}
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation of two lists [n], ties at their mean rank; NaN where one of them is constant."""
-    ranks = [np.unique(values, return_inverse=True, return_counts=True)[1:] for values in (a, b)]
-    means = [(np.cumsum(counts) - (counts - 1) / 2)[place] for place, counts in ranks]
-    return (
-        float(np.asarray(np.corrcoef(np.stack(means)))[0, 1])
-        if all(np.ptp(ranks) for ranks in means)
-        else np.nan
-    )
+def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Rank correlation of lists [n, ...] along the first axis, ties at their mean rank; NaN where one of them
+    is constant."""
+    ranks = [(values[:, None] > values).sum(1) + (values[:, None] >= values).sum(1) for values in (a, b)]
+    x, y = (rank - rank.mean(axis=0) for rank in ranks)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((x * y).sum(axis=0) / np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0)))
 
 
 def within(rows: Sequence[Row], keys: Sequence[str]) -> list[list[int]]:
@@ -62,15 +60,12 @@ def interval(
     """The mean rank correlation over groups of settings, and its 95 % bootstrap interval over the images:
     distance, loss [settings, images]."""
 
-    def mean(columns: np.ndarray | slice) -> float:
-        a, b = distance[:, columns].mean(axis=1), loss[:, columns].mean(axis=1)
-        return float(np.nanmean([spearman(a[places], b[places]) for places in groups]))
-
-    generator = np.random.default_rng(0)
     images = distance.shape[1]
-    draws = [mean(drawn) for drawn in generator.integers(0, images, (RESAMPLES, images))]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return mean(slice(None)), float(low), float(high)
+    drawn = np.random.default_rng(0).integers(0, images, (RESAMPLES, images))
+    a, b = (np.c_[values[:, drawn].mean(axis=2), values.mean(axis=1)] for values in (distance, loss))
+    means = np.nanmean([spearman(a[places], b[places]) for places in groups], axis=0)
+    low, high = np.quantile(means[:-1], [0.025, 0.975])
+    return float(means[-1]), float(low), float(high)
 
 
 def _correlations() -> str:

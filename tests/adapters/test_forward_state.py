@@ -161,6 +161,7 @@ def count_tokens(model: Any, x: Tensor) -> tuple[list[int], Tensor]:
     return handle.tokens, output
 
 
+@pytest.mark.nightly
 def test_a_spawned_process_gets_a_patched_model() -> None:
     model = tiny.vit()
     handle = pitome.patch(model, "pitome", ratio=0.7)
@@ -172,7 +173,7 @@ def test_a_spawned_process_gets_a_patched_model() -> None:
     torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize("kind", ["vit", "mae", "open_clip"])
+@pytest.mark.parametrize("kind", ["vit", pytest.param("mae", marks=pytest.mark.nightly), "open_clip"])
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_trace_as_the_first_call(kind: str) -> None:
     model, inputs, _ = patched(kind)

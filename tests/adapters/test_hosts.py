@@ -197,12 +197,7 @@ def test_accelerate_prepares() -> None:
     assert handle.tokens[-1] < handle.tokens[0]
 
 
-# One of each library in every run; tests/bench/test_export.py has timm's.
-ONNX = [
-    "open_clip",
-    "blip",
-    *(pytest.param(k, marks=pytest.mark.nightly) for k in ("clip", "bert", "distilbert")),
-]
+ONNX = ["open_clip", "blip", "clip", "bert", "distilbert"]
 
 
 class Plain(torch.nn.Module):
@@ -216,6 +211,7 @@ class Plain(torch.nn.Module):
         return first(self.model(**dict(zip(self.names, inputs, strict=True))))
 
 
+@pytest.mark.nightly  # tests/bench/test_export.py has timm's in every run
 @pytest.mark.parametrize("kind", ONNX)
 @pytest.mark.filterwarnings("ignore")
 def test_onnxruntime(kind: str) -> None:

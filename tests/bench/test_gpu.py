@@ -26,12 +26,11 @@ def run(folder, *words: str) -> int:
 
 
 def test_all_of_it_runs_and_is_not_measured_twice(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "golden", lambda *_: {"passed": 1, "failed": 0})  # a process of its own: below
     assert run(tmp_path) == 0
     assert "all of it is measured" in capsys.readouterr().out
     (path,) = tmp_path.glob("gpu-pack-*-tiny.json")
     parts = json.loads(path.read_text())["parts"]
-    (golden,) = parts["golden"].values()
-    assert golden["passed"] > 0 and golden["failed"] == 0
     assert all(cell["same_class"] >= 60 for cell in parts["agreement"].values())
     assert [cell["fastest"] in cell for cell in parts["decisions"].values()] == [True] * 3
     assert {result.method for result in results(parts["speed"])} == {"pitome", "tome"}
@@ -69,8 +68,11 @@ def test_sides_of_a_question_compute_the_same(question):
 
 
 @pytest.mark.nightly
-def test_compiled_rows_run_too(tmp_path):
+def test_compiled_rows_and_golden_cases_run_too(tmp_path):
     assert run(tmp_path) == 0
     (path,) = tmp_path.glob("gpu-pack-*-tiny.json")
-    rows = results(json.loads(path.read_text())["parts"]["speed"])
+    parts = json.loads(path.read_text())["parts"]
+    (golden,) = parts["golden"].values()
+    assert golden["passed"] > 0 and golden["failed"] == 0
+    rows = results(parts["speed"])
     assert {row.group["mode"] for row in rows} == {"eager", "graphs"} and all(row.complete for row in rows)

@@ -49,11 +49,17 @@ def test_a_checkout_is_run_beside_ours_and_compared(checkout, tmp_path):
     assert len(cell["ours"]) == len(cell["theirs"]) == 6 and min(cell["ours"] + cell["theirs"]) >= 0
     assert cell["low"] <= cell["speedup"] <= cell["high"]
     assert (cell["method"], cell["ratio"]) == ("pitome", 1.0)
-    assert run(checkout, record, pairs=8)
-    assert [len(cell["ours"]) for cell in record.part("reference").values()] == [8]
     # what is recorded is not measured again
     (checkout / "algo" / "pitome" / "patch" / "deit.py").write_text("raise OSError")
     assert run(checkout, record)
+
+
+@pytest.mark.nightly
+def test_more_pairs_go_on_from_those_that_are_there(checkout, tmp_path):
+    record = Record(tmp_path / "a.json", {})
+    for pairs in (6, 8):
+        assert run(checkout, record, pairs=pairs)
+        assert [len(cell["ours"]) for cell in record.part("reference").values()] == [pairs]
 
 
 @pytest.mark.nightly

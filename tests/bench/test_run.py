@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +21,10 @@ from tests.adapters.tiny import images, vit
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
+    make_tiny(monkeypatch)
+
+
+def make_tiny(monkeypatch):
     """A tiny model, whatever is asked for."""
     model = vit()
     monkeypatch.setattr(timing, "build", lambda *_: Subject(model, images(model), (12, 20)))
@@ -27,10 +32,25 @@ def tiny(monkeypatch):
     monkeypatch.setattr(record, "same_code", lambda one, other: True)  # whatever is committed meanwhile
 
 
-def test_a_bench_writes_record_table_and_plot_and_goes_on(tmp_path, capsys):
-    words = ["--quick", "--parts", "speed", "layers", "--results", str(tmp_path)]
-    assert main(words) == 0
-    (path,) = tmp_path.glob("*.json")
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """What a quick bench wrote."""
+    folder = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_tiny(monkeypatch)
+        assert main(["--quick", "--parts", "speed", "layers", "--results", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def measured(first, tmp_path):
+    """A copy of it, which a test may change."""
+    shutil.copytree(first, tmp_path, dirs_exist_ok=True)
+    return next(tmp_path.glob("*.json"))
+
+
+def test_a_bench_writes_record_table_and_plot_and_goes_on(measured, tmp_path, capsys):
+    path, words = measured, ["--quick", "--parts", "speed", "layers", "--results", str(tmp_path)]
     version = torch.__version__.partition("+")[0]
     assert path.name.startswith(f"cpu-float32-torch{version}-batch16-threads") and "-quick" in path.name
     before = json.loads(path.read_text())["parts"]
@@ -142,15 +162,13 @@ def test_any_model_of_timm_at_its_own_size(tmp_path):
     ]
 
 
-def test_more_pairs_go_on_from_those_that_are_there(tmp_path, capsys):
-    words = ["--quick", "--parts", "speed", "--results", str(tmp_path)]
-    for pairs in (6, 7):
-        assert main([*words, "--pairs", str(pairs)]) == 0
-        (path,) = tmp_path.glob("*.json")
-        cells = json.loads(path.read_text())["parts"]["speed"].values()
-        assert (
-            {len(cell["rounds"]) for cell in cells} == {cell["group"]["pairs"] for cell in cells} == {pairs}
-        )
+def test_more_pairs_go_on_from_those_that_are_there(measured, tmp_path):
+    before = json.loads(measured.read_text())["parts"]["speed"]
+    assert main(["--quick", "--parts", "speed", "--results", str(tmp_path), "--pairs", "7"]) == 0
+    cells = json.loads(measured.read_text())["parts"]["speed"]
+    for key, cell in cells.items():
+        assert (len(cell["rounds"]), cell["group"]["pairs"]) == (7, 7)
+        assert cell["rounds"][:6] == before[key]["rounds"]
 
 
 def test_the_keys_of_what_is_measured_stay():
@@ -224,10 +242,8 @@ def test_options_reach_the_parts(tmp_path, monkeypatch):
     assert cells == [("vit_tiny_patch16_224", 224, 16, method) for method in ("none", "tome")]
 
 
-def test_a_record_of_other_code_is_kept_where_time_is_short(tmp_path, monkeypatch, capsys):
-    words = ["--quick", "--parts", "speed", "layers", "--results", str(tmp_path)]
-    assert main(words) == 0
-    (path,) = tmp_path.glob("*.json")
+def test_a_record_of_other_code_is_kept_where_time_is_short(measured, tmp_path, monkeypatch, capsys):
+    path, words = measured, ["--quick", "--parts", "speed", "layers", "--results", str(tmp_path)]
     before = json.loads(path.read_text())
     before["conditions"] |= {"git_revision": "a" * 40, "git_dirty": False, "load": 0.0}
     for cells in before["parts"].values():  # as records were

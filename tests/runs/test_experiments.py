@@ -186,9 +186,12 @@ def test_help_lists_every_experiment() -> None:
 def test_a_sweep_composes_no_point_more_often_than_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Points that share their choices once to be checked, each once to run."""
+    """Points that share their choices once, to be checked and to run."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
+    from pitome.runs import points
+
+    monkeypatch.setattr(points, "_composed", {})
     composed, compose = [], ConfigLoaderImpl.load_configuration
 
     def counting(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> Any:
@@ -196,12 +199,12 @@ def test_a_sweep_composes_no_point_more_often_than_needed(
         return compose(self, *args, **kwargs)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counting)
+    monkeypatch.chdir(tmp_path)
     done = SimpleNamespace(runs=[])
     monkeypatch.setattr("pitome.runs.job.run", lambda *args, **kwargs: done)
     monkeypatch.setattr("pitome.runs.sweep._read", lambda left, config: done)  # a job without runs
-    words = ["-m", "weights=random", "ratio=0.9,0.8,0.7", f"hydra.sweep.dir={tmp_path}"]
-    assert main.main(words) == 0
-    assert len(composed) == 1 + 1 + 3  # one combination of choices, the sweep itself, its points
+    assert main.main(["-m", "weights=random", "ratio=0.9,0.8,0.7"]) == 0
+    assert len(composed) == 1 + 1  # one combination of choices, and the sweep itself
 
 
 def test_the_outcome_of_an_experiment_goes_to_wandb_in_the_group_of_its_runs(

@@ -34,18 +34,17 @@ def dies(tokens, remove, options):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 ENGINES = [
-    "joblib",
-    pytest.param("submitit_local", marks=pytest.mark.nightly),
-    pytest.param("ray", marks=pytest.mark.nightly),
+    ("joblib", 1),  # two processes, each of which has torch to import
+    *(pytest.param(name, 2, marks=pytest.mark.nightly) for name in ("joblib", "submitit_local", "ray")),
 ]
 
 
-def words_of(name: str) -> list[str]:
-    """The launcher, with two jobs at a time."""
+def words_of(name: str, jobs: int = 2) -> list[str]:
+    """The launcher, with so many jobs at a time."""
     if importlib.util.find_spec(name.partition("_")[0]) is None:
         pytest.skip(f"{name} is not installed")
-    two = "hydra.launcher.init.num_cpus=2" if name == "ray" else "hydra.launcher.n_jobs=2"
-    return [f"hydra/launcher={name}", two]
+    key = "init.num_cpus" if name == "ray" else "n_jobs"
+    return [f"hydra/launcher={name}", f"hydra.launcher.{key}={jobs}"]
 
 
 def timeless(record: Record) -> Record:
@@ -67,16 +66,16 @@ def rows(folder: Path) -> list[str]:
     return [re.sub(" +", " ", line).rstrip("| ") for line in lines if line.startswith(("| none", "| tome"))]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "jobs"), ENGINES)
 def test_it_ends_as_in_one_process_and_a_job_that_is_killed_costs_itself_alone(
-    engine: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: str, jobs: int, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "fatal.py").write_text(DIES)
     one, many = tmp_path / "one", tmp_path / "many"
     words = ["-m", "imports=[fatal]", "ratio=0.9", "measure=none", "logger.group=sweep"]
     assert run(*words, "merge=none,tome", f"results={one}/runs") == 0
     capsys.readouterr()
-    assert run(*words, *words_of(engine), "merge=dies,none,tome", f"results={many}/runs") == 1
+    assert run(*words, *words_of(engine, jobs), "merge=dies,none,tome", f"results={many}/runs") == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and re.search(r"its process .*merge=dies", lines[0]), lines
     serial, parallel = Store(one / "runs"), Store(many / "runs")

@@ -1,4 +1,4 @@
-"""Training of every task with merging on, from a folder of 200 samples to weights, card and record: killed
+"""Training of every task with merging on, from a folder of 100 samples to weights, card and record: killed
 once on its way and continued by the same command, it ends with the weights of an undisturbed one."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.tasks.text import tiny_text
 from tests.tasks.vqa.tiny_llava import TINY as TINY_LLAVA
 from tests.test_adding import environment
 
-COUNT = 200
+COUNT = 100
 EPOCHS = 3
 
 # Imports everything once, then forks a process for each command: a start costs no import. With `kill`, the
@@ -105,7 +105,7 @@ def picture(path: Path, shade: int) -> None:
 def classification(folder: Path) -> list[str]:
     """Images of one's own, in a folder per class."""
     for number in range(COUNT):
-        part = "test" if number % 10 == 0 else "train"
+        part = "test" if number % 5 == 0 else "train"
         picture(folder / "data" / part / ("rose", "tulip")[number % 2] / f"{number}.png", number)
     (folder / "conf" / "data").mkdir(parents=True)
     (folder / "conf" / "data" / "flowers.yaml").write_text(
@@ -130,7 +130,7 @@ def photographs(folder: Path) -> list[str]:
     """Photographs and their captions, in Karpathy's form."""
     entries = []
     for number in range(COUNT):
-        part = "test" if number % 10 == 0 else "val" if number % 10 == 1 else "train"
+        part = "test" if number % 5 == 0 else "val" if number % 5 == 1 else "train"
         picture(folder / "data" / "images" / f"{number}.png", number)
         said = [{"raw": f"{('one', 'two')[number % 2]} {('shirt', 'dress', 'bag')[number % 3]} at the top"}]
         entries.append({"filename": f"{number}.png", "split": part, "sentences": said})
@@ -157,7 +157,12 @@ def vqa(folder: Path) -> list[str]:
     return [*TINY_LLAVA, "task=vqa", "data=easy_vqa"]
 
 
-TASKS = [classification, text, retrieval, pytest.param(blip, marks=pytest.mark.nightly), vqa]
+TASKS = [
+    classification,
+    text,
+    vqa,
+    *(pytest.param(task, marks=pytest.mark.nightly) for task in (retrieval, blip)),  # test_retrieval.py too
+]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)

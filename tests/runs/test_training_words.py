@@ -160,7 +160,7 @@ def test_weights_trained_with_one_method_are_tested_with_others(run: Run, tmp_pa
 
 def test_a_training_and_its_test_are_logged_as_one_run(run: Run, tmp_path: Path) -> None:
     """Learning curves, the norm of the gradient, the rate and the share that is merged."""
-    stage = "trainer.stages=[{epochs: 2, batch_size: 4, lr: 1e-3}]"
+    stage = "trainer.stages=[{epochs: 2, batch_size: 42, lr: 1e-3}]"
     words = ("mode=train", "measure=none", stage, "limit_train=84", "logger=csv", "merge=pitome", "ratio=0.8")
     assert run(*words, small=TINY) == 0
     (path,) = (tmp_path / "results").rglob("metrics.csv")

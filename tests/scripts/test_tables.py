@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import re
@@ -51,6 +52,7 @@ def test_text_around_a_table_stays() -> None:
 def test_the_command_prints_or_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(command, "tables_of", functools.cache(command.tables_of))
     assert command.main(["variants"]) == 0
     assert "variants, images:\n\n|  | % | difference |" in capsys.readouterr().out
     text = (command.DOCS / "variants.md").read_text(encoding="utf-8")

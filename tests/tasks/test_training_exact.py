@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -129,11 +129,18 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     [{"warmup": 1.0}, {"schedule": "plateau"}, {"schedule": "linear", "parts": 2}, {"ema": 0.5}],
     ids=["cosine", "plateau", "linear", "average"],
 )
-def test_cut_off_at_any_step_it_goes_on_step_by_step(tmp_path: Path, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "cuts",
+    [(2, STEPS, STEPS + 1), pytest.param(range(1, EPOCHS * STEPS), marks=pytest.mark.nightly)],
+    ids=["some", "all"],
+)
+def test_cut_off_at_any_step_it_goes_on_step_by_step(
+    tmp_path: Path, settings: dict[str, Any], cuts: Sequence[int]
+) -> None:
     """Weights and rates after every step are those of the undisturbed training."""
     whole = trained(tmp_path / "whole", **settings)
     steps = Noted.steps
-    for when in range(1, EPOCHS * STEPS):
+    for when in cuts:
         with pytest.raises(Killed):
             trained(tmp_path / str(when), killer(when), **settings)
         weights = trained(tmp_path / str(when), **settings)

@@ -19,7 +19,7 @@ from pitome.tasks.retrieval.data import _cut
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F")
 SIZES = ((40, 36), (33, 64), (1, 5), (64, 2))
-COUNT = 20_000
+COUNT = 4_000
 COLOUR = Preprocess(32, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 GREY = Preprocess(28, 1, (0.286,), (0.353,))
 
@@ -57,6 +57,7 @@ def shift(preprocess: Preprocess) -> Callable[[Image.Image], torch.Tensor]:
     return shifted
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(
     ("transform", "preprocess", "count"),
     [
@@ -72,6 +73,7 @@ def test_many_images_of_mixed_modes(
     transform: Callable[[Image.Image], torch.Tensor],
     preprocess: Preprocess,
     count: int,
+    times: int,
 ) -> None:
     """As decoded: RGB, or grey for a model of one channel."""
     random.seed(0)
@@ -80,7 +82,7 @@ def test_many_images_of_mixed_modes(
     mode = "RGB" if preprocess.channels == 3 else "L"
     decoded = [picture.convert(mode) for picture in pictures]
     shape = (preprocess.channels, preprocess.size, preprocess.size)
-    for number in range(count):
+    for number in range(times * count):
         pixels = transform(decoded[number % len(decoded)])
         assert pixels.shape == shape and pixels.isfinite().all()
 

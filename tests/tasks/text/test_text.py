@@ -181,8 +181,16 @@ TRAIN = (
 LORA = ("trainer.lora.rank=2", "trainer.lora.targets=[query,value]")
 
 
+WHOLE = pytest.param((), id="whole", marks=pytest.mark.nightly)
+
+
 @pytest.mark.parametrize(
-    "extra", [(), LORA, (*LORA, "merge=pitome", "ratio=0.9")], ids=["whole", "lora", "merged"]
+    "extra",
+    [
+        WHOLE,
+        pytest.param(LORA, id="lora", marks=pytest.mark.nightly),
+        pytest.param((*LORA, "merge=pitome", "ratio=0.9"), id="merged"),
+    ],
 )
 def test_training_learns_what_a_word_says(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: tuple[str, ...]
@@ -232,7 +240,7 @@ def test_training_that_was_cut_off_goes_on(run: Run, tmp_path: Path, monkeypatch
     assert len(seen) == EPOCHS * steps + 1
 
 
-@pytest.mark.parametrize("extra", [(), LORA], ids=["whole", "lora"])
+@pytest.mark.parametrize("extra", [WHOLE, pytest.param(LORA, id="lora")])
 def test_the_best_epoch_is_chosen_by_validation(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...]
 ) -> None:

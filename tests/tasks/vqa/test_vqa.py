@@ -95,7 +95,13 @@ def test_table_log_and_cost(ask: Run, records: Any, tmp_path: Path) -> None:
     assert len({tuple(outcomes(r, tmp_path / "results" / "runs")["prediction"]) for r in found.values()}) > 1
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"id": "20", "question"'], ids=["whole", "torn"])
+@pytest.mark.parametrize(
+    "torn",
+    [
+        pytest.param(b"", id="whole", marks=pytest.mark.nightly),
+        pytest.param(b'{"id": "20", "ques', id="torn"),
+    ],
+)
 def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
     ask: Run, records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes
 ) -> None:
@@ -194,7 +200,9 @@ def test_training_and_testing(ask: Run, tmp_path: Path) -> None:
     assert card.with_suffix(".safetensors").is_file()
 
 
-@pytest.mark.parametrize("how", ["ratio=0.7", "r=2", "flops=0.8"])
+@pytest.mark.parametrize(
+    "how", ["ratio=0.7", *(pytest.param(how, marks=pytest.mark.nightly) for how in ("r=2", "flops=0.8"))]
+)
 def test_training_with_merging_learns(
     ask: Run, records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -254,6 +262,7 @@ def test_speed_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
     import pitome
+    from pitome.measure.throughput import LEAST_PAIRS
     from pitome.tasks.vqa import timing as vqa_timing
 
     plain = vqa_timing.throughput
@@ -263,7 +272,8 @@ def test_speed_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         other one, unmerged twice that."""
         seconds = 0.5 + 0.25 * (model.tokens - 1)
         rates = {"images_per_s": 2 / seconds, "images_per_s_unmerged": 1 / seconds}
-        return dataclasses.replace(plain(model, images, precision=precision), **rates)
+        timed = plain(model, images, pairs=LEAST_PAIRS, precision=precision)
+        return dataclasses.replace(timed, **rates)
 
     monkeypatch.setattr(vqa_timing, "throughput", slow)
     model = llava()
