@@ -26,7 +26,7 @@ from scripts.bench.reference import reference
 from scripts.bench.results import results
 from scripts.bench.startup import startup
 from scripts.bench.subjects import check_model, own_size
-from scripts.bench.sweep import sweep
+from scripts.bench.sweep import sweep, sweep_over_files
 from scripts.bench.timing import all_threads, time_group
 
 Step = Callable[[Record, float], bool]
@@ -144,7 +144,9 @@ def _steps(part: str, choice: Choice, device: str) -> list[tuple[str, Step]]:
             pairs=choice.pairs or LEAST_PAIRS,
         )
         return [("tower, prefill, decoding", step)]
-    return [("run.py", startup)] if part == "startup" else [("16 points", sweep)]
+    if part == "startup":
+        return [("run.py", startup)]
+    return [("16 points", sweep), ("8 points over files", sweep_over_files)]
 
 
 def _layers(choice: Choice, methods: tuple[str, ...]) -> list[layers.Wanted]:

@@ -24,6 +24,8 @@ ANSWERS = (
     ("weights=/no/such/file",),
     ("data.root=/no/such/folder",),
 )
+POINTS = ("-m", "merge=pitome,tome,tofu,random,stride", "ratio=range(0.7,1,0.01)", "results=/proc/none")
+"""150 points, refused once all of them are composed and checked."""
 _IMPORTS = "import torch, timm, lightning"
 
 
@@ -35,7 +37,7 @@ def startup(record: Record, deadline: float, repeats: int = 3) -> bool:
     """Time `run.py` on questions that words alone decide, and a run on as little data as can be against
     the imports that it cannot do without. CPU time of the process and its children; each the median of
     `repeats`. Returns whether all of it was done before `deadline`."""
-    for words in ANSWERS:
+    for words in (*ANSWERS, POINTS):
         name = f"run.py {' '.join(words)}"
         if record.find(PART, name) is not None:
             continue
@@ -43,7 +45,8 @@ def startup(record: Record, deadline: float, repeats: int = 3) -> bool:
             return False
         code = 0 if words == ("--help",) else 2
         taken = [cpu_seconds([sys.executable, "run.py", *words], code) for _ in range(repeats)]
-        cell = {"kind": "answer", "seconds": statistics.median(taken), "repeats": repeats}
+        kind = "points" if words == POINTS else "answer"
+        cell = {"kind": kind, "seconds": statistics.median(taken), "repeats": repeats}
         record.keep(PART, name, cell)
     name = "run.py weights=random limit=2"
     if record.find(PART, name) is None:

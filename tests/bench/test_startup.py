@@ -24,7 +24,7 @@ def test_every_command_is_timed_once(tmp_path, monkeypatch):
     record = Record(tmp_path / "a.json", {})
     assert startup(record, math.inf, repeats=1)
     cells = Record(tmp_path / "a.json", {}).part("startup")
-    assert [cell["kind"] for cell in cells.values()] == ["answer"] * len(ANSWERS) + ["fixed"]
+    assert [cell["kind"] for cell in cells.values()] == [*["answer"] * len(ANSWERS), "points", "fixed"]
     assert cells["run.py weights=random limit=2"]["ratio"] == 1.5
     assert {code for command, code in seen if "--help" in command} == {0}
     assert {code for command, code in seen if "merge=pitom" in command} == {2}
