@@ -45,7 +45,7 @@ def test_a_sweep_over_files_starts_with_nothing_decoded(tmp_path, monkeypatch):
     assert module.sweep(record, math.inf) and len(record.part("sweep")) == 2
     judged = {target.name: target for target in targets.judge({"sweep": record.part("sweep")}, [])}
     over = judged["sweep of 8 points over files / its forwards, one decoding, one start"]
-    assert (over.measured, over.verdict) == ("1.050", "met")
+    assert (over.found, over.verdict) == ("1.050", "met")
 
 
 @pytest.mark.nightly
