@@ -15,6 +15,9 @@ torch.set_num_threads(1)
 
 PATCH = 4
 
+ONNX_SORTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
+"""Whether torch's exporter can translate a stable sort: 2.6 and 2.7 cannot."""
+
 GRAPH_ATOL = 1e-6 if BEFORE_2_7 else 0.0
 """How far a graph may be from eager mode: with torch 2.6 rows are added by a product (fast_path.py)."""
 
