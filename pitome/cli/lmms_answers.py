@@ -16,7 +16,8 @@ from pitome.runs.environment import resolve_device
 from pitome.runs.validate import HALVES
 from pitome.tasks.base import patch_model
 from pitome.tasks.images import normalise, prepare
-from pitome.tasks.vqa.models import WEIGHT_TYPES, Llava, build_llava
+from pitome.tasks.vqa.llava import Llava
+from pitome.tasks.vqa.models import WEIGHT_TYPES, build_llava
 from pitome.tasks.vqa.tokenizers import IMAGE
 
 Asked = tuple[str, Sequence[Image.Image]]

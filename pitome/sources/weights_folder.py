@@ -7,14 +7,14 @@ from pathlib import Path
 
 from pitome.errors import CheckpointError
 from pitome.sources.checkpoint_files import check_checkpoint
-from pitome.sources.llava_family import KNOWN, MISSING
+from pitome.sources.llava_family import ARCHS, KNOWN, MISSING
 from pitome.sources.weights import Weights, find_weights
 
 
-def find_model(name: str, checkpoint: str, weights: str) -> Weights:
+def find_model(name: str, checkpoint: str, weights: str, arch: str = "llava") -> Weights:
     """As `pitome.sources.weights.find_weights`, where `weights` may also be one model's folder: config.json,
     weights (see `weight_files`), and the tokenizer. Raises CheckpointError likewise, and for a folder that
-    holds another kind of model than LLaVA-1.5, with what is missing for it."""
+    holds another kind of model than `arch`, with what is missing for it."""
     folder = Path(weights).expanduser()
     if weights in ("pretrained", "random") or not (folder / "config.json").exists():
         return find_weights(name, checkpoint, weights)
@@ -22,10 +22,11 @@ def find_model(name: str, checkpoint: str, weights: str) -> Weights:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError):
         raise CheckpointError(f"weights={folder} holds no config.json that can be read") from None
-    if kind != "llava":
-        why = f": {MISSING[kind]}" if kind in MISSING else ""
+    if kind != arch:
+        why = f": {MISSING[kind]}; {KNOWN}" if kind in MISSING and kind not in ARCHS else ""
         raise CheckpointError(
-            f"weights={folder} holds a model of the kind {kind}, which cannot be used{why}; {KNOWN}"
+            f"weights={folder} holds a model of the kind {kind}, which cannot be used as model.arch={arch}"
+            f"{why}"
         )
     if not (files := weight_files(folder)):
         raise CheckpointError(

@@ -23,7 +23,7 @@ from pitome.tasks.classification.module import Classification
 from pitome.tasks.memory import Parts, is_out_of_memory
 from pitome.tasks.retrieval.clip import ImageText
 from pitome.tasks.text.module import TextClassification
-from pitome.tasks.vqa.models import Llava
+from pitome.tasks.vqa.llava import Llava
 from tests.runs.test_devices import made
 from tests.runs.test_training_killed import classification, retrieval, text, vqa
 

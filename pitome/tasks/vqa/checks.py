@@ -7,8 +7,9 @@ from pathlib import Path
 from pitome.config import Config, DataConfig
 from pitome.errors import UsageError
 from pitome.merge.schedule import check_layer
+from pitome.records.identity import UNMERGED
 from pitome.sources.folders import check_root
-from pitome.sources.llava_family import check_arch
+from pitome.sources.llava_family import MISSING, check_arch
 from pitome.sources.weights import Weights
 from pitome.sources.weights_folder import find_model
 from pitome.tasks.checks import Checks
@@ -47,21 +48,38 @@ class VqaChecks(Checks):
             check_tables(check_root(data.root), ("image", "question", "answers"))
 
     def weights(self, config: Config, name: str) -> Weights:
-        return find_model(config.model.name, config.model.checkpoint, name)
+        return find_model(config.model.name, config.model.checkpoint, name, config.model.arch)
 
 
 def _check_places(config: Config) -> None:
-    """What the model's settings say of the places after its image tower. Raises UsageError."""
-    vision, text = (config.model.args.get(part) or {} for part in ("vision_config", "text_config"))
-    size, patch = vision.get("image_size"), vision.get("patch_size")
-    if isinstance(size, int) and isinstance(patch, int) and 0 < patch <= size and type(config.keep) is int:
+    """What the model's settings say of its image tower and of the places after it. Raises UsageError."""
+    model = config.model
+    vision, text = (model.args.get(part) or {} for part in ("vision_config", "text_config"))
+    if model.arch in MISSING and config.keep is None and config.merge.name != UNMERGED:
+        raise UsageError(
+            f"merge={config.merge.name} cannot merge inside the tower of model={model.name}: "
+            f"{MISSING[model.arch]}; give keep= and a method for after it"
+        )
+    if model.arch in MISSING and config.mode != "test":
+        raise UsageError(f"mode={config.mode} is for LLaVA-1.5 alone, not for model={model.name}")
+    size, patch, count = vision.get("image_size"), vision.get("patch_size"), None
+    if model.arch in MISSING:
+        size = model.preprocess.size if model.preprocess is not None else None
+        if isinstance(patch, int):
+            patch *= vision.get("spatial_merge_size", 2)
+            if size is None or size % patch:
+                raise UsageError(
+                    f"model.preprocess.size={size} is no multiple of {patch}, the pixels along a cell of "
+                    f"patches that model={model.name} joins"
+                )
+    if isinstance(size, int) and isinstance(patch, int) and 0 < patch <= size:
         count = (size // patch) ** 2
-        count += config.model.args.get("vision_feature_select_strategy", "default") != "default"
-        if config.keep > count:
-            raise UsageError(
-                f"keep={config.keep} is more than the {count} tokens of an image in "
-                f"model={config.model.name}; give fewer, or a share"
-            )
+        count += model.args.get("vision_feature_select_strategy", "default") != "default"
+    if count is not None and type(config.keep) is int and config.keep > count:
+        raise UsageError(
+            f"keep={config.keep} is more than the {count} tokens of an image in model={model.name}; "
+            "give fewer, or a share"
+        )
     layer, depth = config.merge.options.get("layer"), text.get("num_hidden_layers")
     if "language" in config.merge.places and isinstance(layer, int) and isinstance(depth, int):
         check_layer(layer, depth)

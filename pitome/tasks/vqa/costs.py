@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pitome.adapters.place_patch import PatchedPlace
-from pitome.measure.copies import meta_copy
+from pitome.measure.copies import meta_copy, unmerged_copy
 from pitome.measure.flops import count_flops
 
 
@@ -55,7 +55,7 @@ class Answering:
 
 
 def decoder_of(model: Any) -> Decoder:
-    """Of a `LlavaForConditionalGeneration`."""
+    """Of a `LlavaForConditionalGeneration`, or a model like it."""
     config = model.config.text_config
     linear = sum(
         part.weight.numel()
@@ -64,16 +64,13 @@ def decoder_of(model: Any) -> Decoder:
     )
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     depth = config.num_hidden_layers
+    projector = getattr(model.model, "multi_modal_projector", nn.Identity()).modules()
     return Decoder(
         depth=depth,
         token=linear // depth,
         pair=2 * config.num_attention_heads * head_dim,
         head=model.lm_head.weight.numel(),
-        projector=sum(
-            part.weight.numel()
-            for part in model.model.multi_modal_projector.modules()
-            if isinstance(part, nn.Linear)
-        ),
+        projector=sum(part.weight.numel() for part in projector if isinstance(part, nn.Linear)),
     )
 
 
@@ -129,6 +126,27 @@ def answering_after_tower(
     )
 
 
+def answering_as_run(
+    model: Any, text: int, encoder: int, run: Callable[..., int]
+) -> tuple[Answering, Answering]:
+    """Cost of a prompt of `text` tokens and an image of a `Llava`, patched or not, and of the same model
+    without the patch; encoder: multiply-accumulates of image tower and projector; run(n, model): those
+    counted while an image is answered with n tokens by `model`."""
+    bare = cast("Any", unmerged_copy(model)) if model.places else model
+    first, second = (run(tokens, bare) for tokens in (1, 2))
+    form, tokens = decoder_of(model.model), model.unmerged_rows + text
+    plain = Answering(
+        rows=model.unmerged_rows,
+        prompt=tokens,
+        projector=0,
+        prefill=first - encoder,
+        decode=second - first,
+        prefill_closed=form.prefill([tokens] * form.depth),
+        decode_closed=form.decode([tokens] * form.depth),
+    )
+    return answering_after_tower(model, text, plain, encoder, run) if model.places else plain, plain
+
+
 def layer_tokens(model: Any, text: int) -> list[int]:
     """Tokens of a prompt of `text` tokens and an image entering each layer of the language model of a
     `Llava`, then left."""
@@ -161,6 +179,17 @@ def _method(model: Any, handle: PatchedPlace, prompt: int) -> int:
 def _layers(config: Any) -> int:
     chosen = config.vision_feature_layer
     return 1 if isinstance(chosen, int) else len(chosen)
+
+
+class Encoder(nn.Module):
+    """Images [I, C, H, W] -> what a `Llava` reads of them."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model.features(images)
 
 
 class _Prefill(nn.Module):

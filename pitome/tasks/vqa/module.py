@@ -17,8 +17,8 @@ from pitome.tasks.images import normalise
 from pitome.tasks.loading import identity
 from pitome.tasks.memory import Parts
 from pitome.tasks.vqa.data import VqaData
+from pitome.tasks.vqa.llava import Answer, Llava
 from pitome.tasks.vqa.log import Answered, SampleLog
-from pitome.tasks.vqa.models import Answer, Llava
 
 
 class Asking(NamedTuple):

@@ -30,10 +30,18 @@ from pitome.tasks.devices import everywhere, fewest, gather, rank
 from pitome.tasks.images import prepare
 from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.subject import Subject, tower
-from pitome.tasks.vqa.costs import Answering, answering, answering_after_tower, layer_tokens
+from pitome.tasks.vqa.costs import (
+    Answering,
+    Encoder,
+    answering,
+    answering_after_tower,
+    answering_as_run,
+    layer_tokens,
+)
 from pitome.tasks.vqa.data import build_vqa
+from pitome.tasks.vqa.llava import Llava
 from pitome.tasks.vqa.log import SampleLog
-from pitome.tasks.vqa.models import WEIGHT_TYPES, Llava, build_llava
+from pitome.tasks.vqa.models import WEIGHT_TYPES, build_llava
 from pitome.tasks.vqa.module import Batches, VqaTest, loader, outcomes
 from pitome.tasks.vqa.probe import build_probe
 from pitome.tasks.vqa.timing import Answers, measure_throughput
@@ -43,7 +51,7 @@ KEEP = "keep"
 
 
 class VisualQuestions(ImageTask):
-    """A LLaVA model and questions about images; its image tower merges.
+    """A vision-language model and questions about images; its image tower merges, or tokens go after it.
 
     `macs` are of the tower for one image; the rest of a question, at the median length of its text,
     stands apart, and all of it in the total.
@@ -64,13 +72,15 @@ class VisualQuestions(ImageTask):
         self.model: Llava = built.model
         self.data = build_vqa(config.data, source=config.source, limit=config.limit)
         self._check_words()
-        self.architecture = measuring.architecture_of(self.model)
-        self.family = self.architecture.family
+        self.family = self.model.model.config.model_type
+        if self.model.tower_merges:
+            self.architecture = measuring.architecture_of(self.model)
+            self.family = self.architecture.family
         self.keep_positions = config.task.positions == KEEP
         self.shape = (1, self.preprocess.channels, self.preprocess.size, self.preprocess.size)
         self.answer_tokens = 1  # of the answers that were given, the mean
         self.unmerged_macs = 0
-        if config.measure != "none":
+        if config.measure != "none" and self.model.tower_merges:
             self.unmerged_macs = count_flops(meta_copy(self.tower), self._image()).macs
 
     @property
@@ -101,12 +111,12 @@ class VisualQuestions(ImageTask):
     def layers(self, patched: AnyPatched | None) -> Layers:
         """After the tower: tokens of an image before and after the projector place, or of a prompt of the
         median length entering each layer of the language model, and the final count."""
-        if isinstance(patched, PatchedPlace):
+        if isinstance(patched, PatchedPlace) or not self.model.tower_merges:
             tokens = [self.model.image_rows, self.model.read_rows]
-            if patched.place == "language":
+            if "language" in self.model.places:
                 tokens = layer_tokens(self.model, self._text_tokens)
-            left = self.model.left_rows if patched.place == "language" else self.model.read_rows
-            return Layers([float(n) for n in tokens], [patched.place, left])
+            left = [patched.place, self.model.left_rows] if isinstance(patched, PatchedPlace) else None
+            return Layers([float(n) for n in tokens], left)
         if patched is not None and self.keep_positions:
             patched.state.trace = True
         return super().layers(patched)
@@ -142,6 +152,8 @@ class VisualQuestions(ImageTask):
         return Evaluation(metrics, outcomes(rows, scored=self.data.scored), fewest(module.parts.size))
 
     def cost(self, patched: AnyPatched | None) -> Cost:
+        if not self.model.tower_merges:
+            return self._cost_as_run()
         tower = measuring.measure_cost(
             meta_copy(self.tower),
             self.architecture,
@@ -154,6 +166,17 @@ class VisualQuestions(ImageTask):
             merged = answering_after_tower(
                 self.model, self._text_tokens, merged, tower.macs, self._counted_answer
             )
+        return self._cost(tower, merged, plain)
+
+    def _cost_as_run(self) -> Cost:
+        """Of a model whose tower has no closed form: all of it counted while it answers."""
+        image = self._whole_batch().images[:1].to(next(self.model.parameters()).device)
+        macs = count_flops(Encoder(self.model), image).macs
+        tower = Cost(macs=macs, flops=2 * macs, unmerged_macs=macs, unmerged_flops=2 * macs, share=1.0)
+        merged, plain = answering_as_run(self.model, self._text_tokens, macs, self._counted_answer)
+        return self._cost(tower, merged, plain)
+
+    def _cost(self, tower: Cost, merged: Answering, plain: Answering) -> Cost:
         return dataclasses.replace(
             tower,
             total_macs=tower.macs + merged.projector + merged.method + merged.prefill,
@@ -178,6 +201,8 @@ class VisualQuestions(ImageTask):
         )
 
     def subject(self, count: int) -> Subject | None:
+        if not self.model.tower_merges:
+            return None
         shown: dict[str, tuple[np.ndarray, str]] = {}
         for question in self.data.questions:
             if len(shown) == count:
@@ -214,13 +239,13 @@ class VisualQuestions(ImageTask):
         lengths = {prompt: len(self.model.encode(prompt)) - rows for prompt in set(prompts)}
         return statistics.median_low([lengths[prompt] for prompt in prompts])
 
-    def _counted_answer(self, tokens: int) -> int:
+    def _counted_answer(self, tokens: int, model: Llava | None = None) -> int:
         """Multiply-accumulates of an answer of so many tokens to a prompt of median length, as it runs."""
         asking, rows = self._whole_batch(), self.model.image_rows
         prompts = (self.model.prompt(self.data.benchmark.prompt(q)) for q in self.data.questions)
         prompt = next(p for p in prompts if len(self.model.encode(p)) - rows == self._text_tokens)
         device = next(self.model.parameters()).device
-        return count_flops(Answers(self.model, [prompt], tokens), asking.images[:1].to(device)).macs
+        return count_flops(Answers(model or self.model, [prompt], tokens), asking.images[:1].to(device)).macs
 
     def _answering(self, rows: int) -> Answering:
         return answering(self.model.model, rows, self._text_tokens)

@@ -17,7 +17,7 @@ from pitome.measure.throughput import LEAST_PAIRS, Timing, computing, throughput
 from pitome.records.schema import Throughput
 from pitome.tasks.measuring import recorded
 from pitome.tasks.memory import Parts
-from pitome.tasks.vqa.models import Llava
+from pitome.tasks.vqa.llava import Llava
 
 _WARM = 2  # runs before those that are timed
 

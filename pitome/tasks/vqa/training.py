@@ -18,7 +18,8 @@ from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.training import train, train_folder
 from pitome.tasks.vqa.data import build_vqa
-from pitome.tasks.vqa.models import Llava, build_llava, build_model, fit_state, ready
+from pitome.tasks.vqa.llava import Llava, ready
+from pitome.tasks.vqa.models import build_llava, build_model, fit_state
 from pitome.tasks.vqa.questions import Question
 from pitome.tasks.vqa.training_data import IGNORED, Packed, PackedBatches, Turn, VqaTrainingData
 

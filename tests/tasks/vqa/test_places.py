@@ -17,7 +17,7 @@ from pitome.records.store import Store
 from pitome.report import tables
 from pitome.report.page.sweeps import views
 from pitome.tasks.vqa.costs import answering, answering_after_tower, layer_tokens
-from pitome.tasks.vqa.models import Llava
+from pitome.tasks.vqa.llava import Llava
 from pitome.tasks.vqa.timing import Answers, measure_throughput
 from tests.tasks.vqa.test_costs import ROPE
 from tests.tasks.vqa.test_vqa import TEXTS, ask, folder, outcomes, weights

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from pitome.records.schema import Record
 from pitome.records.store import Store
 from pitome.tasks.vqa.data import VqaData
+from pitome.tasks.vqa.llava import Llava
 from pitome.tasks.vqa.log import Answered, SampleLog
-from pitome.tasks.vqa.models import Llava
 from pitome.tasks.vqa.training import VqaTraining, packed_logits, turn_of
 from pitome.tasks.vqa.training_data import IGNORED, Packed, pack
 from tests.tasks.vqa.tiny_llava import TINY, llava

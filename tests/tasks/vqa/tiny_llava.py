@@ -8,7 +8,8 @@ import torch
 from omegaconf import OmegaConf
 
 from pitome.config import CONF
-from pitome.tasks.vqa.models import Llava, build_model
+from pitome.tasks.vqa.llava import Llava
+from pitome.tasks.vqa.models import build_model
 from tests.configs import model_of
 
 SMALL = {
