@@ -54,8 +54,8 @@ def build_llava(
     key: of the file, see `load_checkpoint`.
     config: name, arch (see `check_arch`), args (see `build_model`), preprocess, checkpoint; weights:
     pretrained, random (drawn from torch's global generator), a folder with transformers' files, or a file
-    with the weights; dtype: of the weights; device_map: `auto` spreads a folder's model over the devices there
-    are (accelerate). Raises CheckpointError when weights or words are missing, damaged, unsafe or of
+    with the weights; dtype: of the weights; device_map: `auto` spreads a folder's model over the devices
+    there are (accelerate). Raises CheckpointError when weights or words are missing, damaged, unsafe or of
     other shapes or settings, UsageError for an `arch` that cannot be built.
     """
     check_arch(config.arch)
