@@ -25,7 +25,7 @@ _Scores = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class _Line:
+class _TrainedLine:
     """One method at one ratio."""
 
     ratio: float
@@ -67,7 +67,7 @@ def table(item: str, records: Sequence[Record], outcomes: Outcomes) -> Table | N
             other = scores([run for how in methods if how != method for run in trained(how, method, ratio)])
             adapted = None if other is None else compare(*alike, *other)
             shelf = scores(finished_runs(shipped | {"merge": method, "ratio": ratio}, records))
-            lines.append(_Line(ratio, method, shelf, plain, alike, gain, adapted))
+            lines.append(_TrainedLine(ratio, method, shelf, plain, alike, gain, adapted))
     whole = scores(unmerged)
     if whole is None or not lines:
         return None
@@ -75,7 +75,7 @@ def table(item: str, records: Sequence[Record], outcomes: Outcomes) -> Table | N
 
 
 def _laid_out(
-    item: str, base: Point, whole: _Scores, lines: Sequence[_Line], unmerged: Sequence[Record]
+    item: str, base: Point, whole: _Scores, lines: Sequence[_TrainedLine], unmerged: Sequence[Record]
 ) -> Table:
     tests = [test for line in lines for test in (line.gain, line.adapted) if test is not None]
     adjusted = dict(zip(map(id, tests), holm([test.p for test in tests]), strict=True))

@@ -12,6 +12,7 @@ MISSING = {
     "llava_onevision": f"it puts the tokens of its tiles back on a grid to cut off padding, {_GRID}",
     "video_llava": "its video tower has no adapter",
     "vipllava": "it joins the features of several layers, between which merging changes the number of tokens",
+    "gemma3": f"it averages the tokens of its tower over the cells of a grid, {_GRID}",
     "idefics2": "its tower has no adapter, nor has the resampler after it",
     "idefics3": f"its connector joins tokens of neighbouring places on a grid, {_GRID}",
     "smolvlm": f"its connector joins tokens of neighbouring places on a grid, {_GRID}",

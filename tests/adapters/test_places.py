@@ -406,6 +406,8 @@ def test_calls_that_cannot_be_answered_are_refused_in_a_line() -> None:
         pitome.patch(vlm("qwen3_vl"), "fastv", keep=0.5)
     with pytest.raises(UnsupportedModelError, match=r"LLaVA-1\.5"):
         pitome.patch(model.model.vision_tower, "divprune", keep=8)
+    with pytest.raises(UnsupportedModelError, match="averages the tokens of its tower over the cells"):
+        pitome.patch(vlm("gemma3"), "tome", ratio=0.9)
     pitome.patch(model, "divprune", keep=8)
     with pytest.raises(UsageError, match="already, with divprune"):
         pitome.patch(model, "divprune", keep=8)
