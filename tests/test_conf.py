@@ -12,12 +12,13 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 import pitome
-from pitome.config import CONF, PARTS, Config, TaskConfig, choices, defaults
+from pitome.config import CONF, PARTS, Config, TaskConfig, choices, defaults, load_model
 from pitome.merge import registry
 from pitome.merge.schedule import AMOUNTS
 from pitome.runs.compose import register_schema, to_config
 from pitome.runs.points import hydra_of_conf
 from pitome.runs.validate import validate
+from pitome.sources.llava_family import MISSING
 from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.built import preprocess_of
 from pitome.tasks.checks import checks_of
@@ -58,6 +59,8 @@ def config_of(*overrides: str) -> Config:
 def test_composes_and_is_named_after_its_file(group: str, name: str) -> None:
     head = ["task.head=knn"] if name in BACKBONES else []
     task = [task_of(group, name)] if group in ("model", "data") else []
+    if group == "model" and load_model(name).arch in MISSING:
+        task.append("merge=none")  # nothing merges inside its tower
     if group == "merge" and "tower" not in registry.get(name).places:
         # deeper than the project's own model, for the layer that is the method's default
         task = ["task=vqa", "model=llava_7b", "keep=0.5"]
