@@ -384,12 +384,14 @@ def test_all_ratios_and_batch_of_one(name: str) -> None:
 
 @each_method
 @each_kind
-def test_gradients_match_finite_differences(name: str, kind: str) -> None:
-    """Steps of 1e-6 leave every decision as it is, so the model is smooth between them."""
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.nightly)])
+def test_gradients_match_finite_differences(name: str, kind: str, fast: bool) -> None:
+    """Steps of 1e-6 leave every decision as it is, so the model is smooth between them. fast: along random
+    directions, else for each pixel and logit."""
     model = BUILD[kind](grid=(2, 3), dim=8, depth=2).double()
     handle = patch(model, name, ratio=0.6)
     x = images(model, batch=1).double().requires_grad_()
-    assert torch.autograd.gradcheck(model, x, atol=1e-6, rtol=1e-4)
+    assert torch.autograd.gradcheck(model, x, atol=1e-6, rtol=1e-4, fast_mode=fast)
     assert handle.tokens[-1] < handle.tokens[0] or name == "none"
 
 
