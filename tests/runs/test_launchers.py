@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from pitome.cli.main import main
 from pitome.config import CONF
 from pitome.records.schema import Record
 from pitome.records.store import Store
-from pitome.runs import compose, launchers
+from pitome.runs import compose, launchers, sweep
 from scripts.report import main as report
 from tests import ROOT
 
@@ -33,18 +35,14 @@ import pitome
 def dies(tokens, remove, options):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-ENGINES = [
-    ("joblib", 1),  # two processes, each of which has torch to import
-    *(pytest.param(name, 2, marks=pytest.mark.nightly) for name in ("joblib", "submitit_local", "ray")),
-]
 
 
-def words_of(name: str, jobs: int = 2) -> list[str]:
-    """The launcher, with so many jobs at a time."""
+def words_of(name: str) -> list[str]:
+    """The launcher, with two jobs at a time."""
     if importlib.util.find_spec(name.partition("_")[0]) is None:
         pytest.skip(f"{name} is not installed")
-    key = "init.num_cpus" if name == "ray" else "n_jobs"
-    return [f"hydra/launcher={name}", f"hydra.launcher.{key}={jobs}"]
+    two = "hydra.launcher.init.num_cpus=2" if name == "ray" else "hydra.launcher.n_jobs=2"
+    return [f"hydra/launcher={name}", two]
 
 
 def timeless(record: Record) -> Record:
@@ -66,16 +64,28 @@ def rows(folder: Path) -> list[str]:
     return [re.sub(" +", " ", line).rstrip("| ") for line in lines if line.startswith(("| none", "| tome"))]
 
 
-@pytest.mark.parametrize(("engine", "jobs"), ENGINES)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_process_that_is_killed_costs_its_job_alone(jobs: int, tmp_path: Path) -> None:
+    """Of jobs that import nothing; below those of a sweep."""
+    pytest.importorskip("joblib")
+    killed = functools.partial(signal.raise_signal, signal.SIGKILL)
+    made = [functools.partial(os.mkdir, tmp_path / name) for name in "ab"]
+    first, died, last = launchers.Joblib(n_jobs=jobs, threads=1).run([made[0], killed, made[1]])  # type: ignore[list-item]
+    assert first is None and last is None and sweep._reason(died) == "killed by SIGKILL"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.nightly  # each process has torch to import
+@pytest.mark.parametrize("engine", ["joblib", "submitit_local", "ray"])
 def test_it_ends_as_in_one_process_and_a_job_that_is_killed_costs_itself_alone(
-    engine: str, jobs: int, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "fatal.py").write_text(DIES)
     one, many = tmp_path / "one", tmp_path / "many"
     words = ["-m", "imports=[fatal]", "ratio=0.9", "measure=none", "logger.group=sweep"]
     assert run(*words, "merge=none,tome", f"results={one}/runs") == 0
     capsys.readouterr()
-    assert run(*words, *words_of(engine, jobs), "merge=dies,none,tome", f"results={many}/runs") == 1
+    assert run(*words, *words_of(engine), "merge=dies,none,tome", f"results={many}/runs") == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and re.search(r"its process .*merge=dies", lines[0]), lines
     serial, parallel = Store(one / "runs"), Store(many / "runs")
