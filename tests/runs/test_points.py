@@ -72,7 +72,7 @@ def loaders() -> Iterator[list[ConfigLoader]]:
 def load(loader: ConfigLoader, words: list[str], mode: RunMode = RunMode.RUN) -> Any:
     try:
         config = loader.load_configuration("config", list(words), mode)
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, ValueError):  # the last by Hydra, of a choice of null
         return "refused"
     config.hydra.overrides.hydra.sort()
     return OmegaConf.to_container(config)
