@@ -67,8 +67,10 @@ def _key(record: Record) -> tuple[Any, ...]:
 
 
 def _recipe(record: Record) -> str:
-    """Replaces the checksum of trained weights, which differ from seed to seed."""
-    return "trained: " + word_of(record.config.get("trainer") or {})
+    """Replaces the checksum of trained weights, which differ from seed to seed. What is off counts as not
+    there: an older record does not know what came later."""
+    trainer = record.config.get("trainer") or {}
+    return "trained: " + word_of({key: value for key, value in trainer.items() if value})
 
 
 def _agrees(key: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

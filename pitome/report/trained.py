@@ -11,7 +11,7 @@ from pitome.paper.experiments import TRAINED_OFFLINE, choose, load
 from pitome.paper.labels import label
 from pitome.paper.matching import finished_runs
 from pitome.paper.points import TRAINED_WITH, Point, trained_offline_points
-from pitome.records.identity import UNMERGED
+from pitome.records.identity import CONTROLS, UNMERGED
 from pitome.records.rows import Outcomes, ResultRow, mean_outcomes
 from pitome.records.schema import Record
 from pitome.records.statistics import LEVEL, Comparison, compare, holm
@@ -34,7 +34,7 @@ class _TrainedLine:
     plain: _Scores  # trained without merging
     alike: _Scores  # trained with what it is tested with
     gain: Comparison  # alike - plain
-    adapted: Comparison | None  # alike - the mean of those that were trained with other methods
+    adapted: Comparison | None  # alike - the mean of those trained with the other methods, without controls
 
 
 def table(item: str, records: Sequence[Record], outcomes: Outcomes) -> Table | None:
@@ -64,7 +64,8 @@ def table(item: str, records: Sequence[Record], outcomes: Outcomes) -> Table | N
                 continue
             gain = compare(*alike, *plain)
             assert gain is not None
-            other = scores([run for how in methods if how != method for run in trained(how, method, ratio)])
+            hows = [how for how in methods if how != method and how not in CONTROLS]
+            other = scores([run for how in hows for run in trained(how, method, ratio)])
             adapted = None if other is None else compare(*alike, *other)
             shelf = scores(finished_runs(shipped | {"merge": method, "ratio": ratio}, records))
             lines.append(_TrainedLine(ratio, method, shelf, plain, alike, gain, adapted))
@@ -113,7 +114,7 @@ def _laid_out(
             f"{name} in percent over {len(whole[0]):,} samples, mean of {seeds} seed{'s' * (seeds != 1)}; "
             f"unmerged, trained without merging: {_percent(whole)}.",
             "Off the shelf: as it is shipped. Trained without: as long, without merging. Alike: with the "
-            "method it is tested with, at the same ratio. Others: mean of the trainings with other methods.",
+            "method it is tested with, at the same ratio. Others: with the other methods, without controls.",
             "Differences in points with the 95 % interval of a paired bootstrap over samples; *: significant "
             f"after Holm's correction for {len(tests)} tests. They say nothing of other seeds.",
         ],

@@ -108,6 +108,14 @@ def test_runs_that_train_their_weights_stand_together_by_recipe():
     assert len(group([trained(0), dataclasses.replace(trained(1), mode="test")])) == 2
 
 
+def test_an_option_of_training_that_came_later_and_is_off_parts_no_group():
+    old = example("none", None, mode="train", config={"trainer": {"epochs": 3}})
+    later = {"epochs": 3, "ema": 0.0, "lightning": {}, "curriculum": None, "flip": False}
+    new = example("pitome", mode="train", config={"trainer": later})
+    assert len(group([old, new])) == 1
+    assert len(group([old, example("pitome", mode="train", config={"trainer": later | {"ema": 0.9}})])) == 2
+
+
 def test_runs_of_other_settings_of_the_task_stand_apart():
     one, other = example(), example("tome")
     knn = dataclasses.replace(other, identity={**other.identity, "settings": {"head": "knn", "k": 20}})
