@@ -43,6 +43,7 @@ from pitome.tasks.recipe import Recipe, recipes, stages
 
 StateDict = Mapping[str, Tensor]
 EPOCHS = "epochs.jsonl"
+_LOG_EVERY = 20  # steps, or an epoch where it is shorter
 
 
 def save_model(model: nn.Module, path: Path) -> Path:
@@ -120,7 +121,7 @@ def train(
                 best,
             ],
             enable_model_summary=False,
-            log_every_n_steps=20,
+            log_every_n_steps=_LOG_EVERY,
         )
         batches = data(number, recipe, model)
         share_training(batches)
@@ -322,8 +323,10 @@ class EpochLog(Callback):
         self.path, self.stage, self.clock = path, stage, 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Leave out what was written after the checkpoint that training goes on from."""
+        """Leave out what was written after the checkpoint that training goes on from. A short epoch has its
+        place in the learning curves too."""
         self.clock = time.monotonic()  # of an epoch that goes on, of what is left of it
+        trainer.log_every_n_steps = max(1, min(_LOG_EVERY, int(trainer.num_training_batches)))  # type: ignore[attr-defined]
         if rank():
             return
         before = [

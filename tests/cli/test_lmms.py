@@ -4,6 +4,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -66,8 +67,9 @@ def test_prompts_with_any_number_of_images():
 
 
 def test_a_patched_model_answers_a_batch():
-    red, blue = (Image.new("RGB", (80, 60), colour) for colour in ("red", "blue"))
-    asked = [("what color is the shape?", [red]), ("is there a circle?", [red, blue])]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), dtype=np.uint8)
+    first, second = map(Image.fromarray, pixels)  # no two tokens alike, whose order rounding would decide
+    asked = [("what color is the shape?", [first]), ("is there a circle?", [first, second])]
     merged, plain = answerer(merge="pitome", ratio=0.9), answerer(merge="none")
     assert merged.patched is not None and plain.patched is None
     assert merged.model.image_rows < plain.model.image_rows

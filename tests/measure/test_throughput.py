@@ -164,7 +164,9 @@ def test_timing_holds_what_a_record_keeps():
     kept = {field.name for field in dataclasses.fields(Throughput)}
     kept -= {"tokens_per_s", "tokens_per_s_unmerged"}  # what the text task makes of them
     kept -= {
-        f"{name}{end}" for name in ("first_token_s", "decode_tokens_per_s") for end in ("", "_unmerged")
+        f"{name}{end}"
+        for name in ("first_token_s", "decode_tokens_per_s", "encoder_s", "prefill_s", "method_s")
+        for end in ("", "_unmerged")
     }  # vqa
     assert kept <= {field.name for field in dataclasses.fields(module.Timing)}
 

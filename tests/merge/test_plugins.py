@@ -133,10 +133,10 @@ def test_the_command_line_knows_the_names_without_torch(tmp_path: Path) -> None:
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]\n"
     code += "from pitome.cli.main import main\nfor word in sys.argv[1:]: main([word, 'weights=random'])"
     done = subprocess.run(
-        [sys.executable, "-c", code, "merge=swop", "--help"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, "merge=swapp", "--help"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: unknown merge=swop; did you mean swap?")
+    assert done.stderr.startswith("error: unknown merge=swapp; did you mean swap")
     assert "  swap               of dist-a\n" in done.stdout
 
 

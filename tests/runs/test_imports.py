@@ -84,7 +84,7 @@ def test_one_that_cannot_be_imported_is_one_line(
         (["imports=[./own_module]"], "./own_module is a file"),
         (["imports=own_module"], "write imports=[own_module]"),
         (["-m", "imports=[a],[b]"], "give all modules in one list, imports=[a,b]"),
-        (["imports=[own_module]", "merge=swop"], "unknown merge=swop; did you mean swap?"),
+        (["imports=[own_module]", "merge=swapp"], "unknown merge=swapp; did you mean swap"),
         (["imports=[own_module]", "merge=swap", "merge.options.share=much"], "merge=swap: share=much"),
         (["imports=[own_module]", "merge=swap", "merge.options.steps=3"], "a list of whole numbers"),
         (["imports=[own_module]", "merge=swap", "merge.options.shar=1"], "did you mean merge.options.share"),
