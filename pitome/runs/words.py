@@ -161,6 +161,11 @@ def _check(override: Override) -> None:
         raise UsageError(f"{element} cannot be set{instead}")
     if override.is_hydra_override() and override.is_sweep_override():
         raise UsageError(f"{element} has several values; all runs of a sweep share it, give one")
+    if key.startswith("hydra/") and not override.is_delete():
+        value = override.value()
+        for name in value if isinstance(value, list) else [value]:
+            if not isinstance(name, str | QuotedString | None):
+                raise UsageError(f"{element}={shown(value)} is not a name, nor a list of names")
     if key in GROUPS and override.package is None:
         if override.is_delete() and key not in _OPTIONAL:
             raise UsageError(f"{element}: a run needs a {key}; choose another one with {key}=NAME")
