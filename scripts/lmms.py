@@ -21,7 +21,7 @@ def main() -> int:
         from lmms_eval.__main__ import cli_evaluate
 
         cli_evaluate()
-    except PitomeError as problem:
+    except (PitomeError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     return 0

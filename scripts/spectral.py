@@ -135,7 +135,7 @@ def main(words: Sequence[str]) -> int:
             FOLDER.mkdir(exist_ok=True)
             write_atomically(FOLDER / f"{name}.json", json.dumps(content).encode())
             print(FOLDER / f"{name}.json")
-    except PitomeError as problem:
+    except (PitomeError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     return 0

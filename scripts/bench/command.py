@@ -46,7 +46,7 @@ def main(words: list[str]) -> int:
         from scripts.bench.run import bench
 
         complete = bench(choice)
-    except PitomeError as problem:
+    except (PitomeError, OSError) as problem:
         return print_error(problem)
     except KeyboardInterrupt:
         print("\nstopped; what was measured is kept, the same command continues from there", file=sys.stderr)

@@ -74,7 +74,7 @@ def main(words: list[str]) -> int:
     try:
         asked = parse(parser, words)
         complete = pack(asked.device, asked.minutes, asked.results, asked.reference, asked.tiny)
-    except PitomeError as problem:
+    except (PitomeError, OSError) as problem:
         return print_error(problem)
     print("all of it is measured" if complete else "not everything is measured; the same command goes on")
     return 0

@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> int:
         for name in FIGURES if "--write" in words else ():
             if name in (names or PAGES):
                 print(importlib.import_module(FIGURES[name]).write(DOCS / f"{name}.png"))
-    except PitomeError as problem:
+    except (PitomeError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     return 0

@@ -72,6 +72,7 @@ REFUSED = {
     "show_tokens image=" + "n" * 3000: "error: ",
     "show_tokens after=" + "9" * 5000: "is not a list of whole numbers",
     "show_tokens ratio=interval(0,1)": "an interval has no single values",
+    "bench --reference " + "9" * 300: "File name too long",
     "bench --batch": "expected one argument; --help lists all options",
     "bench --batch=x": "invalid int value: 'x'",
 }
