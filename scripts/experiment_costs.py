@@ -80,7 +80,7 @@ def _image(model: nn.Module, method: str, point: Mapping[str, Any]) -> Entry | N
         try:
             with pitome.patch(model, method, layers=point.get("layers"), **amount, **options) as handle:
                 form = closed_form(architecture, handle.schedule, handle.method, handle.options)
-        except (PitomeError, OSError) as problem:
+        except PitomeError as problem:
             print(f"left out: {dict(point)}: {problem}")
             return None
     theirs = authors_macs(architecture, form.tokens, method)
