@@ -183,7 +183,7 @@ class Patched:
 @overload
 def patch(
     model: nn.Module,
-    method: str,
+    method: str | Method,
     *,
     ratio: float | Sequence[float] | None = ...,
     r: int | Sequence[int] | None = ...,
@@ -204,7 +204,7 @@ def patch(
 @overload
 def patch(
     model: nn.Module,
-    method: str,
+    method: str | Method,
     *,
     ratio: float | Sequence[float] | None = ...,
     r: int | Sequence[int] | None = ...,
@@ -224,7 +224,7 @@ def patch(
 
 def patch(
     model: nn.Module,
-    method: str,
+    method: str | Method,
     *,
     ratio: float | Sequence[float] | None = None,
     r: int | Sequence[int] | None = None,
@@ -266,6 +266,9 @@ def patch(
     removed token close up (`renumber`; not inside the language model). Each place takes one patch; `generate`
     and the model's forward take what the processor makes, as without a patch.
 
+    `method` is a name. A `Method` itself, which need not be registered, serves to look at what a plan sees;
+    copies of the model and `save` know methods by name alone.
+
     state_dict() keys do not change; deepcopy, pickle, autocast, training, gradient checkpointing,
     DataParallel, torch.jit.trace and torch.compile work on the patched model (patch first, compile
     second). Every thread has forwards of its own. With checkpointing, run the backward pass before
@@ -281,8 +284,10 @@ def patch(
     >>> patched.tokens
     [197, 181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11]
     """
+    entry = method if isinstance(method, Method) else registry.get(method)
+    name = entry.name
     asked = saved.PatchArguments(
-        method=method,
+        method=name,
         ratio=ratio,
         r=r,
         inflection=inflection,
@@ -293,10 +298,9 @@ def patch(
         family=family,
         options=dict(options),
     )
-    entry = registry.get(method)
     if keep is not None or place not in (None, "tower") or "tower" not in entry.places:
         others = {"ratio": ratio, "r": r, "flops": flops, "schedule": schedule, "layers": layers}
-        given = [name for name, value in others.items() if value is not None]
+        given = [key for key, value in others.items() if value is not None]
         return place_patch.patch_place(model, entry, keep, place, positions, options, given)
     adapter = _adapt(model)
     family = adapter.family if family is None else family
@@ -306,7 +310,7 @@ def patch(
         ratio=ratio, r=r, inflection=inflection, flops=flops, schedule=schedule, layers=layers
     )
     found = None if schedule is None else find_schedule(schedule)
-    if found is not None and found.made_for is not None and found.made_for.method == method:
+    if found is not None and found.made_for is not None and found.made_for.method == name:
         options = {**found.made_for.options, **options}
         asked = dataclasses.replace(asked, options=dict(options))
     if found is not None and {f.name for f in dataclasses.fields(entry.options)} >= set(OPTIONS):
@@ -318,19 +322,19 @@ def patch(
         entry.guarantees.needs_class_token or "cls_attention" in entry.needs(resolved)
     ):
         raise UnsupportedModelError(
-            f"merge={method} ranks tokens by the class token, and this {type(adapter.host).__name__} has none"
+            f"merge={name} ranks tokens by the class token, and this {type(adapter.host).__name__} has none"
         )
     protected = adapter.protected if resolved.protected is None else resolved.protected
     given, own = reduction.given, entry.kept(resolved)
     if found is None and own is not None:
-        found, given = own_schedule(own), [*given, f"the schedule of {method}"]
+        found, given = own_schedule(own), [*given, f"the schedule of {name}"]
     if len(given) != 1:
         names = " and ".join(given) or "none of them"
         raise UsageError(f"give exactly one of {ONE_OF} and a method's own schedule; got {names}")
     if found is not None:
         check_whole_schedule(inflection, layers)
         rule = kept_schedule(
-            found, adapter.depth, _tokens(adapter, input_size), protected, method, entry.most or entry.limit
+            found, adapter.depth, _tokens(adapter, input_size), protected, name, entry.most or entry.limit
         )
     else:
         layers = entry.layers if layers is None else layers

@@ -117,14 +117,16 @@ def _main(argv: Sequence[str]) -> int:
     if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], command.overrides)) is not None:
         return code
     overrides = experiments.expand(quote_paths(command.overrides, command.multirun), command.multirun)
-    if (unmerged := merge_of_training(overrides)) != overrides and not command.flags:
-        print("training without merging, since merge= is not given; merge=pitome trains with it")
-    overrides = unmerged
+    without_merge, overrides = overrides, merge_of_training(overrides)
     points = check_command_line(overrides, command.multirun)
     if command.flags:
         return _show(command.flags, overrides)
     configs = [config for config, _ in points]
     check_places(configs)
+    if overrides != without_merge:
+        trained = any(config.trained_with is not None for config in configs)
+        does, would = ("testing", "tests") if trained else ("training", "trains")
+        print(f"{does} without merging, since merge= is not given; merge=pitome {would} with it")
     if any(config.mode == "search" for config in configs):
         return _search(configs, overrides, command.multirun)
     return _run(overrides, configs, command.multirun, [experiment.name for experiment in chosen])

@@ -186,14 +186,15 @@ def check_place(
     here = [other for other in places if other != "tower"]
     if place is None and here:
         place = here[0]
-    if place is None or place not in here:
-        wanted = "after the image tower" if place in (None, "tower") else f"at place={place}"
+    if not here:
         raise UsageError(
-            f"merge={name} cannot be used {wanted}, but at {' and '.join(places)}; "
-            f"{'give ratio or r instead of keep' if tuple(places) == ('tower',) else 'give keep'}"
+            f"merge={name} merges in the layers of a model, not after an image tower; "
+            "give ratio or r instead of keep"
         )
+    if place not in here:
+        raise UsageError(f"merge={name} cannot be used at place={place}, but at {' and '.join(here)}")
     if others:
-        raise UsageError(f"merge={name} takes keep, not {' and '.join(others)}")
+        raise UsageError(f"merge={name} takes keep, not {' and '.join(others)}; give e.g. keep=0.25")
     if keep is None:
         raise UsageError(f"merge={name} needs keep: a number of image tokens, or a share, e.g. keep=0.25")
     check_keep(keep)

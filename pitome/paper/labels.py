@@ -71,7 +71,7 @@ def _variants(point: Point, *, named: bool) -> list[str]:
     if (training := point.get(TRAINED_WITH)) is not None:
         amount = _ratio(point | {"merge": training})
         how = "without merging" if training == UNMERGED else f"with {label('merge', training)} at {amount}"
-        parts.append(f"trained {how}, seed {point.get('seed', 0)}")
+        parts.append(f"trained {how}")
     options = {} if named else {key: value for key, value in point.items() if key.startswith(OPTIONS)}
     return [*parts, *(f"{key.rpartition('.')[2]}={value}" for key, value in options.items())]
 

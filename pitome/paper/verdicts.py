@@ -251,17 +251,23 @@ def _judge_offline(
             metric = METRICS[name]
             runs = [run for run in finished_runs(point, repeated) if _mean(metric, [run]) is not None]
             known = finished_runs(point, published)
-            seeds = {run.seed for run in runs}  # compared with the same ones, where there are any
-            known = [run for run in known if run.seed in seeds] or known
+            seeds = {run.seed for run in runs}
+            if common := [run for run in known if run.seed in seeds]:  # like is compared with like
+                runs, known = [run for run in runs if run.seed in {run.seed for run in common}], common
             reference = _mean(metric, known)
             row = replace(_row(point, metric), published=reference, command=command(point))
             if reference is not None:
                 row = replace(row, interval=metric.interval(known))
             row = _with_runs(row, metric, runs)
-            if runs and reference is not None:
-                row = _against(row, reference, tolerance)
+            if runs and reference is not None and (common or point.get("mode") != "train"):
+                left = sorted(seeds - {run.seed for run in runs})  # empty where no seed is common
+                out = (
+                    f"without seed {', '.join(map(str, left))}, of which nothing is published" if left else ""
+                )
+                row = replace(_against(row, reference, tolerance), reason=out)
             elif runs:
-                row = replace(row, verdict=NOT_JUDGED, reason="nothing published to compare it with")
+                why = "published with other seeds" if known else "nothing published to compare it with"
+                row = replace(row, verdict=NOT_JUDGED, reason=why)
             elif reference is None:
                 row = replace(row, reason=why_unfinished(point, repeated) or "not published, not run")
             else:  # what is published counts, whatever shorter or failed runs there are besides

@@ -44,9 +44,10 @@ def show_item(name: str, store: Store) -> Table:
         raise UsageError(f"{name} is pictures, without values; python run.py experiment={name} draws them")
     published = published_stores()
     local = [] if any(_same_folder(store, other) for other in published) else store.all()
-    verdicts = judge(name, local, published_records())
+    committed = published_records()
+    verdicts = judge(name, local, committed)
     stores = [store, *published]
-    twin = trained.table(choose(name).item.name, [*published_records(), *local], outcomes_in(stores))
+    twin = trained.table(choose(name).item.name, [*committed, *local], outcomes_in(stores))
     beside = [twin] if twin is not None else []
     note = other_code(verdicts.runs)
     written = write(verdicts, store.folder.parent / "reports", [*beside, *fair(verdicts, stores)], note)

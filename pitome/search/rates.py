@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from pitome.adapters.patch import patch
 from pitome.errors import UsageError
+from pitome.merge import registry
 from pitome.merge.costs import Architecture, closed_form
 from pitome.merge.plan import Tokens, cosine, rank
 from pitome.merge.schedule import Schedule
@@ -203,14 +204,18 @@ def _masked(probe: Probe, space: Space, options: Mapping[str, Any], rates: Rates
     """Within it the model, frozen, runs with masks instead of merging."""
     trained = [parameter for parameter in probe.model.parameters() if parameter.requires_grad]
     everything = [space.architecture.tokens] * len(space.architecture.layers)
-    with patch(probe.model, METHOD, schedule=everything, **options) as handle:
-        state = handle.state
-        state.method = dataclasses.replace(
-            state.method,
-            plan=lambda tokens, remove, options: masked_plan(tokens, rates),
-            guarantees=dataclasses.replace(state.method.guarantees, identity_at_1=False),
-        )
-        state.checked = [True] * len(everything)
+    method = registry.get(METHOD)
+
+    def plan(tokens: Tokens, remove: object, options: object) -> Any:  # masks, which drop no token
+        return masked_plan(tokens, rates)
+
+    masked = dataclasses.replace(
+        method,
+        plan=plan,
+        guarantees=dataclasses.replace(method.guarantees, identity_at_1=False),
+    )
+    with patch(probe.model, masked, schedule=everything, **options) as handle:
+        handle.state.checked = [True] * len(everything)  # a mask is no plan that could be checked
         try:
             probe.model.requires_grad_(False)
             yield

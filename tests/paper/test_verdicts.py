@@ -23,6 +23,7 @@ from pitome.paper.verdicts import (
     judge,
 )
 from pitome.records.schema import Record
+from pitome.report.items import published_records
 from tests.conftest import ITEM, record
 
 TOME = {
@@ -219,6 +220,26 @@ def test_offline_is_compared_with_our_own_records_and_never_the_papers(write: Ca
     failed = record(OFFLINE, {}, status="failed", error="out of memory")
     (lost,) = [r for r in judge("table99_offline", [failed]).rows if "out of memory" in r.reason]
     assert lost.verdict == NOT_RUN
+
+
+def test_offline_seeds_are_compared_with_the_same_seeds(write: Callable[..., Path]) -> None:
+    """What another seed gave is no repetition of a training; an evaluation without drawing is one."""
+    later = "2026-02-01T00:00:00+00:00"
+    ours = record(OFFLINE, {"top1": 0.88})
+    again = [record(OFFLINE, {"top1": top1}, seed=s, started=later) for s, top1 in enumerate((0.88, 0.5))]
+    (found,) = [r for r in judge("table99_offline", again, [ours]).rows if r.published]
+    assert found.verdict == WITHIN and found.measured == pytest.approx(88.0)
+    assert found.reason == "without seed 1, of which nothing is published"
+    (found,) = [r for r in judge("table99_offline", again[1:], [ours]).rows if r.published]
+    assert (found.verdict, found.measured) == (OUTSIDE, pytest.approx(50.0))
+
+
+def test_a_training_with_another_seed_is_no_repetition() -> None:
+    published = [r for r in published_records() if r.mode == "train" and r.task == "text"]
+    other = dataclasses.replace(published[0], seed=7)
+    rows = [r for r in judge("table6_trained_offline", [other], published).rows if r.measured is not None]
+    assert [(r.verdict, r.reason) for r in rows] == [(NOT_JUDGED, "published with other seeds")]
+    assert all("seed" not in r.variant for r in rows)  # all seeds are one row
 
 
 @pytest.mark.parametrize(

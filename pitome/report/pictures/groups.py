@@ -16,9 +16,11 @@ from torch import Tensor, nn
 import pitome
 from pitome.adapters.patch import Patched
 from pitome.errors import UnsupportedModelError, UsageError
+from pitome.merge import registry
 from pitome.merge.energy import energy
 from pitome.merge.methods.pitome import PitomeOptions
 from pitome.merge.plan import AnyPlan, Tokens, cosine
+from pitome.merge.registry import Method
 
 DROPPED = -1
 
@@ -68,11 +70,11 @@ def follow(
     """
     text = inputs.ndim == 2
     size = inputs.shape[-1] if text else (int(inputs.shape[-2]), int(inputs.shape[-1]))
+    watched, energies = _watched(method)
     with (
         torch.no_grad(),
-        pitome.patch(model, method, trace=True, input_size=size, **amount, **(options or {})) as handle,
+        pitome.patch(model, watched, trace=True, input_size=size, **amount, **(options or {})) as handle,
     ):
-        energies = _watch(handle)
         output = (run or model)(inputs)
         grid = _grid(handle.architecture(size).patches, text)
         steps = [
@@ -97,18 +99,16 @@ def _grid(patches: int, text: bool) -> tuple[int, int]:
     return side, side
 
 
-def _watch(handle: Patched) -> dict[int, Tensor]:
-    """Layer -> energies [B, N], of protected tokens NaN; filled while the model runs."""
-    state, energies = handle.state, {}
-    method = state.method
+def _watched(name: str) -> tuple[Method, dict[int, Tensor]]:
+    """The method, and layer -> energies [B, N], of protected tokens NaN: filled while a model runs so."""
+    method, energies = registry.get(name), {}
 
     def plan(tokens: Tokens, remove: Any, options: Any) -> AnyPlan:
         if isinstance(options, PitomeOptions) and options.rank_by == "energy":
             energies[tokens.layer] = _energies(tokens, options)
         return method.plan(tokens, remove, options)
 
-    state.method = dataclasses.replace(method, plan=plan)
-    return energies
+    return dataclasses.replace(method, plan=plan), energies
 
 
 def _energies(tokens: Tokens, options: PitomeOptions) -> Tensor:

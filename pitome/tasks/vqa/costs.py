@@ -62,13 +62,12 @@ def decoder_of(model: Any) -> Decoder:
         for part in model.model.language_model.layers.modules()
         if isinstance(part, nn.Linear)
     )
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     depth = config.num_hidden_layers
     projector = getattr(model.model, "multi_modal_projector", nn.Identity()).modules()
     return Decoder(
         depth=depth,
         token=linear // depth,
-        pair=2 * config.num_attention_heads * head_dim,
+        pair=2 * config.num_attention_heads * _head_dim(config),
         head=model.lm_head.weight.numel(),
         projector=sum(part.weight.numel() for part in projector if isinstance(part, nn.Linear)),
     )
@@ -162,7 +161,7 @@ def _method(model: Any, handle: PatchedPlace, prompt: int) -> int:
     vision, text = model.model.config.vision_config, model.model.config.text_config
     rows = model.read_rows if handle.place == "language" else model.image_rows
     remove, needs = rows - handle.kept(rows), handle.method.needs(handle.options)
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    head_dim = _head_dim(text)
     if handle.place == "language":  # the row of the prompt's last token in the layer before
         by_keys = getattr(handle.options, "metric", "hidden") == "keys"
         dim = text.num_key_value_heads * head_dim if by_keys else text.hidden_size
@@ -174,6 +173,12 @@ def _method(model: Any, handle: PatchedPlace, prompt: int) -> int:
         return read
     mixed = 0 if handle.method.guarantees.groups else handle.kept(rows) * rows * text.hidden_size
     return read + mixed + handle.method.macs(rows, 0, dim, remove, handle.options)
+
+
+def _head_dim(text_config: Any) -> int:
+    """Of one head of a language model."""
+    given = getattr(text_config, "head_dim", None)
+    return int(given or text_config.hidden_size // text_config.num_attention_heads)
 
 
 def _layers(config: Any) -> int:
@@ -225,8 +230,8 @@ class _Decode(nn.Module):
 
         config: Any = self.decoder.config
         heads = config.num_key_value_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        kept, cache = embeds.new_empty(1, heads, self.cached, width), DynamicCache(config=config)
+        kept = embeds.new_empty(1, heads, self.cached, _head_dim(config))
+        cache = DynamicCache(config=config)
         for layer in range(config.num_hidden_layers):
             cache.update(kept, kept, layer)
         output = self.decoder(
