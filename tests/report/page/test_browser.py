@@ -266,9 +266,9 @@ def test_dark_and_light_by_the_system_and_by_the_switch(page: sync_api.Page) -> 
     page.emulate_media(color_scheme="dark")
     dark = page.evaluate(colour)
     assert light != dark
-    font = page.evaluate("() => document.querySelector('.view:not([hidden]) .chart').layout.font.color")
-    assert font == page.evaluate(
-        "getComputedStyle(document.documentElement).getPropertyValue('--ink').trim()"
+    page.wait_for_function(  # plots are drawn again once the browser has said so
+        """() => document.querySelector('.view:not([hidden]) .chart').layout.font.color
+            === getComputedStyle(document.documentElement).getPropertyValue('--ink').trim()"""
     )
     for name, expected in (("Light", light), ("Dark", dark), ("Auto", dark)):
         page.click("#theme")
