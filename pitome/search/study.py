@@ -7,7 +7,8 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,23 @@ def evaluate(probe: Probe, space: Space, amount: Amount, options: Mapping[str, A
         return value
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's lines on new studies and on what is experimental; after it they come as before,
+    as a search may be part of a user's own program."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@_quiet()
 def search(
     probe: Probe,
     space: Space,
@@ -213,8 +231,6 @@ def _open(folder: Path | None, plan: SearchPlan, identity: Mapping[str, Any]) ->
     """The study in `folder`, or a new one. Raises UsageError where another search is in it."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     storage = None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

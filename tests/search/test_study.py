@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 
@@ -46,6 +48,15 @@ def test_the_uniform_schedule_comes_first_and_bounds_the_result(sampler: str, by
 
 def test_the_same_seed_tries_the_same() -> None:
     assert search(trials=14) == search(trials=14) != search(trials=14, seed=1)
+
+
+def test_it_leaves_the_callers_warnings_and_optunas_lines_as_they_were(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    filters, verbosity = list(warnings.filters), optuna.logging.get_verbosity()
+    search(trials=4)
+    assert warnings.filters == filters and optuna.logging.get_verbosity() == verbosity
+    assert "study" not in capfd.readouterr().err
 
 
 def test_options_are_searched_and_start_at_their_defaults() -> None:
