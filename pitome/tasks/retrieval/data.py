@@ -74,16 +74,19 @@ class SceneBatches(Dataset[PairBatch]):
 
 
 class FileBatches(Dataset[PairBatch]):
-    """Item n: the n-th training batch of photographs, each with one of its captions, cut out at random
-    (at least half of the area); the order of an epoch and the cuts follow from the seed."""
+    """Item n: the n-th training batch of captions, each with its photograph, cut out at random (at least half
+    of the area). An epoch has every caption once, as in the authors' code (LAVIS,
+    datasets/retrieval_datasets.py:8): Flickr30k 145,000, not 29,000. Its order and the cuts follow from the
+    seed."""
 
     def __init__(
         self, pairs: Pairs, preprocess: Preprocess, batch_size: int, seed: int, chosen: np.ndarray
     ) -> None:
         """chosen: the images that are trained on, if they have a caption."""
         self.pairs, self.preprocess, self.batch_size, self.seed = pairs, preprocess, batch_size, seed
-        self.usable = np.array([index for index in chosen if pairs.captions[index]], dtype=np.int64)
-        if len(self.usable) < 2:
+        texts = [(index, place) for index in chosen for place in range(len(pairs.captions[index]))]
+        self.usable = np.array(texts, dtype=np.int64).reshape(-1, 2)  # [T, 2] image, which of its captions
+        if len(np.unique(self.usable[:, 0])) < 2:
             raise DataError("training needs two images with captions at least; give more data")
 
     def __len__(self) -> int:
@@ -94,14 +97,14 @@ class FileBatches(Dataset[PairBatch]):
         order = np.random.RandomState([self.seed, epoch]).permutation(self.usable)
         random = np.random.RandomState([self.seed, epoch, step])
         images, captions, ids = [], [], []
-        for index in order[step * self.batch_size : (step + 1) * self.batch_size]:
+        for index, place in order[step * self.batch_size : (step + 1) * self.batch_size].tolist():
             try:
-                image = self.pairs.read(int(index))
+                image = self.pairs.read(index)
             except Unreadable:
                 continue  # the test counts and names such images; training goes on without them
             images.append(_cut(image, self.preprocess, random))
-            captions.append(self.pairs.captions[index][random.randint(len(self.pairs.captions[index]))])
-            ids.append(int(index))
+            captions.append(self.pairs.captions[index][place])
+            ids.append(index)
         if not images:
             raise DataError("none of the images of a training batch can be read; check the folder")
         return normalise(np.stack(images), self.preprocess), captions, torch.tensor(ids)

@@ -33,7 +33,7 @@ from pitome.tasks.retrieval.module import RerankTest, RetrievalTest
 from pitome.tasks.retrieval.probe import build_probe
 from pitome.tasks.retrieval.recall import KS, Retrieval, check_ks
 from pitome.tasks.retrieval.rerank import Reranking
-from pitome.tasks.retrieval.training import train_retrieval
+from pitome.tasks.retrieval.training import train_retrieval, train_split
 from pitome.tasks.subject import Subject, tower
 
 _COUNTED: dict[str, tuple[int, int]] = {}
@@ -77,6 +77,10 @@ class ImageTextRetrieval(ImageTask):
         config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
     ) -> tuple[Config, Path]:
         return train_retrieval(config, amount, device, logger)
+
+    @staticmethod
+    def train_split(config: Config) -> str | None:
+        return train_split(config)
 
     @staticmethod
     def probe(config: Config, device: torch.device) -> Probe:

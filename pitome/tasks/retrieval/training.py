@@ -22,6 +22,12 @@ from pitome.tasks.retrieval.module import RetrievalTraining
 from pitome.tasks.training import save_model, train, train_folder
 
 
+def train_split(config: Config) -> str | None:
+    """What an epoch is of: of photographs every caption. Keys of trainings name it, because an epoch once was
+    every image, with one of its captions."""
+    return None if config.data.name == "scenes" else "every caption"
+
+
 def train_retrieval(
     config: Config, amount: Reduction, device: torch.device, logger: OpenLogger
 ) -> tuple[Config, Path]:
@@ -31,7 +37,7 @@ def train_retrieval(
     results/train/<model>_<data>-<key>. The test split is not looked at.
     """
     name = f"{config.model.name}_{config.data.name}"
-    folder = train_folder(config, amount, name)
+    folder = train_folder(config, amount, name, train_split(config))
     start = build_retrieval_model(config.model, config.weights or "random", config.weights_key)
     opened: dict[int, RetrievalData] = {}
 
