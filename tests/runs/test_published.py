@@ -23,7 +23,7 @@ STORE = Store(PUBLISHED)
 def test_every_published_record_has_a_digest() -> None:
     """Else each report says so in a line; `report.py seal FOLDER` adds them."""
     records = published_records()
-    assert records and {record.schema_version for record in records} == {SEALED}
+    assert records and min(record.schema_version for record in records) >= SEALED
 
 
 def repeat(run_id: str, limit: int, folder: Path) -> None:
