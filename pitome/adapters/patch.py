@@ -44,6 +44,8 @@ LIBRARIES = frozenset(name for name in _MODULES if not name.startswith("_")) - {
 
 _log = logging.getLogger("pitome")
 AnyPatched: TypeAlias = "Patched | PatchedPlace"
+InputSize: TypeAlias = "int | tuple[int, int] | Mapping[int, int] | None"
+"""Pixels, tokens, or number of tokens -> how many samples have it; None where the model fixes it."""
 
 
 class Patched:
@@ -190,7 +192,7 @@ def patch(
     inflection: float | None = ...,
     flops: float | None = ...,
     schedule: str | Sequence[int] | None = ...,
-    input_size: int | tuple[int, int] | None = ...,
+    input_size: InputSize = ...,
     layers: str | Sequence[int] | None = ...,
     keep: None = ...,
     place: ModelPlace | None = ...,
@@ -211,7 +213,7 @@ def patch(
     inflection: float | None = ...,
     flops: float | None = ...,
     schedule: str | Sequence[int] | None = ...,
-    input_size: int | tuple[int, int] | None = ...,
+    input_size: InputSize = ...,
     layers: str | Sequence[int] | None = ...,
     keep: int | float,
     place: ModelPlace | None = ...,
@@ -231,7 +233,7 @@ def patch(
     inflection: float | None = None,
     flops: float | None = None,
     schedule: str | Sequence[int] | None = None,
-    input_size: int | tuple[int, int] | None = None,
+    input_size: InputSize = None,
     layers: str | Sequence[int] | None = None,
     keep: int | float | None = None,
     place: ModelPlace | None = None,
@@ -246,7 +248,8 @@ def patch(
     or one per layer; 0.5 is used for anything below it); `r`, the number each layer
     removes (a number, with ToMe's `inflection` in [-1, 1] if wanted, or one per layer); `flops`,
     a share of the unmerged cost: the largest ratio whose cost does not exceed it (with
-    `input_size` where the model does not fix its own); `schedule`, the tokens that each layer leaves,
+    `input_size` where the model does not fix its own: pixels, tokens, or number of tokens -> how many of the
+    samples have it, whose cost is then meant together); `schedule`, the tokens that each layer leaves,
     protected ones counted: a list, a file, or `published/deit_s@2.9` (`pitome.sources.schedule_file`), of
     which `diffrate` prunes and merges to its two lists, and any other method merges to the counts that are
     left, and which brings the options that a search found for the same method; or the options of a method
@@ -293,7 +296,7 @@ def patch(
         inflection=inflection,
         flops=flops,
         schedule=schedule,
-        input_size=input_size,
+        input_size=None if isinstance(input_size, Mapping) else input_size,
         layers=layers,
         family=family,
         options=dict(options),
@@ -339,7 +342,11 @@ def patch(
     else:
         layers = entry.layers if layers is None else layers
         if flops is not None:
-            ratio = ratio_for_share(adapter.architecture(input_size), flops, entry, resolved, layers)
+            sizes = input_size if isinstance(input_size, Mapping) else {input_size: 1}
+            mixture = [(adapter.architecture(size), count) for size, count in sizes.items()]
+            ratio = ratio_for_share(mixture, flops, entry, resolved, layers)
+            if isinstance(input_size, Mapping):  # which need not be known where the patch is made again
+                asked = dataclasses.replace(asked, flops=None, ratio=ratio, layers=layers)
         rule = build_schedule(adapter.depth, ratio=ratio, r=r, inflection=inflection, layers=layers)
         if min(rule.ratios or (1.0,)) < LEAST_RATIO:
             _log.warning("ratio below 0.5: a layer merges at most half of its tokens, so 0.5 is used there")
@@ -488,8 +495,10 @@ def _refuse_scripting() -> None:
     )
 
 
-def _tokens(adapter: Adapter, input_size: int | tuple[int, int] | None) -> int | None:
+def _tokens(adapter: Adapter, input_size: InputSize) -> int | None:
     """How many tokens enter the first layer; None where the model takes any number."""
+    if isinstance(input_size, Mapping):
+        return None
     try:
         return adapter.architecture(input_size).tokens
     except (UsageError, UnsupportedModelError):

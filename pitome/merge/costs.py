@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,17 @@ class ClosedForm:
         return 2 * self.macs
 
 
+Mixture = Sequence[tuple[Architecture, int]]
+"""A model at several input sizes, each with how many samples have it."""
+
+
+def mixture_macs(
+    mixture: Mixture, schedule: Schedule | None = None, method: Method | None = None, options: Any = None
+) -> int:
+    """Of all samples of a mixture together, see `closed_form`."""
+    return sum(count * closed_form(at, schedule, method, options).macs for at, count in mixture)
+
+
 def closed_form(
     architecture: Architecture,
     schedule: Schedule | None = None,
@@ -119,13 +130,14 @@ def closed_form(
 
 
 def ratio_for_share(
-    architecture: Architecture,
+    architecture: Architecture | Mixture,
     share: float,
     method: Method,
     options: Any,
     layers: str | Sequence[int] | None = None,
 ) -> float:
-    """The largest ratio whose closed-form cost is at most `share` of the unmerged cost.
+    """The largest ratio whose closed-form cost is at most `share` of the unmerged cost; of a mixture, that of
+    all its samples together.
 
     Without the plan's own cost, the cost is a step function that never falls as the ratio grows,
     so the last float within the budget is found by bisection. The plan's cost does not follow
@@ -141,29 +153,34 @@ def ratio_for_share(
     finds a partner, does not reach; the message names the least share that can be reached.
     """
     fits(Reduction, "flops", share)
-    depth = len(architecture.layers)
+    mixture: Mixture = ((architecture, 1),) if isinstance(architecture, Architecture) else architecture
+    depth = len(mixture[0][0].layers)
     chosen = parse_layers(layers, depth)
 
-    def cost(ratio: float) -> ClosedForm:
-        ratios = tuple(ratio if layer in chosen else 1.0 for layer in range(depth))
-        return closed_form(architecture, Schedule(ratios=ratios), method, options)
+    def forms(ratio: float) -> list[ClosedForm]:
+        rule = Schedule(ratios=tuple(ratio if layer in chosen else 1.0 for layer in range(depth)))
+        return [closed_form(at, rule, method, options) for at, _ in mixture]
 
-    def step_down(ratio: float, tokens: tuple[int, ...]) -> float:
+    def total(macs: Iterable[int]) -> int:
+        return sum(count * each for (_, count), each in zip(mixture, macs, strict=True))
+
+    def step_down(ratio: float) -> float:
         """The next lower ratio at which any layer removes another number of tokens."""
-        return _last(lambda q: cost(q).tokens != tokens, ratio)
+        tokens = [form.tokens for form in forms(ratio)]
+        return _last(lambda q: [form.tokens for form in forms(q)] != tokens, ratio)
 
-    unmerged = closed_form(architecture).macs
-    budget, least = share * unmerged, cost(LEAST_RATIO)
-    if least.macs > budget:
+    unmerged = mixture_macs(mixture)
+    budget, least = share * unmerged, total(form.macs for form in forms(LEAST_RATIO))
+    if least > budget:
         # Rounded up, so that the share the message names is itself accepted.
-        reachable = math.ceil(1e4 * least.macs / unmerged) / 1e4
+        reachable = math.ceil(1e4 * least / unmerged) / 1e4
         raise UsageError(
             f"flops={share} cannot be reached with merge={method.name}: ratio {LEAST_RATIO} leaves "
             f"{reachable:.4f} of the unmerged cost; give at least that, or merge in more layers"
         )
-    ratio = _last(lambda q: cost(q).model_macs <= budget, 1.0)
-    while (current := cost(ratio)).macs > budget:
-        ratio = step_down(ratio, current.tokens)
+    ratio = _last(lambda q: total(form.model_macs for form in forms(q)) <= budget, 1.0)
+    while total(form.macs for form in forms(ratio)) > budget:
+        ratio = step_down(ratio)
     return ratio
 
 

@@ -152,6 +152,11 @@ def _found(
     plan: study.SearchPlan,
 ) -> FoundSchedule:
     best, speeds = study.best_of(tried), {}
+    names = {
+        study.UNIFORM: "uniform",
+        study.FILLED: "uniform, filled up to the target",
+        study.PUBLISHED: "published curve",
+    }
     if config.speed is not None:
         (uniform,) = [t for t in tried if t.role == study.UNIFORM]
         finite = [t for t in tried if not math.isnan(t.disagreement)]
@@ -162,8 +167,7 @@ def _found(
             if timing.speedup >= config.speed:
                 break
     named = [t for t in tried if t.role == study.UNIFORM]  # first, also where it is the best
-    named += [t for t in tried if t.role == study.FILLED and t.number != best.number]
-    names = {study.UNIFORM: "uniform", study.FILLED: "uniform, filled up to the target"}
+    named += [t for t in tried if t.role in names and t.role != study.UNIFORM and t.number != best.number]
     compared = [Compared(names[t.role], t.share, t.disagreement, speeds.get(t.number, "")) for t in named]
     label = f"best: {names[best.role]}" if best.role in names else "best"
     compared.append(Compared(label, best.share, best.disagreement, speeds.get(best.number, "")))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pitome.adapters.patch import InputSize
 from pitome.errors import UsageError
 from pitome.measure.copies import evaluating
 
@@ -32,8 +33,8 @@ class Probe:
     # `cosine`: mean of 1 - cosine of the features
     compare: Literal["kl", "cosine"]
     facts: Mapping[str, Any] = field(default_factory=dict)  # what a card says of model and samples
-    input_size: int | None = None  # for `flops=` where the model does not fix it
-    by_ratio: bool = False  # samples differ in their number of tokens
+    # For `flops=` where the model does not fix it; a mapping where samples differ in their number of tokens.
+    input_size: InputSize = None
     timed: Callable[[], tuple[nn.Module, Any]] | None = None  # module and inputs whose speed counts
     # batches with labels [B] to learn from, without end; None: nothing can be learned
     training: Callable[[], Iterable[tuple[Any, Tensor | None]]] | None = None
@@ -43,6 +44,11 @@ class Probe:
 
     def __post_init__(self) -> None:
         self._reference: list[Tensor] | None = None
+
+    @property
+    def by_ratio(self) -> bool:
+        """Whether layers keep shares of their tokens, since samples differ in their number."""
+        return isinstance(self.input_size, Mapping)
 
     @property
     def reference(self) -> list[Tensor]:

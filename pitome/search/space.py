@@ -10,7 +10,15 @@ from typing import Any, Literal, get_args, get_origin
 
 from pitome.errors import UsageError
 from pitome.fields import parts, types_of
-from pitome.merge.costs import LEAST_RATIO, Architecture, ClosedForm, closed_form, ratio_for_share
+from pitome.merge.costs import (
+    LEAST_RATIO,
+    Architecture,
+    ClosedForm,
+    Mixture,
+    closed_form,
+    mixture_macs,
+    ratio_for_share,
+)
 from pitome.merge.registry import Method
 from pitome.merge.schedule import Schedule
 
@@ -44,11 +52,16 @@ class Space:
     the target to a few tokens.
     """
 
-    architecture: Architecture  # at the number of tokens for which the target holds
+    mixture: Mixture  # the architecture at each number of tokens, and how many samples have it
     method: Method  # as it is in models of the architecture's family
     layers: tuple[int, ...]  # that may merge
     uniform_layers: tuple[int, ...]  # those of them in which the uniform ratio merges
     by_ratio: bool = False  # samples differ in their number of tokens: a layer keeps a share, not a number
+
+    @property
+    def architecture(self) -> Architecture:
+        """At one number of tokens: that of all samples, unless these differ."""
+        return self.mixture[0][0]
 
     def resolve(self, options: Mapping[str, Any]) -> Any:
         """The method's options as they are in this model."""
@@ -59,13 +72,13 @@ class Space:
         return closed_form(self.architecture, rule, self.method, options)
 
     def share(self, rule: Schedule, options: Any) -> float:
-        """Of the unmerged cost."""
-        return self.cost(rule, options).macs / closed_form(self.architecture).macs
+        """Of the unmerged cost, of all samples together."""
+        return mixture_macs(self.mixture, rule, self.method, options) / mixture_macs(self.mixture)
 
     def uniform(self, target: float, options: Any) -> Amount:
         """What `flops=target` does: one ratio for all layers. Raises UsageError for a target out of reach."""
         chosen = self.uniform_layers
-        ratio = ratio_for_share(self.architecture, target, self.method, options, chosen)
+        ratio = ratio_for_share(self.mixture, target, self.method, options, chosen)
         ratios = tuple(ratio if i in chosen else 1.0 for i in range(len(self.architecture.layers)))
         if self.by_ratio:
             return Amount(ratio=ratios)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from pitome.adapters.patch import patch
@@ -21,13 +22,15 @@ from pitome.merge import registry
 from pitome.merge.schedule import parse_layers
 from pitome.search.probe import Probe
 from pitome.search.space import Amount, Option, Space
+from pitome.sources.schedule_file import find_schedule
 
 if TYPE_CHECKING:
     import optuna
 
 FILE = "trials.sqlite"
-UNIFORM, FILLED = "uniform", "filled"
-_TILTS = {UNIFORM: 0.0, FILLED: 0.0, "falling": -1.0, "rising": 1.0}  # the points to begin with, by role
+UNIFORM, FILLED, PUBLISHED = "uniform", "filled", "published"
+ROLES = (UNIFORM, FILLED, PUBLISHED, "falling", "rising")  # of the points to begin with
+_SHAPE = "published/deit_s@2.9"  # of the point PUBLISHED
 _SPREAD = 2.0  # of the logarithms that are varied
 _LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 
@@ -37,8 +40,9 @@ class Tried:
     """One schedule with options, and what it does to the model's outputs."""
 
     number: int  # of the trial, from 0
-    # `uniform`; `filled`, which is uniform with the tokens that the target leaves over; `falling`, `rising`:
-    # fewer or more removals with the depth; empty: what the sampler says; `unreachable`: nothing was run
+    # `uniform`; `filled`, which is uniform with the tokens that the target leaves over; `published`: as
+    # DiffRate's authors learned for DeiT-S (`published_logs`); `falling`, `rising`: fewer or more removals
+    # with the depth; empty: what the sampler says; `unreachable`: nothing was run
     role: str
     amount: Amount
     options: dict[str, Any]  # of the method, those that were searched
@@ -68,12 +72,14 @@ def space_of(
     """The schedules of a method for the model of a probe. layers: that may merge; None: all, or the method's;
     uniform_layers: in which a uniform ratio merges; None: the same."""
     with patch(probe.model, "none", ratio=1.0) as handle:
-        architecture = handle.architecture(probe.input_size)
+        sizes = probe.input_size if isinstance(probe.input_size, Mapping) else {probe.input_size: 1}
+        mixture = [(handle.architecture(size), count) for size, count in sizes.items()]
+    architecture = mixture[0][0]
     method, depth = registry.get(name).of_family(architecture.family), len(architecture.layers)
     layers = method.layers if layers is None else layers
     usual = layers if layers is not None else uniform_layers
     chosen, uniform = parse_layers(layers, depth), parse_layers(usual, depth)
-    return Space(architecture, method, chosen, uniform, probe.by_ratio)
+    return Space(mixture, method, chosen, uniform, probe.by_ratio)
 
 
 def evaluate(probe: Probe, space: Space, amount: Amount, options: Mapping[str, Any]) -> float:
@@ -91,7 +97,7 @@ def evaluate(probe: Probe, space: Space, amount: Amount, options: Mapping[str, A
     ) as handle:
         value = probe.disagreement(reference)
         last = handle.state.last.tokens
-        if not probe.by_ratio and tuple(last) != space.cost(amount.rule(), handle.options).tokens:
+        if not space.by_ratio and tuple(last) != space.cost(amount.rule(), handle.options).tokens:
             raise UsageError(
                 f"merge={name} removes a number of tokens that depends on the data; a search needs a method "
                 "that removes as many as it is asked to"
@@ -131,13 +137,15 @@ def search(
     what makes it the same search. Raises UsageError for a target that cannot be reached, for a search of
     something else in the folder, and where the uniform schedule gives NaN.
     """
-    study = _open(folder, plan, identity or {})
+    study = _open(folder, identity or {})
     base = space.resolve(plan.options)
     space.uniform(plan.target, base)  # or says that the target cannot be reached
-    for stale in study.get_trials(deepcopy=False, states=(_states().RUNNING,)):
-        study.tell(stale.number, state=_states().FAIL)  # its process was killed
+    for stale in study.get_trials(deepcopy=False, states=(_states().RUNNING,)):  # its process was killed
+        value = stale.user_attrs.get("tried", {}).get("disagreement")
+        study.tell(stale.number, value, state=_states().FAIL if value is None else None)
     with _Progress(plan, study, probe, title) as progress:
         while not progress.finished:
+            study.sampler = _sampler(plan, len(tried_of(study)))
             _begin(study, space, plan, base)
             trial = study.ask()
             started = time.monotonic()
@@ -218,16 +226,30 @@ def _begin(study: optuna.Study, space: Space, plan: SearchPlan, base: Any) -> No
     counts as not tried."""
     if study.get_trials(deepcopy=False, states=(_states().WAITING,)):
         return
-    missing = set(_TILTS) - {tried.role for tried in tried_of(study)}
-    for role, tilt in _TILTS.items():
-        if role in missing:
-            point = dict.fromkeys(["tilt", "bend", *(f"layer{layer}" for layer in space.layers)], 0.0)
+    done = {tried.role for tried in tried_of(study)}
+    for role in ROLES:
+        if role not in done:
+            logs = published_logs(space) if role == PUBLISHED else [0.0] * len(space.layers)
+            point = {f"layer{layer}": log for layer, log in zip(space.layers, logs, strict=True)}
             point |= {option.name: getattr(base, option.name) for option in plan.searched}
-            study.enqueue_trial(point | {"tilt": tilt}, {"role": role})
+            point |= {"tilt": {"falling": -1.0, "rising": 1.0}.get(role, 0.0), "bend": 0.0}
+            study.enqueue_trial(point, {"role": role})
             return
 
 
-def _open(folder: Path | None, plan: SearchPlan, identity: Mapping[str, Any]) -> optuna.Study:
+def published_logs(space: Space) -> list[float]:
+    """The curve of DiffRate's published DeiT-S schedule at this depth, as a point of the space: after the
+    same part of the layers the same share of the tokens is left, before all removals are scaled to the
+    target. How much one layer removes beside another is kept within the limits of a search."""
+    kept, depth = find_schedule(_SHAPE).kept, len(space.architecture.layers)
+    left = np.interp(np.linspace(0, 1, depth + 1), np.linspace(0, 1, len(kept) + 1), [kept[0], *kept])
+    removed = 1 - left[1:] / left[:-1]
+    logs = np.log(removed[list(space.layers)].clip(removed.max() * math.exp(-2 * _SPREAD)))
+    middle = (logs.max() + logs.min()) / 2
+    return [float(log) for log in (logs - middle).clip(-_SPREAD, _SPREAD)]
+
+
+def _open(folder: Path | None, identity: Mapping[str, Any]) -> optuna.Study:
     """The study in `folder`, or a new one. Raises UsageError where another search is in it."""
     import optuna
 
@@ -250,12 +272,16 @@ def _open(folder: Path | None, plan: SearchPlan, identity: Mapping[str, Any]) ->
             f"{folder} holds a search of something else ({changed}); give another search.folder, or "
             "overwrite=all to begin again"
         )
-    seed = plan.seed + len(study.get_trials(deepcopy=False))
-    if plan.sampler == "cmaes":
-        study.sampler = optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    else:
-        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=10)
     return study
+
+
+def _sampler(plan: SearchPlan, done: int) -> optuna.samplers.BaseSampler:
+    """Of the next trial, seeded by how many are done, so that a search that was killed tries the same."""
+    import optuna
+
+    if plan.sampler == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=plan.seed + done, warn_independent_sampling=False)
+    return optuna.samplers.TPESampler(seed=plan.seed + done, multivariate=True, n_startup_trials=10)
 
 
 def _states() -> Any:

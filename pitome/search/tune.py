@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pitome.adapters.patch import Patched, patch
+from pitome.adapters.patch import InputSize, Patched, patch
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.measure.inputs import Inputs, device_of, forward
 from pitome.measure.throughput import Timing
@@ -230,10 +231,9 @@ def _probe(
         raise UsageError("give samples that the model reads: one batch, or several")
     first = batches[0]
     texts = isinstance(first, Mapping) and "attention_mask" in first
-    size = None
+    size: InputSize = None
     if texts:
-        lengths = torch.cat([batch["attention_mask"].sum(dim=1) for batch in batches])
-        size = round(float(lengths.float().mean()))
+        size = Counter(torch.cat([batch["attention_mask"].sum(dim=1) for batch in batches]).tolist())
     elif isinstance(first, Tensor) and not first.is_floating_point():
         size = first.shape[1]
 
@@ -250,7 +250,6 @@ def _probe(
         run=run or output,
         compare=compare,
         input_size=size,
-        by_ratio=texts,
         timed=lambda: (model, first),
         device=device_of(first),
     )

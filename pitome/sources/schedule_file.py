@@ -16,6 +16,7 @@ from pitome.fields import decode, number
 NAMES = ("prune_kept", "merge_kept")
 OPTIONS = (*NAMES, "schedule_file")  # of a method: any of them is a schedule of its own
 PUBLISHED = "published/"
+SHIPPED = Path(__file__).parent / "shipped"
 UNIFORM = "uniform"  # on a command line: no schedule, but one ratio for all layers
 MADE_FOR = "made_for"
 _THEIRS = {"prune_kept_num": "prune_kept", "merge_kept_num": "merge_kept"}  # in DiffRate's own file
@@ -111,7 +112,7 @@ def read_schedule(path: str | Path) -> dict[str, list[int]]:
 @functools.cache
 def published() -> Mapping[str, Any]:
     """Model -> GFLOPs -> the lists that DiffRate's authors published."""
-    content = json.loads((Path(__file__).parent / "shipped" / "schedules.json").read_text(encoding="utf-8"))
+    content = json.loads((SHIPPED / "schedules.json").read_text(encoding="utf-8"))
     return {model: amounts for model, amounts in content.items() if model != "source"}
 
 

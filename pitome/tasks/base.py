@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import pitome
-from pitome.adapters.patch import AnyPatched
+from pitome.adapters.patch import AnyPatched, InputSize
 from pitome.config import Config
 from pitome.errors import UsageError
 from pitome.merge.costs import Architecture
@@ -68,7 +68,7 @@ class Task(ABC):
     sha256: str | None  # of the weights; None if random
     note: str = ""  # suffix for the model's name in records and tables, e.g. `kNN, k=20`
     partial: Path | None = None  # where `evaluate` may keep finished samples; the job removes it at the end
-    input_size: int | tuple[int, int] | None = None  # for `flops=` where the model does not fix it
+    input_size: InputSize = None  # for `flops=` where the model does not fix it
 
     @abstractmethod
     def __init__(self, config: Config) -> None:
@@ -149,7 +149,7 @@ def task_class(name: str) -> type[Task]:
 
 
 def patch_model(
-    model: nn.Module, config: Config, amount: Reduction, input_size: int | tuple[int, int] | None = None
+    model: nn.Module, config: Config, amount: Reduction, input_size: InputSize = None
 ) -> AnyPatched | None:
     """Merge as the configuration says; None for the unmerged model, which stays untouched."""
     if config.merge.name == UNMERGED:

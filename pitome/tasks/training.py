@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from pitome.adapters.patch import AnyPatched
+from pitome.adapters.patch import AnyPatched, InputSize
 from pitome.config import SPEED, Config, StageConfig, TrainerConfig, plain
 from pitome.errors import CheckpointError, MemoryShortageError, one_line
 from pitome.fields import without_later
@@ -62,7 +62,7 @@ def train(
     module: Callable[[nn.Module, Recipe], Trainable],
     fit: Callable[[dict[str, Tensor], nn.Module], StateDict] = lambda state, model: state,
     save: Callable[[nn.Module, Path], Path] = save_model,
-    input_size: Callable[[], int] | None = None,
+    input_size: Callable[[], InputSize] | None = None,
     split: str | None = None,
     logger: OpenLogger = lambda: None,
 ) -> Path:
@@ -203,7 +203,7 @@ class Merging(Callback):
     was asked for where it is validated."""
 
     def __init__(
-        self, model: nn.Module, config: Config, amount: Reduction, recipe: Recipe, input_size: int | None
+        self, model: nn.Module, config: Config, amount: Reduction, recipe: Recipe, input_size: InputSize
     ) -> None:
         self.model, self.amount, self.over = model, amount, recipe.curriculum * recipe.epochs
         self.handle: AnyPatched | None = None

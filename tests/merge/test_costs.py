@@ -11,7 +11,14 @@ import pytest
 import pitome.merge  # noqa: F401  registers the methods
 from pitome.errors import UsageError
 from pitome.merge import registry
-from pitome.merge.costs import Architecture, LayerCost, authors_macs, closed_form, ratio_for_share
+from pitome.merge.costs import (
+    Architecture,
+    LayerCost,
+    authors_macs,
+    closed_form,
+    mixture_macs,
+    ratio_for_share,
+)
 from pitome.merge.registry import Guarantees, Method, MethodOptions
 from pitome.merge.schedule import Schedule, build_schedule, count_unprotected, limit_unprotected
 
@@ -314,3 +321,18 @@ def test_methods_that_always_plan_pay_for_it_where_the_ratio_is_below_1():
     for ratios, plans in (((0.999, 0.999), 2), ((1.0, 0.999), 1), ((1.0, 1.0), 0)):
         form = closed_form(TINY, Schedule(ratios=ratios), always, MethodOptions())
         assert form.plan_macs == plans * 11 * 4
+
+
+@pytest.mark.parametrize("name", ["tome", "pitome"])
+def test_ratio_for_share_of_a_mixture(name):
+    """The last float at which all samples together cost the share."""
+    entry = registry.get(name)
+    options = entry.options()
+    mixture = [(vit(64, 4, 2, n), count) for n, count in ((12, 5), (31, 3), (90, 1))]
+    ratio = ratio_for_share(mixture, 0.7, entry, options)
+
+    def share(ratio):
+        rule = Schedule(ratios=(ratio,) * 4)
+        return mixture_macs(mixture, rule, entry, options) / mixture_macs(mixture)
+
+    assert share(ratio) <= 0.7 < share(math.nextafter(ratio, 1))

@@ -20,7 +20,13 @@ def tiny_probe(samples: int = 6, **kwargs: Any) -> Probe:
 
 
 def space_for(probe: Probe, method: str, by_ratio: bool = False) -> Space:
-    return dataclasses.replace(study.space_of(probe, method), by_ratio=by_ratio)
+    """by_ratio: as if the samples had 20, 37 and 50 tokens."""
+    space = study.space_of(probe, method)
+    if not by_ratio:
+        return space
+    lengths = {20: 3, 37: 2, 50: 1}
+    sizes = [(dataclasses.replace(space.architecture, tokens=n), count) for n, count in lengths.items()]
+    return dataclasses.replace(space, mixture=sizes, by_ratio=True)
 
 
 def options_for(space: Space, **values: Any) -> Any:

@@ -33,10 +33,10 @@ def search(method: str = "tome", target: float = 0.7, **changes: Any) -> list[st
 @pytest.mark.parametrize("by_ratio", [False, True])
 def test_the_uniform_schedule_comes_first_and_bounds_the_result(sampler: str, by_ratio: bool) -> None:
     tried = search(sampler=sampler, trials=12, by_ratio=by_ratio)
-    assert [t.role for t in tried[:3]] == [study.UNIFORM, study.FILLED, "falling"] and len(tried) == 12
+    assert [t.role for t in tried[:3]] == [study.UNIFORM, study.FILLED, study.PUBLISHED] and len(tried) == 12
     best = study.best_of(tried)
     assert best.disagreement <= tried[0].disagreement
-    assert all(t.share <= 0.7 for t in tried) and len({t.amount for t in tried}) > 6
+    assert all(0.68 < t.share <= 0.7 for t in tried) and len({t.amount for t in tried}) > 6
     probe = tiny_probe()
     with pitome.patch(probe.model, "tome", **tried[0].amount.arguments()):
         merged = torch.cat(list(probe.outputs()))
@@ -68,15 +68,17 @@ def test_options_are_searched_and_start_at_their_defaults() -> None:
 
 def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
     plan = study.SearchPlan(0.7, {}, trials=5)
-    interrupted = study._open(tmp_path, plan, {})
+    interrupted = study._open(tmp_path, {})
     space = space_for(tiny_probe(), "tome")
     study._begin(interrupted, space, plan, options_for(space))
     interrupted.ask()  # the first trial never ends
     tried = search(folder=tmp_path, trials=3)
     assert [t.role for t in tried].count(study.UNIFORM) == 1
-    more = search(folder=tmp_path, trials=5)
-    assert more[:3] == tried and len(more) == 5
-    assert search(folder=tmp_path, trials=5) == more, "nothing is left to do"
+    more = search(folder=tmp_path, trials=13)
+    assert more[:3] == tried and len(more) == 13
+    assert search(folder=tmp_path, trials=13) == more, "nothing is left to do"
+    undisturbed = search(trials=13)
+    assert [t.amount for t in more] == [t.amount for t in undisturbed], "the same seed tries the same"
 
 
 def test_another_search_in_the_folder_is_refused(tmp_path: Path) -> None:

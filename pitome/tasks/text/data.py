@@ -247,8 +247,3 @@ class TextData(TrainingData):
 
     def test_dataloader(self) -> DataLoader[Encoded]:
         return self._loader(self._test[0])
-
-
-def mean_length(lengths: Sequence[int]) -> int:
-    """Tokens at which the budget `flops=` is met: the mean over the texts, rounded."""
-    return round(sum(lengths) / len(lengths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from pitome.config import Config
 from pitome.search.probe import SAMPLES, Probe, describe
 from pitome.tasks.built import weights_of
-from pitome.tasks.text.data import TextData, mean_length
+from pitome.tasks.text.data import TextData
 from pitome.tasks.text.models import build_text_model
 from pitome.tasks.text.sets import text_set
 from pitome.tasks.text.split import text_split
@@ -18,7 +19,7 @@ from pitome.tasks.text.split import text_split
 
 def build_probe(config: Config, device: torch.device) -> Probe:
     """Texts kept for validation. Their lengths differ, so layers keep shares of their tokens; the target of
-    cost holds at the mean length."""
+    cost holds for all texts together."""
     name, weights = config.data.name, config.weights or "pretrained"
     classes = len(text_set(name, config.data.classes).classes)
     built = build_text_model(config.model, name, classes, weights, config.weights_key)
@@ -44,8 +45,7 @@ def build_probe(config: Config, device: torch.device) -> Probe:
         run=run,
         compare="kl",
         facts=describe(info, len(lengths)) | weights_of(built.weights, built.sha256),
-        input_size=mean_length(lengths),
-        by_ratio=True,
+        input_size=Counter(lengths),
         timed=lambda: (built.model, batches[len(batches) // 2]),  # sorted by length: of median length
         precision=config.precision,
         device=device,

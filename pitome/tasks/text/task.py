@@ -21,7 +21,7 @@ from pitome.tasks.data import DataInfo
 from pitome.tasks.devices import fewest
 from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.subject import Subject, TextSample
-from pitome.tasks.text.data import TextData, mean_length
+from pitome.tasks.text.data import TextData
 from pitome.tasks.text.measuring import measure_cost, measure_throughput, tokens_per_layer
 from pitome.tasks.text.models import build_text_model
 from pitome.tasks.text.module import TextClassification
@@ -60,10 +60,10 @@ class Text(Task):
             max_length=settings.max_position_embeddings,
         )
         self.lengths = Counter(self.data.lengths)
-        self.input_size = mean = mean_length(self.data.lengths)
+        self.input_size = self.lengths
         with pitome.patch(self.model, "none", ratio=1.0) as handle:
-            self.architectures = {n: handle.architecture(n) for n in sorted({*self.lengths, mean})}
-        self.family = self.architectures[mean].family
+            self.architectures = {n: handle.architecture(n) for n in sorted(self.lengths)}
+        self.family = handle.family
 
     @staticmethod
     def train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from pitome.config import Config
 from pitome.merge.schedule import Reduction
 from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.recipe import stages
-from pitome.tasks.text.data import TextData, mean_length
+from pitome.tasks.text.data import TextData
 from pitome.tasks.text.lora import Lora, adapter_state, add_lora, metadata, targets_of
 from pitome.tasks.text.models import build_text_model, load_base
 from pitome.tasks.text.module import TextClassification
@@ -76,7 +77,7 @@ def train_text(
         data=lambda number, recipe, model: data,
         module=lambda model, recipe: TextClassification(model, classes, recipe),
         save=save,
-        input_size=lambda: mean_length(data.lengths),
+        input_size=lambda: Counter(data.lengths),
         split=split,
     )
     return tested, path.parent
