@@ -18,7 +18,18 @@ from pitome.merge.contract import check_plan
 from pitome.merge.costs import Architecture
 from pitome.merge.fast_path import is_eager_on_cpu
 from pitome.merge.padding import plan_alone, real_tokens, removals
-from pitome.merge.plan import AnyPlan, Tokens, ones
+from pitome.merge.plan import (
+    AnyPlan,
+    Move,
+    Plan,
+    Tokens,
+    firsts_of,
+    ones,
+    positions,
+    rows_of,
+    select,
+    unmerge,
+)
 from pitome.merge.registry import Method, MethodOptions
 from pitome.merge.schedule import Schedule
 
@@ -40,9 +51,15 @@ class Forward:
         self.membership: list[Tensor | None] = [None] * (depth + 1)
         # [B, N], True at padding; None where an adapter found none
         self.padding: list[Tensor | None] = [None] * (depth + 1)
+        # Where the tokens of layer i went, in entry i + 1; None where they stayed or have no groups
+        self.moves: list[Move | None] = [None] * (depth + 1)
         # Of the layer that runs, set before its merge and used up by it: what `LayerPatch.captures` names.
         self.captured: dict[str, Tensor] = {}
         self.order: Tensor | None = None
+
+    def moved(self, layer: int) -> list[Move]:
+        """The moves before layer `layer`, or of all layers at the depth."""
+        return [move for move in self.moves[: layer + 1] if move is not None]
 
 
 class _OfThread(threading.local):
@@ -59,12 +76,14 @@ class State:
         schedule: Schedule,
         protected: int,
         trace: bool,
+        dense: bool = False,
     ) -> None:
         self.method = method
         self.options = options
         self.schedule = schedule
         self.protected = protected
         self.trace = trace
+        self.dense = dense  # whether outputs with a row per token have all of them
         self.checked = [False] * schedule.depth  # whose first plan has been looked at
         self._thread = _OfThread()
         self._last = Forward(schedule.depth)  # of any thread
@@ -109,14 +128,50 @@ class State:
         """The last forward of this thread; where it ran none, that of any thread."""
         return self._thread.forward or self._last
 
+    def unmerge(self, x: Tensor, layer: int | None = None, forward: Forward | None = None) -> Tensor:
+        """Features [B, M, C] of the tokens that enter block `layer` (None: that leave the last one) of a
+        forward (None: of this thread's) for all tokens, [B, N, C]: each gets its group's row, a dropped one
+        zeros. As they are where nothing merged.
+
+        Raises UsageError for another number of tokens and for a method without groups.
+        """
+        layer = self.depth if layer is None else layer
+        forward = self.current() if forward is None else forward
+        if not self.method.guarantees.groups:
+            raise UsageError(f"merge={self.method.name} mixes all tokens, so no row is that of a token")
+        rows = rows_of(forward.moved(layer))
+        expected = forward.tokens[layer]
+        if x.ndim != 3 or x.shape[1] != expected or (rows is not None and len(rows) != len(x)):
+            batch = "B" if rows is None else len(rows)
+            raise UsageError(
+                f"the last forward left [{batch}, {expected}, C] at {layer} of {self.depth} blocks, and "
+                f"these tokens are {list(x.shape)}"
+            )
+        return x if rows is None else unmerge(x, rows)
+
+    def check_dense(self) -> None:
+        """Raises UsageError unless outputs have all tokens."""
+        if not self.dense:
+            raise UsageError(
+                "a patched model has no map of features per position; patch with dense=True, or call "
+                "remove() on the patch first"
+            )
+
+    def merged(self, x: Tensor) -> Tensor:
+        """The rows of all tokens [B, N, C], as `unmerge` makes them, once each: [B, M, C]."""
+        firsts = firsts_of(self.current().moved(self.depth))
+        return x if firsts is None else select(x, firsts)
+
     def __deepcopy__(self, memo: dict[int, object]) -> State:
         # Tensors of the last forward may belong to a graph, which cannot be copied.
-        copy = State(self.method, self.options, self.schedule, self.protected, self.trace)
-        memo[id(self)] = copy
+        make, arguments = self.__reduce__()
+        memo[id(self)] = copy = make(*arguments)
         return copy
 
-    def __reduce__(self) -> tuple[type[State], tuple[object, ...]]:
-        return State, (self.method, self.options, self.schedule, self.protected, self.trace)
+    def __reduce__(self) -> tuple[type[State], tuple[Any, ...]]:
+        return State, (
+            self.method, self.options, self.schedule, self.protected, self.trace, self.dense,
+        )  # fmt: skip
 
 
 class LayerPatch:
@@ -237,7 +292,11 @@ class LayerPatch:
         size, membership, padding = forward.size[layer], forward.membership[layer], self.padding()
         if membership is not None and forward.order is not None:
             membership = membership.gather(1, forward.order[..., None].expand_as(membership))
-        forward.order = None
+        order, forward.order = forward.order, None
+        move: Move | None = None
+        if order is not None:
+            stay = positions(len(x), 0, x.shape[1], 1, x.device)
+            move = Move(order, stay, stay[:, :0], stay[:, :0])
         remove = self._remove(x.shape[1])
         always = not state.method.guarantees.identity_at_1
         if remove > 0 or (always and state.schedule.may_remove(layer)):
@@ -249,6 +308,8 @@ class LayerPatch:
                     size = size if dropped is None else size.masked_fill(dropped, 0)
                 plan = self.decide(x, size, captured, scale, padding, remove)
                 x, size = plan.carry_out(x, size)
+                if isinstance(plan, Plan):
+                    move = Move(order, plan.kept, plan.source, plan.target)
                 if membership is not None:
                     membership = plan.trace(membership)
                 if padding is not None:  # a row is padding where no real token is in it
@@ -256,6 +317,7 @@ class LayerPatch:
         forward.size[layer + 1] = size
         forward.membership[layer + 1] = membership
         forward.padding[layer + 1] = padding
+        forward.moves[layer + 1] = move
         forward.tokens[layer + 1] = x.shape[1]
         return x
 
@@ -447,6 +509,8 @@ class Adapter(ABC):
     protected: int  # leading tokens that never move
     has_class_token: bool
     family: str
+    reads_all: str = ""  # why the model cannot go on with merged tokens, in words; "": it can
+    dense: bool = False  # whether its outputs have all tokens unless the caller says
 
     @abstractmethod
     def attach(self, state: State) -> None:

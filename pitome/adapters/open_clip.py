@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from open_clip.hf_model import HFTextEncoder
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import (
@@ -21,6 +22,7 @@ from open_clip.transformer import (
     Transformer,
     VisionTransformer,
 )
+from open_clip.utils import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -57,8 +59,9 @@ def adapt(model: nn.Module, host: Any) -> Adapter:
     """
     if isinstance(host, TimmModel):
         return TrunkAdapter(host)
-    _check_tower(host)
-    return OpenClipAdapter(host)
+    adapter = OpenClipAdapter(host)
+    adapter.reads_all = _check_tower(host)
+    return adapter
 
 
 class OpenClipAdapter(Adapter):
@@ -209,22 +212,54 @@ class MergingCustomBlock(Replacement):
 
 
 class MergingTower(Replacement):
-    """`VisionTransformer` whose mean knows merged tokens."""
+    """`VisionTransformer` whose mean knows merged tokens, whose dense outputs have all tokens if asked."""
 
     def _global_pool(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pool merged tokens [B, N, C]: in a mean every patch counts once."""
-        size = self._pitome.state.current().size[-1]
-        if size is None or self.attn_pool is not None or self.pool_type != "avg":
+        """Pool merged tokens [B, N, C]: in a mean every patch counts once. Beside it the tokens."""
+        state: State = self._pitome.state
+        size = state.current().size[-1]
+        if self.attn_pool is not None:  # the tokens are its queries
             return super()._global_pool(x)  # type: ignore[misc, no-any-return]
+        whole = state.unmerge(x) if state.dense else x
+        if self.pool_type == "none":
+            return whole, whole
+        if size is None or self.pool_type != "avg":
+            return super()._global_pool(x)[0], whole[:, 1:]  # type: ignore[misc]
         x, size = x[:, 1:], size[:, 1:]
         total = size.sum(dim=1, keepdim=True)
         # A method without protection can leave no patch token at all: zeros then, not NaN.
-        return ((x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)).to(x.dtype), x
+        mean: Tensor = (x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)
+        return mean.to(x.dtype), whole[:, 1:]
 
-    def forward_intermediates(self, *args: object, **kwargs: object) -> None:
-        raise UsageError(
-            "a patched model has no map of features per position; call remove() on the patch first"
-        )
+    def forward_intermediates(
+        self: Any,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        stop_early: bool = False,
+        normalize_intermediates: bool = False,
+        intermediates_only: bool = False,
+        output_fmt: str = "NCHW",
+        output_extra_tokens: bool = False,
+    ) -> dict[str, Any]:
+        """As the model's own: [B, N, C] or [B, C, H, W] after each block of `indices`."""
+        state: State = self._pitome.state
+        state.check_dense()
+        if stop_early and not intermediates_only:
+            raise UsageError("a patched model gives image_features after its last block: stop_early=False")
+        found: dict[str, Any] = super().forward_intermediates(  # type: ignore[misc]
+            x, indices=indices, stop_early=stop_early, normalize_intermediates=normalize_intermediates,
+            intermediates_only=intermediates_only, output_fmt="NLC", output_extra_tokens=True,
+        )  # fmt: skip
+        heads = found.pop("image_intermediates_prefix")
+        taken, _ = feature_take_indices(len(self.transformer.resblocks), indices)
+        parts = zip(sorted(set(taken)), heads, found["image_intermediates"], strict=True)
+        whole = [state.unmerge(torch.cat(rows, dim=1), at + 1) for at, *rows in parts]
+        grid = (x.shape[2] // self.patch_size[0], x.shape[3] // self.patch_size[1])
+        shape = grid if output_fmt == "NCHW" else None
+        found["image_intermediates"] = [timm.patch_map(row, 1, shape) for row in whole]
+        if output_extra_tokens:
+            found["image_intermediates_prefix"] = [row[:, :1] for row in whole]
+        return found
 
 
 class MergedPool(Replacement):
@@ -283,8 +318,9 @@ def _project(attn: nn.MultiheadAttention, x: Tensor, context: Tensor) -> tuple[T
     return q, k, v
 
 
-def _check_tower(host: Any) -> None:
-    """Refuse a tower that computes something else than the patch knows."""
+def _check_tower(host: Any) -> str:
+    """Refuse a tower that computes something else than the patch knows. Returns why merged tokens cannot
+    come out where there is no pool, or tokens come out beside it."""
     check_class(host, VisionTransformer, _TOWER)
     check_class(host.transformer, Transformer, ("forward",))
     for block in host.transformer.resblocks:
@@ -303,14 +339,18 @@ def _check_tower(host: Any) -> None:
                 raise UnsupportedModelError(
                     "cannot patch: looked for features [B, N, C], found batch_first=False"
                 )
-    looked = f"cannot patch {type(host).__name__}: looked for a class token, mean or attention pool, found "
+    looked = "looked for a class token, mean or attention pool, found "
     if host.attn_pool is not None:
         check_class(host.attn_pool, AttentionalPooler, ("forward",))
         if host.attn_pool_contrastive is not None:
-            raise UnsupportedModelError(f"{looked}the pools {host.attn_pool_type!r}, which are unfinished")
+            raise UnsupportedModelError(
+                f"cannot patch {type(host).__name__}: {looked}the pools {host.attn_pool_type!r}, "
+                "which are unfinished"
+            )
     elif host.pool_type not in ("tok", "avg") or host.output_tokens:
         what = "output_tokens=True" if host.output_tokens else "no pool"
-        raise UnsupportedModelError(f"{looked}{what}: merged tokens come out without their positions")
+        return f"{looked}{what}: merged tokens come out without their positions"
+    return ""
 
 
 def _layer_cost(block: Any) -> LayerCost:

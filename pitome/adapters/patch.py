@@ -132,6 +132,15 @@ class Patched:
         None where nothing merged."""
         return self._state.last.size[-1]
 
+    def unmerge(self, tokens: Tensor, layer: int | None = None) -> Tensor:
+        """Features [B, M, C] of the tokens that the last forward left, for all that entered: [B, N, C].
+
+        Every token gets its group's row, exact where equal tokens merged; one that was dropped gets zeros.
+        layer: of the tokens that enter this block (0..L, as in `tokens`); None: that leave the last one.
+        Raises UsageError for another number of tokens, and for a method without groups (`dct`).
+        """
+        return self._state.unmerge(tokens, layer, self._state.last)
+
     @property
     def sources(self) -> Tensor:
         """Which input tokens (columns) each output token (rows) of the last forward holds,
@@ -198,6 +207,7 @@ def patch(
     place: ModelPlace | None = ...,
     positions: saved.Positions = ...,
     trace: bool = ...,
+    dense: bool | None = ...,
     family: str | None = ...,
     **options: Any,
 ) -> Patched: ...
@@ -219,6 +229,7 @@ def patch(
     place: ModelPlace | None = ...,
     positions: saved.Positions = ...,
     trace: bool = ...,
+    dense: bool | None = ...,
     family: str | None = ...,
     **options: Any,
 ) -> PatchedPlace: ...
@@ -239,6 +250,7 @@ def patch(
     place: ModelPlace | None = None,
     positions: saved.Positions = "keep",
     trace: bool = False,
+    dense: bool | None = None,
     family: str | None = None,
     **options: Any,
 ) -> Patched | PatchedPlace:
@@ -257,10 +269,12 @@ def patch(
 
     `layers` restricts merging to some blocks: indices, or `first3`, `last3`, `every2` (`every1`: all).
     Left out, all of them merge, but for `_repo` presets on texts: those merge in the first three, as
-    the authors' code does. `trace` keeps which tokens merged (`Patched.sources`). `family` overrides
-    the model family on which `_repo` presets depend; a tower taken out of a LLaVA model is of family
-    clip unless `family="llava"` says so. `Patched.family` and `Patched.layers` say what was chosen. All
-    other keywords are options of the method.
+    the authors' code does. `trace` keeps which tokens merged (`Patched.sources`). `dense`: outputs that hold
+    a row per token (`last_hidden_state`, `hidden_states`, `forward_features`, `forward_intermediates`, ...)
+    have all of them, each with its group's features (`Patched.unmerge`); left out, where what reads the tower
+    of a vision-language model needs its grid. `family` overrides the model family on which `_repo` presets
+    depend; a tower taken out of a LLaVA model is of family clip unless `family="llava"` says so.
+    `Patched.family` and `Patched.layers` say what was chosen. All other keywords are options of the method.
 
     In a vision-language model of transformers, `keep` says how much for the places after its image tower: a
     number of tokens of each image, or a share of them. `place`: `projector` (what the language model is
@@ -298,11 +312,19 @@ def patch(
         schedule=schedule,
         input_size=None if isinstance(input_size, Mapping) else input_size,
         layers=layers,
+        dense=dense,
         family=family,
         options=dict(options),
     )
     if keep is not None or place not in (None, "tower") or "tower" not in entry.places:
-        others = {"ratio": ratio, "r": r, "flops": flops, "schedule": schedule, "layers": layers}
+        others = {
+            "ratio": ratio,
+            "r": r,
+            "flops": flops,
+            "schedule": schedule,
+            "layers": layers,
+            "dense": dense,
+        }
         given = [key for key, value in others.items() if value is not None]
         return place_patch.patch_place(model, entry, keep, place, positions, options, given)
     adapter = _adapt(model)
@@ -320,6 +342,7 @@ def patch(
         if set(OPTIONS) & {name for name, value in options.items() if value is not None}:
             raise UsageError(f"give schedule, or {' and '.join(NAMES)}, not both")
         options |= found.options()
+    dense = _checked_dense(model, adapter, entry, dense)
     resolved = entry.resolve(entry.build_options(options), family, adapter.depth)
     if not adapter.has_class_token and (
         entry.guarantees.needs_class_token or "cls_attention" in entry.needs(resolved)
@@ -357,9 +380,11 @@ def patch(
         schedule=rule,
         protected=protected,
         trace=trace,
+        dense=dense,
     )
     adapter.attach(state)
-    place_patch.begin_tower(model)
+    if not dense:
+        place_patch.begin_tower(model)
     asked = asked.without_files(resolved, found)
     handle = Patched(model, adapter, state, family, parse_layers(layers, adapter.depth), asked)
     host: Any = adapter.host  # torch types the attributes of a module as Tensor | Module
@@ -368,6 +393,21 @@ def patch(
     host.extra_repr = handle.extra_repr
     saved.note(model, place_patch.arguments_of(model))
     return handle
+
+
+def _checked_dense(model: nn.Module, adapter: Adapter, entry: Method, dense: bool | None) -> bool:
+    """Whether outputs have all tokens. Raises where they must but may not, and for methods without groups."""
+    dense = adapter.dense if dense is None else dense
+    if adapter.reads_all and not dense:
+        raise UnsupportedModelError(
+            f"cannot patch {type(model).__name__}: {adapter.reads_all}; dense=True gives it all of them"
+        )
+    if dense and not entry.guarantees.groups:
+        raise UsageError(
+            f"merge={entry.name} mixes all tokens, and every one of them may be read; "
+            "use a method that groups tokens"
+        )
+    return dense
 
 
 _NOT_THE_MODEL = (
@@ -411,15 +451,15 @@ def _adapt(model: nn.Module) -> Adapter:
         raise UsageError(
             f"the model is patched already, with {handle.method.name}; call pitome.remove(model)"
         )
-    for module in model.modules():
-        kind = getattr(getattr(module, "config", None), "model_type", None)
-        if isinstance(kind, str) and kind in MISSING:
-            raise UnsupportedModelError(f"cannot patch {type(module).__name__}: {MISSING[kind]}; {KNOWN}")
     hosts = _hosts(model)
     if len(hosts) == 1:
         library, host = next(iter(hosts.values()))
         adapter: Adapter = library.adapt(model, host)
         return adapter
+    for module in model.modules():
+        kind = getattr(getattr(module, "config", None), "model_type", None)
+        if isinstance(kind, str) and kind in MISSING:
+            raise UnsupportedModelError(f"cannot patch {type(module).__name__}: {MISSING[kind]}; {KNOWN}")
     raise UnsupportedModelError(f"cannot patch {type(model).__name__}: {_looked_for(model, hosts)}")
 
 

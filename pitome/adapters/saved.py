@@ -46,6 +46,7 @@ class PatchArguments:
     family: str | None = None  # of models; None: the model's
     keep: int | float | None = None  # tokens of an image, or a share of them, after an image tower
     place: Literal["projector", "language"] | None = None  # None: in the layers
+    dense: bool | None = None  # whether outputs have all tokens; None: where the model needs them
     positions: Positions = "keep"  # after an image tower
     options: dict[str, Any] = field(default_factory=dict)  # of the method
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.layers import Attention, AttentionPoolLatent, GluMlp, Mlp, PatchEmbed, SwiGLU
+from timm.models._features import feature_take_indices
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vitamin import GeGluMlp
@@ -57,7 +59,6 @@ def adapt(model: nn.Module, host: Any) -> TimmAdapter:
         check_class(block, Block, _EXPECTED[Block])
         check_class(block.attn, Attention, _EXPECTED[Attention])
         _check_mlp(block.mlp)
-    _check_output(host)
     return TimmAdapter(host)
 
 
@@ -73,6 +74,7 @@ class TimmAdapter(Adapter):
         self.has_class_token = host.has_class_token
         mae = host.global_pool == "avg" and not isinstance(host.fc_norm, nn.Identity)
         self.family = "mae" if mae else "deit"
+        self.reads_all = _check_output(host)
 
     def attach(self, state: State) -> None:
         replace_methods(self.host, MergingTransformer)
@@ -157,7 +159,12 @@ def _parts(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class MergingTransformer(Replacement):
-    """`VisionTransformer` whose pool knows merged tokens."""
+    """`VisionTransformer` whose pool knows merged tokens, whose dense outputs have all tokens if asked."""
+
+    def forward_features(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        x: Tensor = super().forward_features(*args, **kwargs)  # type: ignore[misc]
+        state: State = self._pitome.state
+        return state.unmerge(x) if state.dense else x
 
     def pool(self: Any, x: Tensor, pool_type: str | None = None) -> Tensor:
         """Pool merged tokens [B, N, C] -> [B, C]: every input token counts once.
@@ -165,13 +172,16 @@ class MergingTransformer(Replacement):
         A mean is weighted by size, an attention pool gets log(size) as bias (whether or not the
         blocks use proportional attention). Without a pool the merged tokens come out as they are.
         """
-        size = self._pitome.state.current().size[-1]
+        state: State = self._pitome.state
+        size = state.current().size[-1]
         kind = self.global_pool if pool_type is None else pool_type
         kind = "map" if self.attn_pool is not None else kind
         if kind not in ("", "token", "avg", "map"):
             raise UsageError(
                 f"pool {kind!r} does not know merged tokens; use token or avg, or remove the patch"
             )
+        if state.dense and kind and size is not None and x.shape[1] != size.shape[1]:
+            x = state.merged(x)  # what forward_features unmerged
         if size is None or kind in ("", "token"):
             return super().pool(x, pool_type)  # type: ignore[misc, no-any-return]
         start = 0 if self.pool_include_prefix else self.num_prefix_tokens
@@ -183,10 +193,51 @@ class MergingTransformer(Replacement):
         mean: Tensor = (x * size[..., None]).sum(dim=1) / total.masked_fill(total == 0, 1)
         return mean.to(x.dtype)
 
-    def forward_intermediates(self, *args: object, **kwargs: object) -> None:
-        raise UsageError(
-            "a patched model has no map of features per position; call remove() on the patch first"
-        )
+    def forward_intermediates(
+        self: Any,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the model's own: [B, N, C] or [B, C, H, W] after each block of `indices`."""
+        state: State = self._pitome.state
+        state.check_dense()
+        taken, last = feature_take_indices(len(self.blocks), indices)
+        found: dict[str, Any] = super().forward_intermediates(  # type: ignore[misc]
+            x, indices=indices, return_prefix_tokens=True, norm=norm, stop_early=stop_early, output_fmt="NLC",
+            intermediates_only=intermediates_only, output_dict=True, attn_mask=attn_mask, **kwargs,
+        )  # fmt: skip
+        heads = found.pop("image_intermediates_prefix", None)
+        rows = found["image_intermediates"]
+        rows = rows if heads is None else [torch.cat(pair, dim=1) for pair in zip(heads, rows, strict=True)]
+        whole = [state.unmerge(row, at + 1) for at, row in zip(sorted(set(taken)), rows, strict=True)]
+        grid = self.patch_embed.dynamic_feat_size(x.shape[2:]) if output_fmt == "NCHW" else None
+        maps: list[Any] = [patch_map(row, self.num_prefix_tokens, grid) for row in whole]
+        found["image_intermediates"] = maps
+        if not intermediates_only:
+            end = last + 1 if stop_early else len(self.blocks)
+            found["image_features"] = state.unmerge(found["image_features"], end)
+        if heads is not None and return_prefix_tokens:
+            heads = [row[:, : self.num_prefix_tokens] for row in whole]
+            found["image_intermediates_prefix"] = heads
+            maps = maps if output_dict else list(zip(maps, heads, strict=True))
+        if output_dict:
+            return found
+        return maps if intermediates_only else (found["image_features"], maps)
+
+
+def patch_map(x: Tensor, prefix: int, grid: tuple[int, int] | None) -> Tensor:
+    """The patches of all tokens [B, N, C], of which the first `prefix` are none: [B, C, H, W] on a `grid`, or
+    [B, N - prefix, C]."""
+    x = x[:, prefix:]
+    return x if grid is None else x.unflatten(1, grid).permute(0, 3, 1, 2).contiguous()
 
 
 def _check_mlp(module: nn.Module) -> None:
@@ -199,23 +250,30 @@ def _check_mlp(module: nn.Module) -> None:
         )
 
 
-def _check_output(host: Any) -> None:
-    """Refuse a head or pool whose result on merged tokens is not known, or not that on all tokens."""
+def _check_output(host: Any) -> str:
+    """Refuse a head or pool whose result on merged tokens is not known, or not that on all tokens. Returns
+    why merged tokens cannot come out where there is no pool."""
     if type(host).forward_head not in _HEADS or "forward_head" in vars(host):
         raise UnsupportedModelError(
             f"cannot patch {type(host).__name__}: it has a forward_head of its own, "
             "and how that one pools merged tokens is not known"
         )
-    looked = f"cannot patch {type(host).__name__}: looked for global_pool 'token', 'avg' or 'map', found "
+    looked = "looked for global_pool 'token', 'avg' or 'map', found "
     if host.attn_pool is not None:
         check_class(host.attn_pool, AttentionPoolLatent, _EXPECTED[AttentionPoolLatent])
         if host.attn_pool.pos_embed is not None:
-            raise UnsupportedModelError(looked + "an attention pool with position embeddings of its own")
+            raise UnsupportedModelError(
+                f"cannot patch {type(host).__name__}: {looked}an attention pool with position embeddings "
+                "of its own"
+            )
     elif host.global_pool not in ("token", "avg"):
-        why = "no pool: merged tokens come out without their positions"
-        if host.global_pool:
-            why = "a maximum over merged tokens is not that over the tokens they stand for"
-        raise UnsupportedModelError(f"{looked}{host.global_pool!r} ({why})")
+        if not host.global_pool:
+            return f"{looked}'' (no pool: merged tokens come out without their positions)"
+        why = "a maximum over merged tokens is not that over the tokens they stand for"
+        raise UnsupportedModelError(
+            f"cannot patch {type(host).__name__}: {looked}{host.global_pool!r} ({why})"
+        )
+    return ""
 
 
 def _check_size(embed: Any, input_size: int | tuple[int, int] | None) -> tuple[int, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -192,15 +194,53 @@ class Plan:
 
     def assignment(self) -> Tensor:
         """The output row of every input token, [B, N] long; -1 where it is dropped."""
-        rows = positions(self.kept.shape[0], 0, self.n_out, 1, self.kept.device)
-        out = self.kept.new_full((self.kept.shape[0], self.n_in), -1)
-        return out.scatter(1, self.kept, rows).scatter(1, self.source, self.target)
+        return Move(None, self.kept, self.source, self.target).assignment()
 
     def unmerge(self, y: Tensor) -> Tensor:
         """Give every input token its group's row: [B, M, C] -> [B, N, C]; zeros where dropped."""
-        rows = self.assignment()
-        out = select(y, rows.clamp_min(0))
-        return out.masked_fill((rows < 0)[..., None], 0)
+        return unmerge(y, self.assignment())
+
+
+class Move(NamedTuple):
+    """Where the tokens of one layer went: `order` [B, N], the layer's tokens before that, None: as they were;
+    kept [B, M], source and target [B, K] of its plan, of tokens in that order."""
+
+    order: Tensor | None
+    kept: Tensor
+    source: Tensor
+    target: Tensor
+
+    def assignment(self) -> Tensor:
+        """The output row of every token, [B, N] long; -1 where it is dropped."""
+        batch, rows = self.kept.shape
+        out = self.kept.new_full((batch, rows + self.source.shape[1]), -1)
+        out = out.scatter(1, self.kept, positions(batch, 0, rows, 1, self.kept.device))
+        out = out.scatter(1, self.source, self.target)
+        return out if self.order is None else out.scatter(1, self.order, out)
+
+
+def rows_of(moves: Sequence[Move]) -> Tensor | None:
+    """The row of every token after several layers, [B, N] long, -1 where it was dropped in one of them; None:
+    nothing moved."""
+    rows: Tensor | None = None
+    for move in moves:
+        step = move.assignment()
+        rows = step if rows is None else step.gather(1, rows.clamp_min(0)).masked_fill(rows < 0, -1)
+    return rows
+
+
+def firsts_of(moves: Sequence[Move]) -> Tensor | None:
+    """The token that every row after several layers starts from, [B, M] long; None: nothing moved."""
+    firsts: Tensor | None = None
+    for move in moves:
+        kept = move.kept if move.order is None else move.order.gather(1, move.kept)
+        firsts = kept if firsts is None else firsts.gather(1, kept)
+    return firsts
+
+
+def unmerge(x: Tensor, rows: Tensor) -> Tensor:
+    """Every token's row of `x` [B, M, C], by `rows` [B, N]: [B, N, C]; zeros where dropped."""
+    return select(x, rows.clamp_min(0)).masked_fill((rows < 0)[..., None], 0)
 
 
 @dataclass(frozen=True)

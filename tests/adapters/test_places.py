@@ -286,6 +286,32 @@ def test_a_tower_method_combines_with_the_places_after_it() -> None:
     assert torch.equal(answer(model, given), plain)
 
 
+def test_a_tower_whose_grid_is_needed_merges_and_combines_with_the_places_after_it() -> None:
+    for name in set(FAMILIES) - {"llava", "qwen2_5_vl", "qwen3_vl", "mistral3"}:
+        model, given = vlm(name), inputs(name, BOTH)
+        plain = model(**given).logits
+        with pitome.patch(model, "divprune", keep=0.5) as handle:
+            cut = model(**given).logits
+            count = handle.tokens["projector"]
+            with pitome.patch(model, "pitome", ratio=1.0):  # after, and below before, the other place
+                assert torch.equal(model(**given).logits, cut)
+        with pitome.patch(model, "pitome", ratio=1.0):
+            assert torch.equal(model(**given).logits, plain)
+        with pitome.patch(model, "tome", ratio=0.8) as tower:
+            merged = model(**given).logits
+            assert merged.shape == plain.shape and not torch.allclose(merged, plain)
+            with (
+                pitome.patch(model, "divprune", keep=0.5) as handle,
+                pitome.patch(model, "fastv", keep=0.5, layer=3),
+            ):
+                answer(model, given)
+                assert handle.places == ("tower", "projector", "language")
+                assert handle.tokens["tower"] == tower.tokens and tower.tokens[-1] < tower.tokens[0]
+                assert handle.tokens["projector"] == count
+            assert torch.equal(model(**given).logits, merged)
+        assert torch.equal(model(**given).logits, plain) and pitome.patched(model) is None
+
+
 def test_training_cuts_labels_and_takes_padding_on_the_right() -> None:
     model, left = vlm("llava"), inputs("llava", BOTH)
     count = int(left["attention_mask"][0].sum())
@@ -340,6 +366,35 @@ def test_what_is_read_in_the_tower_is_in_its_attention_map(
     assert torch.allclose(torch.stack(seen[0]["received"]).to(row), row, atol=1e-5)
     assert model.config._attn_implementation == kind == "sdpa"
     assert len(seen[0]["keys"]) == len(row)
+
+
+@pytest.mark.parametrize("name", sorted({*READABLE} - {"llava"}))
+def test_tokens_that_merged_in_the_tower_share_what_their_group_gets(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equal tokens, each as much as without merging."""
+    model, given, seen = vlm(name), inputs(name), []
+    for part, parameter in families.family_of(name).tower(model).named_parameters():
+        if "position" in part:
+            parameter.zero_()
+    patches = torch.randn(3, 3, 4, 4, dtype=torch.float64)[torch.randint(0, 3, (6, 6))]
+    given["pixel_values"] = (
+        patches.permute(2, 0, 3, 1, 4).reshape(1, 3, 24, 24).view_as(given["pixel_values"])
+    )
+    scores = type(families.family_of(name)).scores
+
+    def spy(*args: Any) -> dict[str, list[Tensor]]:
+        seen.append(scores(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(type(families.family_of(name)), "scores", spy)
+    with pitome.patch(model, "visionzip", keep=0.5):
+        model(**given)
+        with pitome.patch(model, "tome", r=6, layers=[0, 1]) as tower:
+            model(**given)
+    assert tower.tokens[0] - tower.tokens[-1] == 12
+    for part in ("received", "keys"):
+        torch.testing.assert_close(seen[1][part], seen[0][part], atol=1e-9, rtol=1e-6)
 
 
 AFTER_TOWER = sorted({*pitome.methods("projector"), *pitome.methods("language")})
@@ -406,8 +461,10 @@ def test_calls_that_cannot_be_answered_are_refused_in_a_line() -> None:
         pitome.patch(vlm("qwen3_vl"), "fastv", keep=0.5)
     with pytest.raises(UnsupportedModelError, match=r"LLaVA-1\.5"):
         pitome.patch(model.model.vision_tower, "divprune", keep=8)
-    with pytest.raises(UnsupportedModelError, match="averages the tokens of its tower over the cells"):
-        pitome.patch(vlm("gemma3"), "tome", ratio=0.9)
+    with pytest.raises(UnsupportedModelError, match="attends within windows"):
+        pitome.patch(vlm("qwen2_5_vl"), "tome", ratio=0.9)
+    with pytest.raises(UnsupportedModelError, match=r"Gemma3Model reads every token .* dense=True"):
+        pitome.patch(vlm("gemma3"), "tome", ratio=0.9, dense=False)
     pitome.patch(model, "divprune", keep=8)
     with pytest.raises(UsageError, match="already, with divprune"):
         pitome.patch(model, "divprune", keep=8)

@@ -310,7 +310,7 @@ def test_every_position_gets_its_group_where_the_head_reads_all(family: str) -> 
     unmerged = logits(model, **inputs)
     with pitome.patch(model, "tome", ratio=1.0):
         assert torch.equal(logits(model, **inputs), unmerged)
-    handle = pitome.patch(model, "tome", ratio=0.7)
+    handle = pitome.patch(model, "tome", ratio=0.7, trace=True)
     output = logits(model, **inputs)
     assert output.shape == unmerged.shape
     row = handle.sources[0].argmax(dim=0)

@@ -19,6 +19,8 @@ from transformers import (
     BlipVisionModel,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    Dinov2Config,
+    Dinov2Model,
     SiglipVisionConfig,
     SiglipVisionModel,
     ViTConfig,
@@ -86,7 +88,12 @@ def eva(**kwargs: Any) -> Any:
     return seeded(Blip2VisionModel(Blip2VisionConfig(**_SIZES, **kwargs)))
 
 
-BUILD = {"clip": clip, "siglip": siglip, "vit": vit, "blip": blip, "eva": eva}
+def dinov2(**kwargs: Any) -> Any:
+    """DINOv2, 17 tokens."""
+    return seeded(Dinov2Model(Dinov2Config(**_SIZES, mlp_ratio=2, **kwargs)))
+
+
+BUILD = {"clip": clip, "siglip": siglip, "vit": vit, "blip": blip, "eva": eva, "dinov2": dinov2}
 
 
 def blip_retrieval() -> Any:

@@ -43,8 +43,9 @@ class LlavaAdapter(VisionAdapter):
     def attach(self, state: State) -> None:
         """Raises UsageError where features of several layers are joined between which tokens merge, and
         for a kind of attention that takes no size bias."""
-        form = closed_form(self.architecture(), state.schedule, state.method, state.options)
-        handed_on(self.settings, form.tokens)
+        if not state.dense:
+            form = closed_form(self.architecture(), state.schedule, state.method, state.options)
+            handed_on(self.settings, form.tokens)
         super().attach(state)
 
 

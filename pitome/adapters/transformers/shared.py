@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pitome.adapters.core import Capture, LayerPatch, State, is_hooked
+from pitome.adapters.core import Capture, LayerPatch, Replacement, State, is_hooked
 from pitome.errors import UnsupportedModelError, UsageError
 
 
@@ -47,6 +48,38 @@ def check_attention(config: Any, state: State) -> str:
             "use prop_attn=false, or attn_implementation=sdpa"
         )
     return "flash"
+
+
+class FullLength(Replacement):
+    """First base of a model's class whose outputs have a row for every token while it is patched."""
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the model's own."""
+        return unmerged(super().forward, self._pitome_state, args, kwargs)  # type: ignore[misc]
+
+
+def unmerged(forward: Callable[..., Any], state: State, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The output of a model's `forward`, with all tokens if `state` says so."""
+    if not state.dense:
+        return forward(*args, **kwargs)
+    as_tuple = kwargs.get("return_dict") is False
+    output = forward(*args, **kwargs | ({"return_dict": True} if as_tuple else {}))
+    if output.get("last_hidden_state") is not None:
+        output.last_hidden_state = state.unmerge(output.last_hidden_state)
+    if output.get("hidden_states") is not None:
+        states = list(output.hidden_states)
+        first = state.current().moves[1]
+        if (
+            states[0] is not None and first is not None and first.order is not None
+        ):  # a text's, as layer 0 got it
+            states[0] = torch.empty_like(states[0]).scatter(
+                1, first.order[..., None].expand_as(states[0]), states[0]
+            )
+        # Those that were not asked for are None.
+        output.hidden_states = tuple(
+            None if x is None else state.unmerge(x, at) for at, x in enumerate(states)
+        )
+    return output.to_tuple() if as_tuple else output
 
 
 def check_forward(model: nn.Module, module: nn.Module, expected: type[nn.Module]) -> None:

@@ -50,6 +50,7 @@ from pitome.adapters.transformers.shared import (
     check_captured,
     check_forward,
     linear,
+    unmerged,
 )
 from pitome.errors import UnsupportedModelError, UsageError
 from pitome.merge.costs import Architecture, LayerCost
@@ -170,8 +171,8 @@ class TextAdapter(Adapter):
         self.has_class_token = True
         self.family = kind.family
         head = _head(model, host)
-        self.full_length = not _reads_class_token_alone(head)
-        self.dense_head = head is not None and self.full_length
+        self.dense = not _reads_class_token_alone(head)
+        self.reads_all = "the model's head reads every token" if head is not None and self.dense else ""
         inside = sum(linear(layer) for layer in layers)
         self.head_macs = linear(model) - inside
         self.classes = int(getattr(host.config, "num_labels", 0))
@@ -185,12 +186,6 @@ class TextAdapter(Adapter):
             )
         check_attention(self.host.config, state)
         refuse_merging_first(state, "text encoders")
-        if self.full_length and not state.method.guarantees.groups:
-            raise UsageError(
-                f"merge={state.method.name} mixes all tokens, and every one of them may be read; "
-                "use a method that groups tokens"
-            )
-        state.trace = state.trace or self.full_length
         replace_methods(self.host, MergingEncoder)
         merging = [layer for layer in range(self.depth) if state.schedule.may_remove(layer)]
         for index, layer in enumerate(self.layers):
@@ -210,7 +205,8 @@ class TextAdapter(Adapter):
                 operator.attrgetter(self.kind.mlp)(layer).register_forward_hook(Capture(patch, "mlp"))
             before_mlp = state.options.position == "before_mlp"
             point = operator.attrgetter(self.kind.merge_point)(layer) if before_mlp else layer
-            point.register_forward_hook(Leave(patch, inner.scaling))
+            # Before the hook by which transformers records hidden states.
+            point.register_forward_hook(Leave(patch, inner.scaling), prepend=True)
 
     def detach(self) -> None:
         for layer in self.layers:
@@ -224,8 +220,8 @@ class TextAdapter(Adapter):
         Embeddings are looked up and cost nothing. Raises UsageError for a length the model does not
         take, UnsupportedModelError for a head that reads every token.
         """
-        if self.dense_head:
-            raise UnsupportedModelError("no closed form of the cost: the model's head reads every token")
+        if self.reads_all:
+            raise UnsupportedModelError(f"no closed form of the cost: {self.reads_all}")
         tokens = self._check_length(input_size)
         return Architecture(
             tokens=tokens,
@@ -280,16 +276,16 @@ class MergingEncoder(Replacement):
         **kwargs: Any,
     ) -> Any:
         """As the encoder's own; `attention_mask` [B, N], 1 at tokens, 0 at padding, of any type."""
-        handle = self._pitome
+        state: State = self._pitome.state
         mask = attention_mask
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
             raise UsageError(
                 "a patched model takes an attention_mask of shape [B, N], 1 at tokens, 0 at padding"
             )
         # Known before the mask takes the form of the attention.
-        handle.state.begin().padding[0] = None if mask is None else mask == 0
-        output = super().forward(input_ids, attention_mask, *args, **kwargs)  # type: ignore[misc]
-        return _unmerge(output, handle.state) if handle._adapter.full_length else output
+        state.begin().padding[0] = None if mask is None else mask == 0
+        forward: Any = super().forward  # type: ignore[misc]
+        return unmerged(forward, state, (input_ids, attention_mask, *args), kwargs)
 
 
 class Enter:
@@ -368,21 +364,6 @@ class Leave:
         if isinstance(output, tuple):
             return self.patch.merge(output[0], self.scale), *output[1:]
         return self.patch.merge(output, self.scale)
-
-
-def _unmerge(output: Any, state: State) -> Any:
-    """Each input token gets the features of the row it is in, a dropped one zeros."""
-    forward = state.current()
-    membership = forward.membership[-1]
-    if membership is None or forward.size[-1] is None:
-        return output
-    hidden = output[0]
-    row = membership.argmax(dim=1)[..., None].expand(-1, -1, hidden.shape[-1])
-    hidden = hidden.gather(1, row).masked_fill((membership.sum(dim=1) == 0)[..., None], 0)
-    if isinstance(output, tuple):
-        return hidden, *output[1:]
-    output.last_hidden_state = hidden
-    return output
 
 
 _HOOKS = (Enter, Capture, Leave)

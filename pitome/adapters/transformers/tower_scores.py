@@ -1,5 +1,6 @@
 """What methods read in an image tower: the attention its tokens get in one layer, and their keys.
 
+Where tokens merge in the tower, an image's tokens share what their group gets, if all of them go on.
 Computed beside the layer's own attention from its queries and keys: one row of the map where there is a class
 token, else the mean over all rows, image by image. Nothing is switched to another kind of attention.
 """
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pitome.adapters.core import Capture, _wide, class_attention, mean_of_heads
+from pitome.adapters.core import Capture, _log_size, _wide, class_attention, mean_of_heads
 from pitome.adapters.transformers.families import Family
 from pitome.errors import UnsupportedModelError
 
@@ -76,18 +77,49 @@ class ReadableFamily(Family):
             value = value.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
             parts.append(value.to(_wide(value)))
         query, keys = parts
+        state, entry, size = self._merged(model)
+        bias = None if size is None or not state.options.prop_attn else _log_size(size)
         found: dict[str, list[Tensor]] = {}
         if "received" in needs:
             if self.class_token:
-                received = class_attention(query[:, :, :1], keys, None, attention.scale)
+                received = class_attention(query[:, :, :1], keys, bias, attention.scale)
             else:
-                pairs = zip(query, keys, strict=True)
-                rows = [_received(*pair, attention.scale) for pair in pairs]
-                received = torch.stack(rows)
-            found["received"] = self._rows(model, received[..., None], squeeze=True)
+                received = torch.stack(
+                    [
+                        _received(
+                            query[image],
+                            keys[image],
+                            attention.scale,
+                            None if bias is None else bias[image],
+                            None if size is None else size[image],
+                        )
+                        for image in range(len(query))
+                    ]
+                )
+            if state is not None and state.dense and bias is not None:
+                received = received / size.clamp_min(1)
+            found["received"] = self._rows(
+                model, self._whole(received[..., None], state, entry), squeeze=True
+            )
         if "keys" in needs:
-            found["keys"] = self._rows(model, mean_of_heads(keys))
+            found["keys"] = self._rows(model, self._whole(mean_of_heads(keys), state, entry))
         return found
+
+    def _merged(self, model: Any) -> tuple[Any, int, Any]:
+        """Of a tower whose layers merge: its state, the entry of its lists that holds the tokens which the
+        attention read here has, and their sizes [T, N]; None for what there is not."""
+        from pitome.adapters.patch import tower_patch
+
+        if (handle := tower_patch(model)) is None:
+            return None, 0, None
+        state = handle.state
+        first = str(state.options.position) == "before_attention"
+        entry = self.layer(model) % handle.schedule.depth + first
+        return state, entry, state.current().size[entry]
+
+    def _whole(self, values: Tensor, state: Any, entry: int) -> Tensor:
+        """Values [T, N, D] of merged tokens for all tokens of the tower, if the model is given these."""
+        return state.unmerge(values, entry) if state is not None and state.dense else values
 
     def _rows(self, model: Any, values: Tensor, squeeze: bool = False) -> list[Tensor]:
         """Values [T, N, D] of the tower's tokens as those of each image's tokens [n, D]: means over cells."""
@@ -99,6 +131,11 @@ class ReadableFamily(Family):
         return list(values[..., 0] if squeeze else values)
 
 
-def _received(query: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Attention that each of the tokens [H, N, D] of one image gets, mean over heads and tokens: [N]."""
-    return ((query * scale) @ keys.mT).softmax(dim=-1).mean(dim=(0, 1))
+def _received(query: Tensor, keys: Tensor, scale: float, bias: Tensor | None, size: Tensor | None) -> Tensor:
+    """Attention that each of the tokens [H, N, D] of one image gets, mean over heads and tokens: [N].
+    bias [N] is added to the logits; a token counts `size` [N] times."""
+    logits = (query * scale) @ keys.mT
+    rows = (logits if bias is None else logits + bias).softmax(dim=-1)
+    if size is None:
+        return rows.mean(dim=(0, 1))
+    return (size / size.sum()).to(rows.dtype) @ rows.mean(dim=0)

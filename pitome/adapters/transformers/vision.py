@@ -1,4 +1,4 @@
-"""Image towers of CLIP, SigLIP, BLIP and BLIP-2 (EVA), and ViT.
+"""Image towers of CLIP, SigLIP, BLIP and BLIP-2 (EVA), ViT, DINOv2, InternVL, and Idefics 3 and SmolVLM.
 
 All are made of one kind of block, norm and attention, norm and MLP, under different names: one
 forward serves them. The keys are read after their projection. The size bias goes in as the
@@ -6,13 +6,13 @@ attention's mask; BLIP's and BLIP-2's attention takes none and is computed here 
 merged. CLIP, BLIP, BLIP-2 and ViT answer with the class token; SigLIP's attention pool gets the
 bias. What reads all the tokens of a tower finds the merged ones: the text encoder of BLIP and the
 Q-Former of BLIP-2 attend to as many rows as are left, and every row counts once, as in the authors'
-code, whatever its size.
+code, whatever its size. A model that needs the whole grid gets it unmerged (`FullLength`).
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,13 @@ from transformers import PreTrainedModel
 from transformers.models.blip import modeling_blip as blip
 from transformers.models.blip_2 import modeling_blip_2 as blip_2
 from transformers.models.clip import modeling_clip as clip
+from transformers.models.dinov2 import modeling_dinov2 as dinov2
+from transformers.models.dinov2_with_registers import modeling_dinov2_with_registers as registers
+from transformers.models.idefics3 import modeling_idefics3 as idefics3
+from transformers.models.internvl import modeling_internvl as internvl
 from transformers.models.llava import modeling_llava as llava
 from transformers.models.siglip import modeling_siglip as siglip
+from transformers.models.smolvlm import modeling_smolvlm as smolvlm
 from transformers.models.vit import modeling_vit as vit
 
 from pitome.adapters.core import (
@@ -40,15 +45,39 @@ from pitome.adapters.core import (
     size_bias,
     split_heads,
 )
+from pitome.adapters.transformers.families import known
 from pitome.adapters.transformers.shared import (
     CaptureHeads,
+    FullLength,
     check_attention,
     check_captured,
     check_forward,
     linear,
 )
-from pitome.errors import UnsupportedModelError, UsageError
+from pitome.errors import UsageError
 from pitome.merge.costs import Architecture, LayerCost
+
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+_CONVOLUTION = "embeddings.patch_embeddings.projection"
+
+
+def _plain(layer: Any, x: Tensor, half: int) -> Tensor:
+    return x
+
+
+def _dropped(layer: Any, x: Tensor, half: int) -> Tensor:
+    dropped: Tensor = layer.dropout(x)
+    return dropped
+
+
+def _dino(layer: Any, x: Tensor, half: int) -> Tensor:
+    dropped: Tensor = layer.drop_path((layer.layer_scale1, layer.layer_scale2)[half](x))
+    return dropped
+
+
+def _internvl(layer: Any, x: Tensor, half: int) -> Tensor:
+    scaled: Tensor = layer.lambda_2 * layer.dropout(x) if half else layer.lambda_1 * x
+    return scaled
 
 
 @dataclass(frozen=True)
@@ -57,7 +86,9 @@ class VisionKind:
 
     patches: the convolution that makes tokens, from the host; attention, norms: names in a layer;
     fused: queries, keys and values come from one projection, and the attention takes no mask;
-    class_token: whether the first token is one.
+    class_token: whether the first token is one; branch(layer, x, half): what becomes of the output of
+    attention (0) and MLP (1) before it is added; parts: the modules in an attention after which queries, keys
+    and values are ready; grid: the part that makes maps of all tokens out of them, given them unmerged.
     """
 
     family: str
@@ -69,6 +100,9 @@ class VisionKind:
     norms: tuple[str, str] = ("layer_norm1", "layer_norm2")
     fused: bool = False
     class_token: bool = True
+    branch: Callable[[Any, Tensor, int], Tensor] = _plain
+    parts: tuple[str, str, str] = _PROJECTIONS
+    grid: str = ""
 
 
 KINDS = (
@@ -85,15 +119,58 @@ KINDS = (
         vit.ViTModel,
         vit.ViTLayer,
         vit.ViTAttention,
-        patches="embeddings.patch_embeddings.projection",
+        patches=_CONVOLUTION,
         attention="attention",
         norms=("layernorm_before", "layernorm_after"),
+        branch=_dropped,
+    ),
+    *(
+        VisionKind(
+            "deit",
+            host,
+            layer,
+            attention,
+            patches=_CONVOLUTION,
+            attention="attention",
+            norms=("norm1", "norm2"),
+            branch=_dino,
+            grid=grid,
+        )
+        for layer, attention, hosts in (
+            (dinov2.Dinov2Layer, dinov2.Dinov2Attention, (dinov2.Dinov2Model, dinov2.Dinov2Backbone)),
+            (
+                registers.Dinov2WithRegistersLayer,
+                registers.Dinov2WithRegistersAttention,
+                (registers.Dinov2WithRegistersModel, registers.Dinov2WithRegistersBackbone),
+            ),
+        )
+        for host, grid in zip(hosts, ("", "encoder"), strict=True)
+    ),
+    VisionKind(
+        "clip",
+        internvl.InternVLVisionModel,
+        internvl.InternVLVisionLayer,
+        internvl.InternVLVisionAttention,
+        patches=_CONVOLUTION,
+        attention="attention",
+        norms=("layernorm_before", "layernorm_after"),
+        branch=_internvl,
+        parts=("q_norm", "k_norm", "v_proj"),
+    ),
+    *(
+        VisionKind("clip", host, layer, attention, class_token=False)
+        for host, layer, attention in (
+            (
+                idefics3.Idefics3VisionTransformer,
+                idefics3.Idefics3EncoderLayer,
+                idefics3.Idefics3VisionAttention,
+            ),
+            (smolvlm.SmolVLMVisionTransformer, smolvlm.SmolVLMEncoderLayer, smolvlm.SmolVLMVisionAttention),
+        )
     ),
     VisionKind("blip", blip.BlipVisionModel, blip.BlipEncoderLayer, blip.BlipAttention, fused=True),
     VisionKind("eva", blip_2.Blip2VisionModel, blip_2.Blip2EncoderLayer, blip_2.Blip2Attention, fused=True),
 )
-
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 # Models around a tower that take any number of tokens from it. Those whose forward takes an image
 # alone, and adds linear layers only, are measured whole; of the others, the tower.
@@ -118,8 +195,7 @@ _AROUND: tuple[type[nn.Module], ...] = (
 def adapt(model: nn.Module, host: nn.Module, make: type[VisionAdapter] | None = None) -> VisionAdapter:
     """The adapter of the image tower `host` in `model`, of the class `make`.
 
-    Raises UnsupportedModelError if it computes something the patch does not know, or if a model of
-    transformers around it is not known to take merged tokens.
+    Raises UnsupportedModelError if it computes something the patch does not know.
     """
     kind = next(kind for kind in KINDS if isinstance(host, kind.host))
     check_forward(model, host, kind.host)
@@ -132,15 +208,18 @@ def adapt(model: nn.Module, host: nn.Module, make: type[VisionAdapter] | None = 
         for module in model.modules()
         if isinstance(module, PreTrainedModel) and module is not host and host in list(module.modules())
     ]
-    for module in around:
-        if all(type(module).forward is not known.forward for known in _AROUND):
-            raise UnsupportedModelError(
-                f"cannot patch {type(module).__name__}: it reads every token of its "
-                f"{kind.host.__name__}, and what it makes of merged ones is not known; known are "
-                f"{', '.join(known.__name__ for known in _AROUND)}"
-            )
     whole = [module for module in around if isinstance(module, _ALONE)]
-    return (make or VisionAdapter)(host, kind, layers, whole[0] if whole else host)
+    adapter = (make or VisionAdapter)(host, kind, layers, whole[0] if whole else host)
+    if kind.grid:
+        adapter.reads_all = "its feature maps have a place for every token"
+    for module in around:
+        if all(type(module).forward is not other.forward for other in _AROUND):
+            adapter.reads_all = (
+                f"{type(module).__name__} reads every token of its {kind.host.__name__}, and what it makes "
+                "of merged ones is not known"
+            )
+            adapter.dense |= module.config.model_type in known()
+    return adapter
 
 
 class VisionAdapter(Adapter):
@@ -158,7 +237,7 @@ class VisionAdapter(Adapter):
         self.layers: Sequence[Any] = layers
         self.entry = entry
         self.depth = len(layers)
-        self.protected = int(kind.class_token)
+        self.protected = int(kind.class_token) + getattr(host.config, "num_register_tokens", 0)
         self.has_class_token = kind.class_token
         self.family = kind.family
 
@@ -169,6 +248,9 @@ class VisionAdapter(Adapter):
         pool = self._pool()
         if pool is not None:
             pool.attention.register_forward_pre_hook(PoolBias(state), with_kwargs=True)
+        if state.dense:
+            self._grid._pitome_state = state
+            replace_methods(self._grid, FullLength)
         for index, layer in enumerate(self.layers):
             patch = VisionLayerPatch(state, index, self.kind)
             layer._pitome = patch
@@ -183,7 +265,7 @@ class VisionAdapter(Adapter):
                 if captures & set(QKV):
                     attention.qkv.register_forward_hook(CaptureFused(patch, heads))
                 continue
-            for name, projection in zip(QKV, _PROJECTIONS, strict=True):
+            for name, projection in zip(QKV, self.kind.parts, strict=True):
                 if name in captures:
                     getattr(attention, projection).register_forward_hook(CaptureHeads(patch, name, heads))
 
@@ -193,6 +275,9 @@ class VisionAdapter(Adapter):
             restore_methods(layer)
             if self.kind.fused:
                 restore_methods(getattr(layer, self.kind.attention))
+        if isinstance(grid := self._grid, FullLength):
+            del vars(grid)["_pitome_state"]
+            restore_methods(self._grid)
         remove_hooks(self.host, _HOOKS)
 
     def architecture(self, input_size: int | tuple[int, int] | None = None) -> Architecture:
@@ -228,6 +313,11 @@ class VisionAdapter(Adapter):
         conv = operator.attrgetter(self.kind.patches)(self.host)
         weight: Tensor = conv.weight
         return weight.new_zeros(1, conv.in_channels, *self._check_size(input_size))
+
+    @property
+    def _grid(self) -> Any:
+        """The part whose outputs can have all tokens."""
+        return operator.attrgetter(self.kind.grid)(self.host) if self.kind.grid else self.host
 
     def _pool(self) -> Any:
         return getattr(self.host, "head", None)
@@ -293,20 +383,18 @@ class MergingLayer(Replacement):
         patch: VisionLayerPatch = self._pitome
         attention = getattr(self, patch.kind.attention)
         if "keys" in patch.hooks:
-            check_captured(attention.qkv if patch.kind.fused else attention.k_proj)
+            check_captured(attention.qkv if patch.kind.fused else getattr(attention, patch.kind.parts[1]))
         norm1, norm2 = (getattr(self, name) for name in patch.kind.norms)
-        dropout = getattr(self, "dropout", _same)  # ViT alone has one
+        branch = patch.kind.branch
         scale = attention.head_dim**-0.5
         bias = patch.enter(hidden_states)
         x = hidden_states
         if patch.merges_first:
-            x, bias = patch.merge_first(
-                x, lambda: _parts(attention, norm1(hidden_states), patch.kind.fused), scale
-            )
-        x = x + dropout(attention(hidden_states=norm1(x), attention_mask=bias, **kwargs)[0])
+            x, bias = patch.merge_first(x, lambda: _parts(attention, norm1(hidden_states), patch.kind), scale)
+        x = x + branch(self, attention(hidden_states=norm1(x), attention_mask=bias, **kwargs)[0], 0)
         if patch.state.options.position == "before_mlp":
             x = patch.merge(x, scale)
-        x = x + dropout(self.mlp(norm2(x)))
+        x = x + branch(self, self.mlp(norm2(x)), 1)
         return patch.merge(x, scale) if patch.merges_last else x
 
 
@@ -327,17 +415,17 @@ class BiasedAttention(Replacement):
         return self.projection(out.transpose(1, 2).flatten(2)), None
 
 
-def _parts(attention: Any, x: Tensor, fused: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _parts(attention: Any, x: Tensor, kind: VisionKind) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values [B, H, N, D] of normed features `x` [B, N, C]."""
-    if fused:
+    if kind.fused:
         return split_heads(attention.qkv(x), attention.num_heads)
-    projected = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    projected = [getattr(attention, name)(x) for name in _PROJECTIONS]
+    projected = [
+        value if part == name else getattr(attention, part)(value)
+        for value, name, part in zip(projected, _PROJECTIONS, kind.parts, strict=True)
+    ]
     query, keys, values = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in projected)
     return query, keys, values
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 def _pair(size: Any) -> tuple[int, int]:
