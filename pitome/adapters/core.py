@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pitome.errors import UnsupportedModelError, UsageError
+from pitome.merge import native
 from pitome.merge.contract import check_plan
 from pitome.merge.costs import Architecture
 from pitome.merge.fast_path import is_eager_on_cpu
@@ -23,6 +24,7 @@ from pitome.merge.plan import (
     Move,
     Plan,
     Tokens,
+    cast,
     firsts_of,
     ones,
     positions,
@@ -375,11 +377,14 @@ class LayerPatch:
         padding: Tensor | None,
     ) -> Tokens:
         state, wide = self.state, _wide(x)
-        parts = {name: value.to(wide) for name, value in captured.items()}
+        parts = {name: cast(value, wide) for name, value in captured.items()}
         keys, query = parts.get("keys"), parts.get("query")
-        metric = x.to(wide)
+        fits = native.fits(x)
         if keys is not None and state.options.metric == "keys":
-            metric = mean_of_heads(keys)
+            fast = native.mean_of_heads(keys) if fits else None
+            metric = mean_of_heads(keys) if fast is None else fast
+        else:
+            metric = cast(x, wide)
         attention = cls_attention = None
         if keys is not None and query is not None:
             bias = _log_size(size) if state.options.prop_attn else None
@@ -402,6 +407,7 @@ class LayerPatch:
             attention=attention,
             values=parts.get("values"),
             mlp=parts.get("mlp"),
+            native=fits,
         )
 
 
@@ -542,7 +548,10 @@ def refuse_merging_first(state: State, what: str) -> None:
 def size_bias(size: Tensor, x: Tensor) -> Tensor:
     """What an attention over merged tokens adds to its logits: log(size) [B, N] as [B, 1, 1, N], in the
     type the attention computes in for features `x`."""
-    return _log_size(size)[:, None, None].to(_compute_dtype(x))
+    dtype = _compute_dtype(x)
+    if dtype is size.dtype and native.fits(size) and (bias := native.log_sizes(size)) is not None:
+        return bias
+    return _log_size(size)[:, None, None].to(dtype)
 
 
 def check_class(module: nn.Module, expected: type, methods: tuple[str, ...]) -> None:
@@ -608,7 +617,7 @@ def _log_size(size: Tensor) -> Tensor:
 
 def _wide(x: Tensor) -> torch.dtype:
     """float64 for float64 features, else float32."""
-    return torch.promote_types(x.dtype, torch.float32)
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

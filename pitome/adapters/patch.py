@@ -17,7 +17,7 @@ from pitome.adapters import place_patch, saved
 from pitome.adapters.core import Adapter, State
 from pitome.adapters.place_patch import PatchedPlace
 from pitome.errors import UnsupportedModelError, UsageError
-from pitome.merge import registry
+from pitome.merge import native, registry
 from pitome.merge.costs import LEAST_RATIO, Architecture, ratio_for_share
 from pitome.merge.registry import Method, MethodOptions, ModelPlace, one_of
 from pitome.merge.schedule import (
@@ -327,6 +327,7 @@ def patch(
         }
         given = [key for key, value in others.items() if value is not None]
         return place_patch.patch_place(model, entry, keep, place, positions, options, given)
+    native.check_wanted()
     adapter = _adapt(model)
     family = adapter.family if family is None else family
     one_of("family", family, FAMILIES)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pitome.merge import native
 from pitome.merge.fast_path import is_eager, made_once, scatter_is_wrong
 
 
@@ -55,6 +56,7 @@ class Tokens:
     text: Tensor | None = None
     text_keys: Tensor | None = None
     grid: tuple[int, int] | None = None
+    native: bool = False  # whether the compiled kernel may decide (`pitome.merge.native.fits`)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Plan:
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
         weight = (
-            ones(x.shape[0], self.n_in, dtype, x.device) if self.weight is None else _cast(self.weight, dtype)
+            ones(x.shape[0], self.n_in, dtype, x.device) if self.weight is None else cast(self.weight, dtype)
         )
         return self._mean(x, dtype, *self._totals(weight))
 
@@ -139,6 +141,11 @@ class Plan:
 
     def carry_out(self, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """`apply(x)` and `sizes(size)`, in one where the weights are the sizes."""
+        if native.fits(x):
+            passed = size if self.mass is None else size * self.mass.to(size.dtype)
+            done = native.carry_out(x, passed, (self.kept, self.source, self.target), self.weight, self.scale)
+            if done is not None:
+                return done
         dtype = torch.promote_types(x.dtype, torch.float32)
         if self.weight is not size or self.mass is not None or size.dtype != dtype:
             return self.apply(x), self.sizes(size)
@@ -163,14 +170,14 @@ class Plan:
     def _mean(self, x: Tensor, dtype: torch.dtype, moved: Tensor, total: Tensor) -> Tensor:
         """`apply`, computed in `dtype`, with the weights of sources [B, K] and groups [B, M]."""
         tokens = x.flatten(0, 1)
-        out = _cast(tokens.index_select(0, _flat(self.kept, self.n_in)), dtype)
+        out = cast(tokens.index_select(0, _flat(self.kept, self.n_in)), dtype)
         if self.source.shape[1] > 0:
             row = self._rows()
             total = total.gather(1, row)
             share = moved / (total if self.whole else total.masked_fill(total == 0, 1))
             index = _flat(row, self.n_out)
             # In place, here and below: all of them are copies already.
-            step = _cast(tokens.index_select(0, _flat(self.source, self.n_in)), dtype)
+            step = cast(tokens.index_select(0, _flat(self.source, self.n_in)), dtype)
             step = step.sub_(out.index_select(0, index)).mul_(share.view(-1, 1))
             if not self.whole:  # not by a product with 0 alone: a dropped token may be infinite
                 step = step.masked_fill_((self.target < 0).view(-1, 1), 0)
@@ -183,7 +190,7 @@ class Plan:
         out = out.view(*self.kept.shape, x.shape[2])
         if self.scale is not None:
             out = out * self.scale[..., None].to(dtype)
-        return _cast(out, x.dtype)
+        return cast(out, x.dtype)
 
     def trace(self, membership: Tensor) -> Tensor:
         """Rows of `membership` [B, N, S] (which source tokens each token holds) -> [B, M, S]."""
@@ -361,5 +368,6 @@ def cosine(metric: Tensor) -> Tensor:
     return metric / length.clamp_min(1e-12)
 
 
-def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in another type; where it has that, without a call of torch."""
     return x if x.dtype == dtype else x.to(dtype)

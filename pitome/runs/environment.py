@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pitome.errors import INSTALLED, MissingDeviceError
+from pitome.merge import native
 from pitome.records.schema import Environment
 from pitome.runs.versions import versions
 
@@ -43,7 +44,7 @@ def describe_environment(device: torch.device, precision: str, attention: str) -
         attention=attention,
         git_revision=revision,
         git_dirty=dirty,
-        versions=versions(),
+        versions=versions() | ({"kernel": native.state()} if native.is_made() else {}),
     )
 
 

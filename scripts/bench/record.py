@@ -14,7 +14,7 @@ from typing import Any
 from pitome.errors import DataError
 from pitome.records.files import write_atomically
 
-OF_CELL = ("git_revision", "git_dirty", "load")
+OF_CELL = ("git_revision", "git_dirty", "load", "kernel")
 """Conditions that change from cell to cell; each keeps its own, under `measured`."""
 
 ROOT = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from pitome.merge import native
 from pitome.records.files import write_atomically
 from pitome.runs.environment import describe_environment, resolve_device
 from scripts.bench import export, groups, layers, plot, table
@@ -79,7 +80,8 @@ def _write_table(record: Record) -> None:
 
 
 def describe(device: str, dtype: str, batch: int) -> dict[str, Any]:
-    """The conditions of a record; `load`: processes that wanted a processor in the minute before."""
+    """The conditions of a record; `load`: processes that wanted a processor in the minute before; `kernel`:
+    what merges (`pitome.merge.native`)."""
     environment = describe_environment(torch.device(device), dtype, "sdpa")
     return {
         "device": environment.device,
@@ -88,6 +90,7 @@ def describe(device: str, dtype: str, batch: int) -> dict[str, Any]:
         "batch": batch,
         "threads": all_threads(),
         "load": round(os.getloadavg()[0], 1),
+        "kernel": native.state() if device == "cpu" else None,
         "git_revision": environment.git_revision,
         "git_dirty": environment.git_dirty,
         "torch": environment.versions["torch"],

@@ -67,6 +67,8 @@ def _of_cells(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         conditions |= {name: values[0] if len(values) == 1 else " and ".join(values) + ", see Revisions"}
     loads = sorted(cell["load"] for cell in measured if cell.get("load") is not None)
     conditions |= {"load": f"{loads[0]} to {loads[-1]}"} if loads else {}
+    kernels = sorted({cell["kernel"] for cell in measured if cell.get("kernel")})
+    conditions |= {"kernel": " and ".join(kernels)} if kernels else {}
     return conditions if measured else {}
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pitome.merge import registry
+from pitome.merge import native, registry
 from tests.adapters.tiny import images, patch, vit
 
-# Of a layer, in eager mode on a CPU; operators that another one calls are not counted. ATC joins one by
-# one, so that its calls grow with what it removes.
+# Of a layer on the plain path, in eager mode on a CPU; operators that another one calls are not counted. ATC
+# joins one by one, so that its calls grow with what it removes.
 BUDGET = {
     "atc": 256,
     "crossget": 114,
@@ -37,6 +37,8 @@ BUDGET = {
     "tome": 44,
     "tome_repo": 46,
 }
+NATIVE = {"pitome": 8, "random": 4, "tofu": 28, "tome": 8}
+"""Likewise, where the compiled kernel takes over."""
 LAYERS = 4
 
 
@@ -58,8 +60,20 @@ def added(method: str, batch: int) -> float:
     return (calls(model, inputs) - plain) / LAYERS
 
 
+@pytest.fixture
+def plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "fits", lambda x: False)
+
+
+@pytest.mark.parametrize("method", NATIVE)
+def test_the_kernel_leaves_few_operators(method: str) -> None:
+    if native.kernel() is None:
+        pytest.skip(native.state())
+    assert added(method, 1) <= NATIVE[method]
+
+
 @pytest.mark.parametrize("method", BUDGET)
-def test_a_layer_calls_few_operators(method: str) -> None:
+def test_a_layer_calls_few_operators(method: str, plain_path: None) -> None:
     assert added(method, 1) <= BUDGET[method]
 
 
@@ -70,6 +84,6 @@ def test_every_method_has_a_budget() -> None:
     assert list(BUDGET) == package
 
 
-def test_a_batch_takes_no_more_than_offsets() -> None:
+def test_a_batch_takes_no_more_than_offsets(plain_path: None) -> None:
     """The number of calls does not grow with the batch, but for the offsets of its samples."""
     assert added("pitome", 3) <= added("pitome", 1) + 8

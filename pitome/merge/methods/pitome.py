@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pitome.errors import UsageError
 from pitome.fields import later
+from pitome.merge import native
 from pitome.merge.energy import Similarity, energy
 from pitome.merge.methods.random import shuffle_keys
 from pitome.merge.methods.tome import macs as bipartite_macs
@@ -79,14 +80,20 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
     `remove` is at least 1 in layers with protection, at most half of the mergeable tokens.
     """
     p, layer, depth = tokens.protected, tokens.layer, tokens.depth
-    similarity = Similarity(cosine(detached(tokens.metric[:, p:])))
     margin = options.margin - options.margin_slope * (layer / depth)
+    protects = _protects(options.protect, layer, depth)
+    if tokens.native and options.rank_by == "energy" and options.split == "alternate":
+        indices = native.pitome_plan(
+            tokens.metric, p, remove, protects, options.energy, margin, options.alpha
+        )
+        if indices is not None:
+            return Plan(*indices, weight=tokens.size if options.weighted else None, whole=True)
+    similarity = Similarity(cosine(detached(tokens.metric[:, p:])))
     if options.rank_by == "energy":
         order = rank(similarity.energy(options.energy, margin, options.alpha))
     else:
         order = rank(-_attention(tokens, options))
 
-    protects = _protects(options.protect, layer, depth)
     count = 2 * remove if protects else order.shape[1]
     if options.split == "random":
         order = torch.cat([_shuffled(order[:, :count], options.split_seed, layer), order[:, count:]], dim=1)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pitome.merge import native
 from pitome.merge.padding import split
 from pitome.merge.plan import Plan, Tokens, cosine, detached, keep_all, positions, rank
 from pitome.merge.presets import TEXT_LAYERS, fill
@@ -47,6 +48,8 @@ def bipartite_plan(tokens: Tokens, remove: int, weight: Tensor | None) -> Plan:
     unprotected tokens.
     """
     p, batch, n = tokens.protected, *tokens.x.shape[:2]
+    if tokens.native and (indices := native.tome_plan(tokens.metric, p, remove)) is not None:
+        return Plan(*indices, weight=weight, whole=True)
     device, fixed_a, fixed_b = tokens.x.device, (p + 1) // 2, p // 2
     best, index = _scores(tokens.metric)[:, fixed_a:, fixed_b:].max(dim=-1)
     order = rank(best)
