@@ -11,14 +11,14 @@ from pitome.errors import DataError
 from scripts.bench import record as module
 from scripts.bench.record import Record, same_code
 
-HERE = {"device": "cpu", "torch": "2.15", "load": 0.1, "git_revision": "a"}
+HERE = {"device": "cpu", "torch": "2.15", "load": 0.1, "git_revision": "a", "kernel": "plain path"}
 
 
 def test_what_was_saved_is_found_again_and_the_rest_is_not(tmp_path):
     record = Record(tmp_path / "a.json", HERE)
     record.keep("speed", "x", {"rounds": [1]})
     record.part("speed")["y"] = {}
-    measured = {"git_revision": "a", "git_dirty": None, "load": 0.1}
+    measured = {"git_revision": "a", "git_dirty": None, "load": 0.1, "kernel": "plain path"}
     again = Record(tmp_path / "a.json", HERE)
     assert again.parts == {"speed": {"x": {"rounds": [1], "measured": measured}}}
     assert again.conditions == {"device": "cpu", "torch": "2.15"}
@@ -60,7 +60,7 @@ def test_cells_of_a_former_record_have_its_revision_and_stay(tmp_path):
     record = Record(tmp_path / "a.json", HERE | {"git_revision": "b"})
     record.keep("layers", "z", {"seconds": 1})
     found = Record(tmp_path / "a.json", HERE).parts
-    of_then = {"git_revision": "a", "git_dirty": True, "load": 2.0}
+    of_then = {"git_revision": "a", "git_dirty": True, "load": 2.0, "kernel": None}
     assert found["speed"]["x"] == cells["speed"]["x"] | {"measured": of_then}
     assert found["export"]["y"] == cells["export"]["y"] | {"measured": of_then}
     assert found["layers"]["z"]["measured"]["git_revision"] == "b"
