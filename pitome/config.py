@@ -50,6 +50,9 @@ class TaskConfig:
     positions: Literal["renumber", "keep"] = "renumber"
     # vqa: `auto` spreads a model of the hub or of a folder over all devices
     device_map: Literal["auto"] | None = None
+    # vqa, with keep=: a method that merges in the layers of the image tower as well; its end has all tokens
+    tower: str | None = None
+    tower_ratio: float = number(DEFAULT_RATIO, above=0, most=1)  # share of tokens that its layers keep
 
 
 @dataclass(kw_only=True)

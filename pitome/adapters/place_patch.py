@@ -104,7 +104,8 @@ class PatchedPlace:
         """The modules of the method and of the adapter, by name."""
         names = ("language", "places") if self.place == "language" else ("places", "tower_scores")
         adapters = (type(self).__module__, *(f"{_ADAPTERS}.{name}" for name in names))
-        return (self.method.plan.__module__, *adapters, type(self._places.family).__module__)
+        tower = () if self._tower is None else self._tower.modules
+        return (self.method.plan.__module__, *adapters, type(self._places.family).__module__, *tower)
 
     def kept(self, tokens: int) -> int:
         """How many of `tokens` image tokens stay."""

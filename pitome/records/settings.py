@@ -62,7 +62,7 @@ def family(record: Record) -> str:
     asked = record.method.asked
     kind = "r" if "r" in asked else "share" if {"ratio", "flops"} & set(asked) else "schedule"
     kind = "keep" if "keep" in asked else kind
-    same = {key: asked.get(key) for key in ("layers", "inflection")}
+    same = {key: asked.get(key) for key in ("layers", "inflection", "tower")}
     return word_of({"kind": kind, "trained": training(record)} | same)
 
 

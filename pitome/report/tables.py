@@ -382,7 +382,10 @@ def _plan(row: ResultRow) -> str:
 
 
 def _place(row: ResultRow) -> str:
-    return row.first.method.place or ("tower" if row.merges else NOTHING)
+    method = row.first.method
+    if method.place is None:
+        return "tower" if row.merges else NOTHING
+    return f"tower, {method.place}" if "tower" in method.asked else method.place
 
 
 def _rate(value: float) -> str:

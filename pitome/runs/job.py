@@ -98,7 +98,7 @@ def run(
 def lost(config: Config, reason: str, since: datetime) -> Finished:
     """A run whose process ended before it could record anything, recorded as failed."""
     job = Job(config, since=since)
-    job.method = MethodInfo(name=config.merge.name, asked=validate(config).asked())
+    job.method = MethodInfo(name=config.merge.name, asked=asked_of(config, validate(config)))
     return Finished(job.failed(PitomeError(reason)), job.store, exit_code=1)
 
 
@@ -181,7 +181,7 @@ class Job:
         self.headline = kind.headline
         import_modules(config.imports)
         amount = validate(config) if self.share is None else Reduction()
-        self.method = MethodInfo(name=config.merge.name, asked=amount.asked())
+        self.method = MethodInfo(name=config.merge.name, asked=asked_of(config, amount))
         self.store.prepare()
         lightning.seed_everything(config.seed, workers=True, verbose=False)
         folder = None
@@ -200,7 +200,7 @@ class Job:
         self.model = ModelInfo(name=model_label(config.model) + task.note)
         self.settings = task.settings
         layers = task.layers(patched)
-        self.method = resized or method_info(patched, amount, layers)
+        self.method = resized or method_info(patched, asked_of(config, amount), layers)
         self._identify(task)
         self.store.check_replaceable(run_id(self._identity()))
         known = self._known()
@@ -380,7 +380,13 @@ class Job:
         )
 
 
-def method_info(patched: AnyPatched | None, amount: Reduction, layers: Layers) -> MethodInfo:
+def asked_of(config: Config, amount: Reduction) -> dict[str, Any]:
+    """How much merges, as the user wrote it, with what merges in a tower beside a method after it."""
+    tower = {} if config.task.tower is None else {"tower": f"{config.task.tower} {config.task.tower_ratio:g}"}
+    return amount.asked() | tower
+
+
+def method_info(patched: AnyPatched | None, asked: dict[str, Any], layers: Layers) -> MethodInfo:
     """What merges in a patched model; the method `none` where there is no patch."""
     if patched is None:
         return MethodInfo(name=UNMERGED)
@@ -389,7 +395,7 @@ def method_info(patched: AnyPatched | None, amount: Reduction, layers: Layers) -
     return MethodInfo(
         name=patched.method.name,
         options=recorded(patched.options),
-        asked=amount.asked(),
+        asked=asked,
         ratio=merging.pop() if len(merging) == 1 else None,
         schedule=layers.schedule,
         place=patched.place if isinstance(patched, PatchedPlace) else None,

@@ -154,6 +154,8 @@ def patch_model(
     """Merge as the configuration says; None for the unmerged model, which stays untouched."""
     if config.merge.name == UNMERGED:
         return None
+    if (tower := config.task.tower) is not None:
+        pitome.patch(model, tower, ratio=config.task.tower_ratio, dense=True)
     handle: AnyPatched = pitome.patch(
         model,
         config.merge.name,

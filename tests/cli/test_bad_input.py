@@ -31,6 +31,8 @@ CASES = {
     "merge=divprune": "merge=divprune does not fit task=classification; it is for: vqa",
     "task=vqa merge=divprune": "merge=divprune needs keep",
     "task=vqa merge=divprune ratio=0.9": "merge=divprune takes keep, not ratio",
+    "keep=0.5 task=retrieval task.tower=tome": "task.tower=tome is for task=vqa, not for task=retrieval",
+    "task=vqa model=qwen2_5_vl_7b merge=divprune keep=0.5 task.tower=tome": "attends within windows",
     "task=vqa merge=tome keep=0.5": "give ratio or r instead of keep",
     "task=vqa merge=divprune keep=0": "neither a number of image tokens",
     "task=vqa merge=divprune keep=1.01": "nor a share of them in (0, 1]",

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pitome.config import Config, DataConfig
-from pitome.errors import UsageError
+from pitome.config import Config, DataConfig, MergeConfig, choices, find_choice
+from pitome.errors import UsageError, nearest
+from pitome.fields import decode
 from pitome.merge.schedule import check_layer
 from pitome.records.identity import UNMERGED
 from pitome.sources.folders import check_root
 from pitome.sources.llava_family import MISSING, check_arch
 from pitome.sources.weights import Weights
 from pitome.sources.weights_folder import find_model
+from pitome.sources.yaml_files import read_yaml
 from pitome.tasks.checks import Checks
 from pitome.tasks.tables import check_tables
 from pitome.tasks.vqa.benchmarks import BENCHMARKS, check_options
 
 
 class VqaChecks(Checks):
-    options = ("positions", "device_map")
+    options = ("positions", "device_map", "tower", "tower_ratio")
     training = ("workers", "questions", "flip")
     half_weights = True
     data_options = ("split", "max_pixels", "exif", "ocr", "instruction")
@@ -62,6 +64,8 @@ def _check_places(config: Config) -> None:
         )
     if model.arch in MISSING and config.mode != "test":
         raise UsageError(f"mode={config.mode} is for LLaVA-1.5 alone, not for model={model.name}")
+    if config.task.tower is not None:
+        _check_tower(config)
     size, patch, count = vision.get("image_size"), vision.get("patch_size"), None
     if model.arch in MISSING:
         size = model.preprocess.size if model.preprocess is not None else None
@@ -83,6 +87,25 @@ def _check_places(config: Config) -> None:
     layer, depth = config.merge.options.get("layer"), text.get("num_hidden_layers")
     if "language" in config.merge.places and isinstance(layer, int) and isinstance(depth, int):
         check_layer(layer, depth)
+
+
+def _check_tower(config: Config) -> None:
+    """The method that merges in the tower beside one after it. Raises UsageError."""
+    name, model = config.task.tower, config.model
+    assert name is not None
+    if (path := find_choice("merge", name)) is None:
+        raise UsageError(f"task.tower={name} is not known; {nearest(name, choices('merge'))}")
+    if name == UNMERGED or "tower" not in decode(MergeConfig, read_yaml(path)).places:
+        raise UsageError(f"task.tower={name} does not merge in the layers of a tower; give e.g. pitome")
+    if config.keep is None:
+        raise UsageError(
+            f"task.tower={name} goes with keep= and a method after the tower; in the tower alone merges "
+            f"merge={name} ratio={config.task.tower_ratio:g}"
+        )
+    if model.arch in MISSING:
+        raise UsageError(
+            f"task.tower={name} cannot merge inside the tower of model={model.name}: {MISSING[model.arch]}"
+        )
 
 
 CHECKS = VqaChecks()

@@ -15,9 +15,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pitome.adapters.patch import tower_patch
 from pitome.adapters.place_patch import PatchedPlace
 from pitome.measure.copies import meta_copy, unmerged_copy
 from pitome.measure.flops import count_flops
+from pitome.merge.costs import closed_form
 
 
 @dataclass(frozen=True)
@@ -168,11 +170,21 @@ def _method(model: Any, handle: PatchedPlace, prompt: int) -> int:
         read = prompt * text.num_attention_heads * head_dim if needs - {"text"} else 0
     else:  # keys are means over heads; the row of the class token
         dim = vision.hidden_size // vision.num_attention_heads if "keys" in needs else text.hidden_size
-        read = (rows + 1) * vision.hidden_size if "received" in needs else 0
+        read = _read_in_tower(model, rows + 1) * vision.hidden_size if "received" in needs else 0
     if remove == 0:
         return read
     mixed = 0 if handle.method.guarantees.groups else handle.kept(rows) * rows * text.hidden_size
     return read + mixed + handle.method.macs(rows, 0, dim, remove, handle.options)
+
+
+def _read_in_tower(model: Any, tokens: int) -> int:
+    """Tokens of an image in the layer of the tower that methods read; `tokens`: where nothing merges."""
+    from pitome.adapters.transformers.llava import feature_entry
+
+    if (handle := tower_patch(model.image_tower)) is None:
+        return tokens
+    form = closed_form(handle.architecture(), handle.schedule, handle.method, handle.options)
+    return form.tokens[feature_entry(model.model.config) - 1]
 
 
 def _head_dim(text_config: Any) -> int:

@@ -75,11 +75,12 @@ class Llava(nn.Module):
 
     @property
     def image_rows(self) -> int:
-        """Placeholders of one image: the tokens that the tower passes on, by the schedule if it merges."""
+        """Placeholders of one image: the tokens that the tower passes on, by the schedule if it merges, or
+        all of them if it unmerges."""
         from pitome.adapters.transformers.llava import handed_on
 
         handle = tower_patch(self.image_tower)
-        if handle is None:
+        if handle is None or handle.state.dense:
             return self.unmerged_rows
         state = handle.state
         form = closed_form(handle.architecture(), state.schedule, state.method, state.options)
@@ -252,7 +253,7 @@ class Llava(nn.Module):
         config = self.model.config
         skip = int(config.vision_feature_select_strategy == "default")
         handle = tower_patch(self.image_tower)
-        if handle is None:
+        if handle is None or handle.state.dense:
             return torch.arange(self.image_rows).expand(images, -1)
         membership = handle.state.last.membership[feature_entry(config)]
         if membership is None:

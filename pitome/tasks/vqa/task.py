@@ -17,6 +17,7 @@ from pitome.adapters.patch import AnyPatched, tower_patch
 from pitome.adapters.place_patch import PatchedPlace
 from pitome.config import Config
 from pitome.errors import DataError
+from pitome.fields import recorded
 from pitome.measure.copies import meta_copy
 from pitome.measure.flops import count_flops
 from pitome.merge.schedule import Reduction
@@ -115,11 +116,21 @@ class VisualQuestions(ImageTask):
             tokens = [self.model.image_rows, self.model.read_rows]
             if "language" in self.model.places:
                 tokens = layer_tokens(self.model, self._text_tokens)
-            left = [patched.place, self.model.left_rows] if isinstance(patched, PatchedPlace) else None
+            left: list[Any] | None = None
+            if isinstance(patched, PatchedPlace):
+                left = [patched.place, self.model.left_rows, *self._merged_in_tower()]
             return Layers([float(n) for n in tokens], left)
         if patched is not None and self.keep_positions:
             patched.state.trace = True
         return super().layers(patched)
+
+    def _merged_in_tower(self) -> list[Any]:
+        """Of a method in the tower beside one after it: its name, options and what each layer removes."""
+        handle = tower_patch(self.tower)
+        if handle is None:
+            return []
+        removed = super().layers(handle).schedule
+        return [{"tower": handle.method.name, "options": recorded(handle.options), "schedule": removed}]
 
     def evaluate(self, trainer: lightning.Trainer) -> Evaluation:
         """Answers the batches that a killed run has not left in `partial`."""

@@ -71,6 +71,35 @@ def test_table_record_and_page(ask: Run, tmp_path: Path) -> None:
     assert {"Place", "Tower GMACs"} <= {column.name for column in view.columns}
 
 
+def test_a_method_in_the_tower_beside_one_after_it(ask: Run, tmp_path: Path) -> None:
+    how = ("keep=0.5", "limit=6", "merge=none,divprune,visionzip")
+    assert ask("-m", *how) == 0
+    assert ask("-m", *how, "task.tower=pitome", "task.tower_ratio=0.7,1.0") == 0
+    found = Store(tmp_path / "results" / "runs").all()
+    assert len(found) == 7 and all(record.done for record in found)
+    whole = next(record.cost for record in found if record.method.name == "none")
+    alone = {r.method.name: r for r in found if "tower" not in r.method.asked}
+    for record in found:
+        cost, method = record.cost, record.method
+        assert cost is not None and cost.answering is not None and whole is not None
+        if method.asked.get("tower") == "pitome 0.7":
+            assert cost.macs < whole.macs and record.tokens == [16, 8]
+            same = alone[method.name].cost
+            assert same is not None and same.answering is not None and same.total_macs is not None
+            assert cost.answering.prefill_macs == same.answering.prefill_macs
+            assert cost.answering.method_macs == cost.answering.method_macs_closed_form
+            assert cost.total_macs is not None and cost.total_macs < same.total_macs
+        elif "tower" in method.asked:  # nothing merges there
+            outcome = [
+                outcomes(r, tmp_path / "results" / "runs")["prediction"] for r in (record, alone[method.name])
+            ]
+            assert outcome[0] == outcome[1] and cost.macs == whole.macs
+    table = tables.build(found, lambda record: None)[-1]
+    lines = {(line[0], line[1], line[2]) for line in table.rows}
+    assert ("divprune", "keep 0.5, tower pitome 0.7", "tower, projector") in lines
+    assert ("divprune", "keep 0.5", "projector") in lines
+
+
 def test_two_ways_to_ask_for_the_same_tokens_are_one_run(ask: Run, tmp_path: Path) -> None:
     assert ask("merge=divprune", "keep=0.5", "limit=6", "measure=none") == 0
     assert ask("merge=divprune", "keep=8", "limit=6", "measure=none") == 0
@@ -150,6 +179,10 @@ def test_the_parts_of_the_time() -> None:
     [
         (("keep=17",), "more than the 16 tokens of an image"),
         (("merge=fastv", "keep=0.5"), "the language model has layers 0 to 1"),
+        (("keep=0.5", "task.tower=pitom"), "task.tower=pitom is not known; did you mean pitome"),
+        (("keep=0.5", "task.tower=fastv"), "does not merge in the layers of a tower"),
+        (("keep=0.5", "task.tower=tome", "task.tower_ratio=0"), "tower_ratio=0"),
+        (("merge=tome", "ratio=0.9", "task.tower=tome"), "goes with keep="),
     ],
 )
 def test_user_errors_are_one_line(ask: Run, capsys: Any, words: tuple[str, ...], says: str) -> None:
