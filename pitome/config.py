@@ -89,6 +89,7 @@ class ModelConfig:
     checkpoint: str = ""  # what weights=pretrained means; empty: nothing
     # of texts: the encoder that training starts from, `package` or hub:<repository>@<revision>
     base: str | None = None
+    data: str | None = None  # the set that a small model was trained for; tested on it where data= names none
     # of texts: what weights=pretrained means, by data set
     checkpoints: dict[str, CheckpointConfig] = field(default_factory=dict)
 

@@ -106,7 +106,13 @@ def with_new_names(argv: Sequence[str]) -> list[str]:
 
 def _main(argv: Sequence[str]) -> int:
     from pitome.runs import experiments
-    from pitome.runs.compose import check_command_line, check_places, merge_of_training, register_schema
+    from pitome.runs.compose import (
+        check_command_line,
+        check_places,
+        data_of_model,
+        merge_of_training,
+        register_schema,
+    )
     from pitome.runs.paths import quote_paths
 
     command = split_flags(translated(with_new_names(argv)))
@@ -117,6 +123,7 @@ def _main(argv: Sequence[str]) -> int:
     if len(chosen) == 1 and (code := experiments.without_sweep(chosen[0], command.overrides)) is not None:
         return code
     overrides = experiments.expand(quote_paths(command.overrides, command.multirun), command.multirun)
+    overrides = data_of_model(overrides)
     without_merge, overrides = overrides, merge_of_training(overrides)
     points = check_command_line(overrides, command.multirun)
     if command.flags:

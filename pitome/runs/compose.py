@@ -17,7 +17,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pitome.config import GROUPS, PARTS, Config, choices, custom_folder, defaults
+from pitome.config import GROUPS, PARTS, Config, choices, custom_folder, defaults, find_choice
 from pitome.errors import CheckpointError, UsageError, nearest, one_line
 from pitome.fields import decode
 from pitome.merge import plugins
@@ -34,6 +34,7 @@ from pitome.runs.validate import (
     with_schedule_options,
 )
 from pitome.sources.weights import check_hub
+from pitome.sources.yaml_files import read_yaml
 
 _MANY = 500  # points, whose check takes seconds
 
@@ -82,6 +83,16 @@ def merge_of_training(overrides: Sequence[str]) -> list[str]:
     if len(modes) > 1:
         raise UsageError("mode=train,test needs merge=: without it training does not merge, but testing does")
     return [*overrides, f"merge={UNMERGED}"]
+
+
+def data_of_model(overrides: Sequence[str]) -> list[str]:
+    """The command line with the data set that its model was trained for, where it names none."""
+    given = {word.partition("=")[0].lstrip("+"): word.partition("=")[2] for word in overrides}
+    path = find_choice("model", given.get("model", ""))
+    if path is None or {"data", "experiment"} & given.keys():
+        return list(overrides)
+    data = read_yaml(path).get("data")
+    return [*overrides, f"data={data}"] if data else list(overrides)
 
 
 def check_command_line(overrides: list[str], multirun: bool) -> list[tuple[Config, Reduction]]:

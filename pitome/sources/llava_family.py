@@ -26,7 +26,7 @@ MISSING = {
 KNOWN = "known are LLaVA-1.5 and models of its class (LlavaForConditionalGeneration)"
 
 
-ARCHS = ("llava", "qwen2_5_vl")
+ARCHS = ("llava", "qwen2_5_vl", "qwen3_vl")
 """Of task=vqa; in towers of `MISSING` nothing merges, and keep= removes tokens after them."""
 
 
@@ -34,4 +34,4 @@ def check_arch(arch: str) -> None:
     """Raise UsageError for a `model.arch` that is none of `ARCHS`, with what is missing for it."""
     if arch not in ARCHS:
         why = f": {MISSING[arch]}" if arch in MISSING else ""
-        raise UsageError(f"model.arch={arch} cannot be built{why}; known are {' and '.join(ARCHS)}")
+        raise UsageError(f"model.arch={arch} cannot be built{why}; known are {', '.join(ARCHS)}")

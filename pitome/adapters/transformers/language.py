@@ -184,10 +184,10 @@ def check(model: Any, family: Family, first: int, reads: bool) -> None:
     attention that cannot be read."""
     layers = family.decoder(model).layers
     check_layer(first, len(layers))
-    if first < family.least_layer:
+    if first < (least := family.least_layer(model)):
         raise UsageError(
             f"layer={first} is too early in {family.name}: {family.least_layer_reason}; "
-            f"give layer={family.least_layer} or more"
+            f"give layer={least} or more"
         )
     attention = getattr(layers[first - 1], "self_attn", None)
     if reads and not (hasattr(attention, "q_proj") and hasattr(attention, "k_proj")):

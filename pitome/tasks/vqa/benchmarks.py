@@ -152,6 +152,7 @@ BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
         Benchmark("easy_vqa", ("test", "train", "validation"), _exact, instruction="", max_new_tokens=4),
+        Benchmark("scenes_qa", ("test", "train", "validation"), _exact, instruction="", max_new_tokens=4),
         Benchmark("vqav2", ("val", "testdev"), _soft, hidden=("testdev",), annotators=ANSWERS),
         Benchmark("gqa", ("testdev",), _exact),
         Benchmark(

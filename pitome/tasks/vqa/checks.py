@@ -62,7 +62,8 @@ def _check_places(config: Config) -> None:
             f"merge={config.merge.name} cannot merge inside the tower of model={model.name}: "
             f"{MISSING[model.arch]}; give keep= and a method for after it"
         )
-    if model.arch in MISSING and config.mode != "test":
+    trains = config.mode == "train" and model.data is not None
+    if model.arch in MISSING and config.mode != "test" and not trains:
         raise UsageError(f"mode={config.mode} is for LLaVA-1.5 alone, not for model={model.name}")
     if config.task.tower is not None:
         _check_tower(config)

@@ -22,7 +22,8 @@ from pitome.tasks.images import prepare, prepared_bytes, prepared_images
 from pitome.tasks.vqa.benchmarks import BENCHMARKS, Benchmark, benchmark_of, check_options
 from pitome.tasks.vqa.easy_vqa import easy_vqa_questions
 from pitome.tasks.vqa.files import custom_questions, file_questions
-from pitome.tasks.vqa.questions import Question, Questions
+from pitome.tasks.vqa.questions import Question, Questions, Sight
+from pitome.tasks.vqa.scenes_qa import scenes_qa_questions
 
 __all__ = ["Question", "VqaData", "build_vqa"]
 
@@ -121,6 +122,10 @@ class VqaData:
 
         return look_up
 
+    def sights(self, question: Question) -> Sequence[Sight] | None:
+        """What is seen where in the image of a question; None where it is not known."""
+        return None if self._whole.sights is None else self._whole.sights(question.image)
+
     def skip(self, question: Question, reason: str) -> None:
         """Count and name a question that cannot be asked, e.g. after a restart that reads no image again."""
         self._reasons[question.id] = reason
@@ -147,6 +152,8 @@ def build_vqa(
     rules = ImageRules.of(config.max_pixels, config.exif)
     if name == "easy_vqa":
         whole = easy_vqa_questions(part, source=source, root=config.root, rules=rules)
+    elif name == "scenes_qa":
+        whole = scenes_qa_questions(part, source=source, root=config.root)
     elif name not in BENCHMARKS:
         whole = custom_questions(name, part, source=source, root=config.root, rules=rules)
     else:

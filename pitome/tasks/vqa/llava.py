@@ -135,10 +135,18 @@ class Llava(nn.Module):
         ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
         return [w for w, pieces in zip(words, ids, strict=True) if self.tokenizer.unk_token_id in pieces]
 
+    def encoded(self, images: Tensor) -> Any:
+        """Images [I, C, H, W] -> transformers' output, as a forward takes it in `mm_encoder_outputs`."""
+        images = images.to(next(self.image_tower.parameters()).dtype)
+        return self.model.get_image_features(pixel_values=images, return_dict=True)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Images [I, C, H, W] -> for each, [N, D] as the language model reads it."""
-        images = images.to(next(self.image_tower.parameters()).dtype)
-        return list(self.model.get_image_features(pixel_values=images, return_dict=True).pooler_output)
+        return list(self.encoded(images).pooler_output)
+
+    def places_of(self, prompt: Sequence[int]) -> Tensor:
+        """Positions [K, N] in the language model of a prompt's token ids, of K kinds."""
+        return torch.arange(len(prompt))[None]
 
     def generate(
         self,

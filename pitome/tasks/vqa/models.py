@@ -37,7 +37,7 @@ WEIGHT_TYPES = {
     "bf16-true": torch.bfloat16,
 }
 """`precision` -> the type of a model's weights; with another one (mixed), float32."""
-_PATCHES = "embeddings.patch_embedding.weight"
+_PATCHES = ("embeddings.patch_embedding.weight", "patch_embed.proj.weight")
 _POSITIONS = "embeddings.position_embedding.weight"
 
 

@@ -25,6 +25,15 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """Something that is seen in an image."""
+
+    row: float  # of its middle, as a share of the image's height
+    column: float  # of its middle, as a share of the width
+    words: tuple[str, ...]  # that name it
+
+
+@dataclass(frozen=True)
 class Questions:
     """One split, in the order of its file."""
 
@@ -33,6 +42,7 @@ class Questions:
     questions: Sequence[Question]
     read: Callable[[Question], Image.Image]  # the image of a question in mode RGB; raises Unreadable
     stamp: str = ""  # changes whenever the pixels may have
+    sights: Callable[[str], Sequence[Sight]] | None = None  # in an image, for training; None: not known
 
 
 def make_question(

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL from transformers: images and questions to answers, with the same prompt and cost as LLaVA."""
+"""Qwen2.5-VL and Qwen3-VL from transformers: images and questions to answers, prompt and cost as of LLaVA."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class QwenVl(Llava):
-    """transformers' `Qwen2_5_VLForConditionalGeneration` with its tokenizer and prompt.
+    """transformers' `Qwen2_5_VLForConditionalGeneration` or `Qwen3VLForConditionalGeneration` with its
+    tokenizer and prompt.
 
-    Its tower joins each cell of 2 x 2 patches into one token at its end, and attends within windows, so
-    nothing merges inside it; what `pitome.patch` takes are the places after it. Images are squares of `size`
-    pixels, each as often in the tower as it is asked about.
+    Its tower joins each cell of 2 x 2 patches into one token at its end, so nothing merges inside it; what
+    `pitome.patch` takes are the places after it. Images are squares of `size` pixels, each as often in the
+    tower as it is asked about.
     """
 
     tower_merges = False
@@ -46,9 +47,18 @@ class QwenVl(Llava):
         vision = self.model.config.vision_config
         return int((self.size // (vision.patch_size * vision.spatial_merge_size)) ** 2)
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Images [I, C, H, W] -> for each, [N, D] as the language model reads it."""
-        return list(self.model.get_image_features(**self._patches(images), return_dict=True).pooler_output)
+    def encoded(self, images: Tensor) -> Any:
+        """Images [I, C, H, W] -> transformers' output, that of several layers of the tower included where the
+        family reads them."""
+        return self.model.get_image_features(**self._patches(images), return_dict=True)
+
+    def places_of(self, prompt: Sequence[int]) -> Tensor:
+        """Time, row and column [3, N] in the language model of the token ids of a prompt about one image."""
+        ids = torch.tensor([list(prompt)])
+        grid = self._grid(self.size, self.size, 1, ids.device)
+        kinds = self._kinds(ids)["mm_token_type_ids"]
+        positions: Tensor = self.model.model.get_rope_index(ids, kinds, image_grid_thw=grid)[0]
+        return positions[:, 0]
 
     def _seen(
         self, images: Tensor, order: Sequence[int], ids: Sequence[Sequence[int]], keep_positions: bool
@@ -67,9 +77,12 @@ class QwenVl(Llava):
             vision.spatial_merge_size,
             vision.temporal_patch_size,
         )
-        height, width = (side // vision.patch_size for side in images.shape[-2:])
-        grid = torch.tensor([[1, height, width]] * len(images), device=images.device)
+        grid = self._grid(*images.shape[-2:], len(images), images.device)
         return {"pixel_values": pixels.flatten(0, 1), "image_grid_thw": grid}
+
+    def _grid(self, height: int, width: int, images: int, device: torch.device) -> Tensor:
+        patch = self.model.config.vision_config.patch_size
+        return torch.tensor([[1, height // patch, width // patch]] * images, device=device)
 
 
 def patches(images: Tensor, patch: int, cell: int, frames: int) -> Tensor:

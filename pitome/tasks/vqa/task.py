@@ -276,7 +276,7 @@ class VisualQuestions(ImageTask):
             some = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
             raise DataError(
                 f"model={self.config.model.name} knows a fixed list of words, without {some}; "
-                "use data=easy_vqa, or another model"
+                f"use data={self.config.model.data}, or another model"
             )
 
     def _submit(self, predictions: list[str]) -> None:

@@ -1,8 +1,9 @@
-"""Training of LLaVA models on questions and answers, in stages."""
+"""Training of vision-language models on questions and answers, in stages."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import torch
@@ -17,8 +18,9 @@ from pitome.tasks.loggers import OpenLogger
 from pitome.tasks.optimizers import Trainable
 from pitome.tasks.recipe import Recipe
 from pitome.tasks.training import train, train_folder
+from pitome.tasks.vqa.benchmarks import benchmark_of
 from pitome.tasks.vqa.data import build_vqa
-from pitome.tasks.vqa.llava import Llava, ready
+from pitome.tasks.vqa.llava import Llava
 from pitome.tasks.vqa.models import build_llava, build_model, fit_state
 from pitome.tasks.vqa.questions import Question
 from pitome.tasks.vqa.training_data import IGNORED, Packed, PackedBatches, Turn, VqaTrainingData
@@ -27,12 +29,13 @@ _VALIDATION_BATCH = 50
 
 
 class VqaTraining(Trainable):
-    """Trains all of a LLaVA model to predict the tokens of answers; measures how many answers of the
-    validation split it gets right to the last token.
+    """Trains all of a vision-language model to predict the tokens of answers; measures how many answers of
+    the validation split it gets right to the last token.
 
     A tower that starts from random weights learns next to nothing from answers alone within a few
     thousand steps. So the mean of an image's rows, through the language model's own head, has to say what
-    is seen in it: the first words of its answers but yes and no.
+    is seen in it: the first words of its answers but yes and no. Where the data know where something is seen,
+    the row of that place has to say it.
     """
 
     monitor = "val_accuracy"
@@ -47,14 +50,12 @@ class VqaTraining(Trainable):
         batch = batch.of_rows(own_rows(len(batch.ids)))
 
         def compute(some: slice) -> tuple[Tensor, ...]:
-            part = batch.of_rows(some)
-            rows = torch.stack(self.model.features(part.images))
-            return rows, *packed_logits(self.model, part, rows)
+            return packed_logits(self.model, batch.of_rows(some))
 
         parts = self.in_parts(len(batch.ids), compute)
         rows, logits, targets = (torch.cat(columns) for columns in zip(*parts, strict=True))
         loss = functional.cross_entropy(logits.float(), targets)
-        seen = seen_loss(self.model, rows, batch.words)
+        seen = seen_loss(self.model, rows, batch)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.ids))
         self.log("seen_loss", seen, prog_bar=True, batch_size=len(batch.ids))
         return of_whole_batch(loss, len(targets)) + of_whole_batch(seen, (batch.words != IGNORED).sum())
@@ -63,8 +64,7 @@ class VqaTraining(Trainable):
         self._right = []
 
     def validation_step(self, batch: Packed, index: int) -> None:
-        rows = torch.stack(self.model.features(batch.images))
-        logits, targets = packed_logits(self.model, batch, rows)
+        _, logits, targets = packed_logits(self.model, batch)
         wrong = (logits.argmax(-1) != targets).long()
         last = targets == self.model.tokenizer.eos_token_id
         turn = last.long().cumsum(0) - last.long()  # an answer ends with its end token
@@ -76,30 +76,34 @@ class VqaTraining(Trainable):
         self.log("val_accuracy", float(torch.cat(self._right).double().mean()), prog_bar=True)
 
 
-def packed_logits(model: Llava, batch: Packed, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [T, words] at the places in front of the T answer tokens of a batch, and these tokens [T].
-    rows [B, R, C]: of the images, as the language model reads them."""
+def packed_logits(model: Llava, batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows [B, R, C] of a batch's images, as the language model reads them; logits [T, words] at the
+    places in front of the T answer tokens, and these tokens [T]."""
     inner, size = model.model, len(batch.ids)
+    encoded = model.encoded(batch.images)
     mask = torch.zeros(batch.allowed.shape, device=batch.ids.device)
     mask = mask.masked_fill(~batch.allowed, torch.finfo(mask.dtype).min)
     states = inner.model(
         input_ids=batch.ids,
-        mm_encoder_outputs=ready(list(rows)),
+        mm_encoder_outputs={"image": encoded},
         attention_mask=mask.expand(size, 1, -1, -1),
-        position_ids=batch.positions.expand(size, -1),
+        position_ids=batch.positions[:, None].expand(-1, size, -1).squeeze(0),
         use_cache=False,
     ).last_hidden_state
     asked = batch.targets[:, 1:] != IGNORED
-    return inner.lm_head(states[:, :-1][asked]), batch.targets[:, 1:][asked]
+    rows = torch.stack(list(encoded.pooler_output))
+    return rows, inner.lm_head(states[:, :-1][asked]), batch.targets[:, 1:][asked]
 
 
-def seen_loss(model: Llava, rows: Tensor, words: Tensor) -> Tensor:
-    """Cross entropy of the words [B, W] seen in images, from the mean of their rows [B, R, C]."""
+def seen_loss(model: Llava, rows: Tensor, batch: Packed) -> Tensor:
+    """Cross entropy of the words seen in images, each from one of their rows [B, R, C] or the mean of all."""
     inner = model.model
-    logits = inner.lm_head(inner.model.language_model.norm(rows.mean(dim=1))).float()
-    known = words != IGNORED
-    image = torch.arange(len(words), device=words.device)[:, None].expand_as(words)[known]
-    return functional.cross_entropy(logits[image], words[known])
+    rows = torch.cat([rows, rows.mean(dim=1, keepdim=True)], dim=1)  # the last of them: the mean
+    logits = inner.lm_head(inner.model.language_model.norm(rows)).float()
+    known = batch.words != IGNORED
+    image = torch.arange(len(known), device=known.device)[:, None].expand_as(known)[known]
+    at = batch.at[known]
+    return functional.cross_entropy(logits[image, at.where(at != IGNORED, -1)], batch.words[known])
 
 
 def turn_of(model: Llava, prompt: str, answer: str) -> Turn:
@@ -118,10 +122,10 @@ def train_vqa(
     results/train/<model>_<data>-<key>. The test split is not looked at. Raises UsageError for models and
     data that are tested as published, DataError for words that the model does not read.
     """
-    if not config.model.args.get("words") or config.data.name != "easy_vqa":
+    if config.model.data is None or "train" not in benchmark_of(config.data.name).splits:
         raise UsageError(
             f"model={config.model.name} data={config.data.name} is tested as published; training is for "
-            "model=llava_easyvqa data=easy_vqa, so use mode=test"
+            "model=llava_easyvqa data=easy_vqa and model=qwen3_vl_scenes data=scenes_qa, so use mode=test"
         )
     name = f"{config.model.name}_{config.data.name}"
     folder = train_folder(config, amount, name)
@@ -142,6 +146,10 @@ def train_vqa(
             f"model={config.model.name} does not know {', '.join(unknown[:10])}; add them to its words"
         )
 
+    @functools.cache  # training asks few different questions
+    def turn(text: str, answer: str) -> Turn:
+        return turn_of(start.model, text, answer)
+
     def make(patch_size: int | None) -> nn.Module:
         model = build_model(config.model, patch_size=patch_size)
         if config.weights not in (None, "random"):
@@ -158,7 +166,10 @@ def train_vqa(
                 splits[split],
                 start.preprocess,
                 prefix,
-                lambda question: turn_of(start.model, prompt(question), question.answers[0]),
+                model.places_of(prefix),
+                lambda question: turn(prompt(question), question.answers[0]),
+                start.model.tokenizer.convert_tokens_to_ids,
+                rows=model.image_rows,
                 batch_size=size,
                 questions=questions,
                 flip=training and config.trainer.flip,

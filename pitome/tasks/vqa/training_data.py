@@ -30,24 +30,31 @@ class Packed(NamedTuple):
     images: Tensor  # [B, C, H, W]
     ids: Tensor  # [B, N]
     targets: Tensor  # [B, N] the token itself where it is to be predicted, else IGNORED
-    positions: Tensor  # [N]
+    positions: Tensor  # [K, N] of K kinds
     allowed: Tensor  # [N, N] which tokens (columns) a token (row) attends to
     words: Tensor  # [B, W] ids of what is to be seen in each image, then IGNORED
+    at: Tensor  # [B, W] the row of its image that is to show a word; IGNORED: the mean of all of them
 
     def of_rows(self, rows: slice) -> Packed:
         """Of some of the images."""
         return self._replace(
-            images=self.images[rows], ids=self.ids[rows], targets=self.targets[rows], words=self.words[rows]
+            images=self.images[rows],
+            ids=self.ids[rows],
+            targets=self.targets[rows],
+            words=self.words[rows],
+            at=self.at[rows],
         )
 
 
 def pack(
     images: Tensor,
     prefix: Sequence[int],
+    places: Tensor,
     turns: Sequence[Sequence[Turn]],
-    words: Sequence[Sequence[int]],
+    words: Sequence[Sequence[tuple[int, int]]],
 ) -> Packed:
-    """Sequences of a prefix, the same for all, and then the turns of each image, equally many.
+    """Sequences of a prefix, the same for all, at its `places` [K, N], and then the turns of each image,
+    equally many. words: of each image, ids and rows of what is to be seen in it, see `Packed`.
 
     Every turn sees the prefix and itself, at the positions right after the prefix: as if it stood there
     alone, so that the prefix, which holds the image, is computed once for all of them.
@@ -66,20 +73,22 @@ def pack(
     turn = torch.cat(
         [torch.zeros(start, dtype=torch.long), torch.arange(1, count + 1).repeat_interleave(width)]
     )
-    positions = torch.cat([torch.arange(start), torch.arange(start, start + width).repeat(count)])
+    after = int(places.max()) + 1 + torch.arange(width).repeat(count)
+    positions = torch.cat([places, after.expand(len(places), -1)], dim=1)
     same = (turn[None, :] == 0) | (turn[None, :] == turn[:, None])
-    seen = torch.full((len(words), max(map(len, words))), IGNORED)
+    seen = torch.full((len(words), max(map(len, words)), 2), IGNORED)
     for row, some in enumerate(words):
-        seen[row, : len(some)] = torch.tensor(some, dtype=torch.long)
+        seen[row, : len(some)] = torch.tensor(some, dtype=torch.long).view(-1, 2)
     allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
-    return Packed(images, ids, targets, positions, allowed, seen)
+    return Packed(images, ids, targets, positions, allowed, *seen.unbind(-1))
 
 
 class PackedBatches(Dataset[Packed]):
     """Item n: the n-th batch of `data`, some questions of each of `batch_size` images; their order, the
     questions and which images are mirrored follow from the seed.
 
-    prefix: ids of a prompt up to its image; turn: what follows of a question, and its answer.
+    prefix: ids of a prompt up to its image; places: their positions [K, N]; turn: what follows of a question,
+    and its answer; word: the id of a word; rows: of an image.
     """
 
     def __init__(
@@ -87,17 +96,22 @@ class PackedBatches(Dataset[Packed]):
         data: VqaData,
         preprocess: Preprocess,
         prefix: Sequence[int],
+        places: Tensor,
         turn: Callable[[Question], Turn],
+        word: Callable[[str], int],
         *,
+        rows: int,
         batch_size: int,
         questions: int,
         flip: bool,
         seed: int,
     ) -> None:
-        self.preprocess, self.prefix, self.turn = preprocess, prefix, turn
+        self.preprocess, self.prefix, self.places, self.turn = preprocess, prefix, places, turn
+        self.word, self.rows = word, rows
         self.batch_size, self.questions, self.flip, self.seed = batch_size, questions, flip, seed
         self.groups: list[list[Question]] = []
         self.pixels: list[np.ndarray] = []
+        self.words: list[list[tuple[int, int]]] = []
         by_image: dict[str, list[Question]] = {}
         for question in data.questions:
             by_image.setdefault(question.image, []).append(question)
@@ -106,6 +120,7 @@ class PackedBatches(Dataset[Packed]):
             if image is not None:  # training goes on without those that cannot be read
                 self.groups.append(group)
                 self.pixels.append(prepare(image, preprocess))
+                self.words.append(self._seen(data, group))
         if len(self.groups) < batch_size:
             raise DataError(
                 f"{len(self.groups)} images are too few for batches of {batch_size}; give more data"
@@ -120,14 +135,28 @@ class PackedBatches(Dataset[Packed]):
         random = np.random.RandomState([self.seed, epoch, step])
         images, turns, words = [], [], []
         for index in order[step * self.batch_size : (step + 1) * self.batch_size]:
-            pixels, group = self.pixels[index], self.groups[index]
-            images.append(pixels[:, :, ::-1] if self.flip and random.randint(2) else pixels)
+            image, group = self.pixels[index], self.groups[index]
+            images.append(image[:, :, ::-1] if self.flip and random.randint(2) else image)
             few = len(group) < self.questions
             chosen = random.choice(len(group), self.questions, replace=few)
             turns.append([self.turn(group[at]) for at in chosen])
+            words.append(self.words[index])
+        pixels = normalise(np.stack(images), self.preprocess)
+        return pack(pixels, self.prefix, self.places, turns, words)
+
+    def _seen(self, data: VqaData, group: Sequence[Question]) -> list[tuple[int, int]]:
+        """Words that name what is in an image and the rows that are to show them; where it is not known where
+        they are, the first words of answers but yes and no, and the mean of all rows."""
+        sights = data.sights(group[0])
+        if sights is None:
             naming = [question for question in group if question.answers[0] not in _UNSEEN]
-            words.append(sorted({self.turn(question)[1][0] for question in naming}))
-        return pack(normalise(np.stack(images), self.preprocess), self.prefix, turns, words)
+            return sorted({(self.turn(question)[1][0], IGNORED) for question in naming})
+        side = round(self.rows**0.5)
+        return [
+            (self.word(word), int(sight.row * side) * side + int(sight.column * side))
+            for sight in sights
+            for word in sight.words
+        ]
 
 
 class VqaTrainingData(TrainingData):

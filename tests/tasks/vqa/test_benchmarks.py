@@ -242,5 +242,6 @@ def test_every_set_has_a_file_in_conf_whose_commit_is_pinned():
     for name, file in own.items():
         assert file.name == name and file.split == BENCHMARKS[name].splits[0]
         assert check_options(name, file.split, bool(file.get("ocr"))) == file.split
-        assert len(file.get("revision", "")) == 40 or name == "easy_vqa", "pinned"
-        assert ("package" in file.sources) is (name == "easy_vqa")
+        offline = name in ("easy_vqa", "scenes_qa")
+        assert len(file.get("revision", "")) == 40 or offline, "pinned"
+        assert ("package" in file.sources) is offline

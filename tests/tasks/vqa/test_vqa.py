@@ -234,12 +234,12 @@ def test_packed_questions_are_computed_as_if_alone() -> None:
     prefix = ids[: ids.index(4) + 16]
     turns = [turn_of(model, model.prompt(text), "red circle") for text in TEXTS]
     pixels = torch.randn(1, 3, 16, 16)
-    rows = torch.stack(model.features(pixels))
-    whole, targets = packed_logits(model, pack(pixels, prefix, [turns], [[5]]), rows)
-    alone = [packed_logits(model, pack(pixels, prefix, [[turn]], [[5]]), rows) for turn in turns]
-    assert torch.equal(targets, torch.cat([own for _, own in alone]))
-    torch.testing.assert_close(whole, torch.cat([own for own, _ in alone]), rtol=1e-4, atol=1e-4)
-    batch = pack(pixels, prefix, [turns], [[5]])
+    places, words = model.places_of(prefix), [[(5, IGNORED)]]
+    _, whole, targets = packed_logits(model, pack(pixels, prefix, places, [turns], words))
+    alone = [packed_logits(model, pack(pixels, prefix, places, [[turn]], words)) for turn in turns]
+    assert torch.equal(targets, torch.cat([own for *_, own in alone]))
+    torch.testing.assert_close(whole, torch.cat([own for _, own, _ in alone]), rtol=1e-4, atol=1e-4)
+    batch = pack(pixels, prefix, places, [turns], words)
     assert int((batch.targets != IGNORED).sum()) == 3 * 3 and batch.words.tolist() == [[5]]
 
 

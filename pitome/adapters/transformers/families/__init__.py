@@ -22,12 +22,15 @@ class Family:
 
     name: str  # as people know it
     first_position = 0  # of a prompt
-    least_layer = 1  # of the language model, before which tokens may be taken out
-    least_layer_reason = ""
+    least_layer_reason = ""  # why `least_layer` may be above 1
 
     def decoder(self, model: Any) -> Any:
         """The language model without its head."""
         return model.get_decoder()
+
+    def least_layer(self, model: Any) -> int:
+        """The first layer of the language model before which tokens may be taken out."""
+        return 1
 
     def images(self, model: Any, pooled: Any) -> list[Tensor]:
         """The features [n, C] of each image (of each tile where the tower hands on tiles of images
