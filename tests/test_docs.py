@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pitome
+from pitome.sources.yaml_files import read_yaml
 from tests import ROOT
 from tests.cli.worker import Worker
 
@@ -64,7 +65,9 @@ def test_every_data_set_has_a_row_and_an_example(name: str) -> None:
         line.split("|")[1:4] for line in text[text.index("## Data sets") :].splitlines() if line[:2] == "| "
     ]
     found = [(what, example) for sets, what, example in rows if name in re.split(r"[ ,]+", sets)]
-    assert found and all(what.strip() and "data.root=" in example for what, example in found)
+    made = read_yaml(ROOT / "conf" / "data" / f"{name}.yaml").get("sources") == ["package"]  # takes no folder
+    given = f"data={name}" if made else "data.root="
+    assert found and all(what.strip() and given in example for what, example in found)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
