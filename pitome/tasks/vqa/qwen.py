@@ -55,7 +55,7 @@ class QwenVl(Llava):
     def places_of(self, prompt: Sequence[int]) -> Tensor:
         """Time, row and column [3, N] in the language model of the token ids of a prompt about one image."""
         ids = torch.tensor([list(prompt)])
-        grid = self._grid(self.size, self.size, 1, ids.device)
+        grid = self._grid(1, ids.device)
         kinds = self._kinds(ids)["mm_token_type_ids"]
         positions: Tensor = self.model.model.get_rope_index(ids, kinds, image_grid_thw=grid)[0]
         return positions[:, 0]
@@ -77,12 +77,12 @@ class QwenVl(Llava):
             vision.spatial_merge_size,
             vision.temporal_patch_size,
         )
-        grid = self._grid(*images.shape[-2:], len(images), images.device)
+        grid = self._grid(len(images), images.device)
         return {"pixel_values": pixels.flatten(0, 1), "image_grid_thw": grid}
 
-    def _grid(self, height: int, width: int, images: int, device: torch.device) -> Tensor:
-        patch = self.model.config.vision_config.patch_size
-        return torch.tensor([[1, height // patch, width // patch]] * images, device=device)
+    def _grid(self, images: int, device: torch.device) -> Tensor:
+        side = self.size // self.model.config.vision_config.patch_size
+        return torch.tensor([[1, side, side]] * images, device=device)
 
 
 def patches(images: Tensor, patch: int, cell: int, frames: int) -> Tensor:

@@ -130,13 +130,13 @@ def _random(split: str, number: int) -> np.random.RandomState:
 def _mask(shape: str, y: np.ndarray, x: np.ndarray, radius: int) -> np.ndarray:
     """Which pixels [H, W] an item covers; y [H, 1], x [1, W]: from its middle, in pixels."""
     across, along = np.maximum(abs(y), abs(x)), np.minimum(abs(y), abs(x))
-    if shape == "circle":
-        return y * y + x * x <= radius * radius
-    if shape == "square":
-        return 8 * across <= 7 * radius
-    if shape == "triangle":
-        return (abs(y) <= radius) & (2 * abs(x) <= y + radius)
-    return (across <= radius) & (3 * along <= radius)
+    masks: dict[str, np.ndarray] = {
+        "circle": y * y + x * x <= radius * radius,
+        "square": 8 * across <= 7 * radius,
+        "triangle": (abs(y) <= radius) & (2 * abs(x) <= y + radius),
+        "cross": (across <= radius) & (3 * along <= radius),
+    }
+    return masks[shape]
 
 
 def _layout(random: np.random.RandomState) -> tuple[np.ndarray, tuple[int | None, int | None, int]]:
@@ -156,10 +156,13 @@ def _layout(random: np.random.RandomState) -> tuple[np.ndarray, tuple[int | None
 
 
 def _fit(items: np.ndarray, colour: int | None, shape: int | None) -> np.ndarray:
-    fits = items != _EMPTY
+    """Which of `items` are of a colour and a shape; None: of any."""
+    fits: np.ndarray = items != _EMPTY
     if colour is not None:
-        fits = fits & (items // len(SHAPES) == colour)
-    return fits if shape is None else fits & (items % len(SHAPES) == shape)
+        fits &= items // len(SHAPES) == colour
+    if shape is not None:
+        fits &= items % len(SHAPES) == shape
+    return fits
 
 
 def _count(
