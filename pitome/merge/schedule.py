@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pitome.errors import UsageError
 from pitome.fields import check, number, whole
-from pitome.sources.schedule_file import PUBLISHED, KeptTokens, check_falling, find_schedule
+from pitome.sources.schedule_file import MADE, PUBLISHED, KeptTokens, check_falling, find_schedule
 
 _DEEPEST = 10_000  # layers of a model that is not known yet
 
@@ -217,7 +217,7 @@ def kept_of(keep: int | float, tokens: int) -> int:
 
 def shown_schedule(schedule: str | Sequence[int] | None) -> str | Sequence[int] | None:
     """A schedule as a record keeps it: of a file, the name without its folder."""
-    if not isinstance(schedule, str) or schedule.startswith(PUBLISHED):
+    if not isinstance(schedule, str) or schedule.startswith((PUBLISHED, *MADE)):
         return schedule
     return schedule.rpartition("/")[2]
 

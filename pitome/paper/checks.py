@@ -29,6 +29,7 @@ from pitome.paper.points import (
     trained_offline_points,
 )
 from pitome.records.identity import canonical
+from pitome.sources.schedule_file import is_missing
 
 GROUPS = ("task", "model", "data", "merge")  # of conf/, each of which a run needs
 
@@ -40,8 +41,6 @@ def check_points(item: PaperItem) -> None:
         if name not in presets:
             raise ValueError(f"also: {name} has no {name}{REPO} to run beside; {nearest(name, presets)}")
     values = paper_values(item)
-    if not values and item.kind == RUNS:
-        raise ValueError("values is empty")
     _check_numbers(values)
     for value in values:
         _check_point(item.kind, value.point, complete=not value.quoted)
@@ -60,11 +59,13 @@ def known_names(group: str) -> set[str]:
 
 
 def not_built(point: Mapping[str, Any]) -> str | None:
-    """Why a point cannot be run: its method, model or data are not built here; None if they are."""
+    """Why a point cannot be run: its method, model, data or schedule are not there; None if they are."""
     for group in LABELLED:
         name = point.get(group)
         if name is not None and name not in available(group):
             return f"{group}={name} is not among this project's; see python run.py --help"
+    if is_missing(point.get("schedule")):
+        return f"schedule={point['schedule']} is not made yet; python scripts/schedules.py makes it"
     return None
 
 
@@ -133,7 +134,8 @@ def _check_values(point: Point) -> None:
     for key in ("ratio", "r", "flops"):
         if key in point and isinstance(point[key], list | None):
             raise ValueError(f"{key}={shown(point[key])} is not a single number")
-    Reduction(**{key: point[key] for key in (*AMOUNTS, "layers") if key in point})
+    skipped = "schedule" if is_missing(point.get("schedule")) else None
+    Reduction(**{key: point[key] for key in (*AMOUNTS, "layers") if key in point and key != skipped})
     for key, value in point.items():
         if key in types_of(Config) and key not in PARTS:
             fits(Config, key, value)

@@ -73,6 +73,8 @@ class Experiment:
         """Why a sweep has no point, and what to do."""
         if training_points(self.item):
             return f"has only points that train; use experiment={self.item.name}{TRAINED}"
+        if not self.item.values:
+            return f"is of this project's own models alone; use experiment={self.item.name}{OFFLINE}"
         return f"has no point that can be run; python scripts/report.py {self.name} says why"
 
     def command_of(self, point: Point) -> str:

@@ -208,7 +208,7 @@ class PaperItem:
                 _check_key(self.kind, str(key), where)
         for i, block in enumerate(self.values):
             self._check_block(block, f"values[{i}]")
-        if not self.values and self.kind == RUNS:
+        if not self.values and self.kind == RUNS and not (self.offline and self.offline.points):
             raise ValueError("values is empty")
         if self.offline is not None:
             self.offline.check(self.kind)

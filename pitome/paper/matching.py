@@ -154,7 +154,9 @@ def _has_amount(point: Point, record: Record) -> bool:
     wanted = {key: point[key] for key in AMOUNTS if point.get(key) is not None}
     if not wanted and not has_options(point):
         wanted = {"ratio": DEFAULT_RATIO}
-    layers = point["layers"] if "layers" in point else conf_file("task", record.task).get("layers")
+    layers = point.get("layers")
+    if "layers" not in point and "schedule" not in wanted:  # which names every layer
+        layers = conf_file("task", record.task).get("layers")
     wanted |= {"layers": layers} if layers is not None else {}
     keys = (*AMOUNTS, "layers")
     asked = {key: record.method.asked[key] for key in keys if record.method.asked.get(key) is not None}

@@ -71,6 +71,7 @@ def _rsum(label: str, key: str) -> Metric:
 
 
 METRICS: Mapping[str, Metric] = {
+    "score": Metric("Score", "%", lambda r: None if r.score is None else 100 * r.score),
     "top1": _share("top1", "Top-1", "classification"),
     "top5": _share("top5", "Top-5", "classification"),
     "accuracy": _share("accuracy", "Accuracy", "text", "vqa"),

@@ -21,7 +21,7 @@ from pitome.records.files import write_atomically
 from pitome.records.rows import Outcomes
 from pitome.records.schema import Record
 from pitome.records.store import Store
-from pitome.report import figures, item_figure, tables, trained
+from pitome.report import figures, item_figure, schedules, tables, trained
 from pitome.report.cells import NOTHING, number
 from pitome.report.layout import layouts, to_latex
 from pitome.report.rendering import Table, show, to_markdown
@@ -30,6 +30,7 @@ PUBLISHED = CONF.parent / "results" / "published"
 VARIANTS = PUBLISHED / "variants"  # single options changed, which would crowd the tables of the methods
 THEOREM = PUBLISHED / "theorem"
 TRAINED = PUBLISHED / "trained"  # trained with merging on
+SCHEDULES = PUBLISHED / "schedules"  # with the schedules that this project made
 IDENTITY = ("Model", "Data", "Method", "Variant", "Ratio", "Metric")  # columns that say which value it is
 
 
@@ -47,8 +48,9 @@ def show_item(name: str, store: Store) -> Table:
     committed = published_records()
     verdicts = judge(name, local, committed)
     stores = [store, *published]
-    twin = trained.table(choose(name).item.name, [*committed, *local], outcomes_in(stores))
-    beside = [twin] if twin is not None else []
+    item, both, outcomes = choose(name).item, [*committed, *local], outcomes_in(stores)
+    twins = (trained.table(item.name, both, outcomes), schedules.table(item, both, outcomes))
+    beside = [twin for twin in twins if twin is not None]
     note = other_code(verdicts.runs)
     written = write(verdicts, store.folder.parent / "reports", [*beside, *fair(verdicts, stores)], note)
     table = to_table(verdicts)
@@ -63,7 +65,7 @@ def show_item(name: str, store: Store) -> Table:
 
 def published_stores() -> list[Store]:
     """Where this project keeps the records it has committed."""
-    return [Store(folder) for folder in (PUBLISHED, VARIANTS, THEOREM, TRAINED)]
+    return [Store(folder) for folder in (PUBLISHED, VARIANTS, THEOREM, TRAINED, SCHEDULES)]
 
 
 def published_records() -> list[Record]:

@@ -20,11 +20,11 @@ FOLDER = PUBLISHED / "offline"
 
 
 def offline_sweeps() -> list[str]:
-    """The offline experiments that are sweeps and only test; a file with a mistake is left out, with one line
-    on stderr."""
+    """The offline experiments of a paper's items that are sweeps and only test; a file with a mistake is left
+    out, with one line on stderr."""
     names = experiment_names(skip_broken=True)
     names = [name for name in names if name.endswith(OFFLINE) and not name.endswith(TRAINED_OFFLINE)]
-    return [name for name in names if choose(name).sweeps]
+    return [name for name in names if choose(name).sweeps and choose(name).item.values]
 
 
 def to_table(published: Sequence[Record], folder: Path = FOLDER) -> Table:

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     import optuna
 
 FILE = "trials.sqlite"
+_NAME = "schedule"
 UNIFORM, FILLED, PUBLISHED = "uniform", "filled", "published"
 ROLES = (UNIFORM, FILLED, PUBLISHED, "falling", "rising")  # of the points to begin with
-_SHAPE = "published/deit_s@2.9"  # of the point PUBLISHED
+SHAPE = "published/deit_s@2.9"  # of the point PUBLISHED
 _SPREAD = 2.0  # of the logarithms that are varied
 _LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 
@@ -170,6 +171,17 @@ def best_of(tried: Sequence[Tried]) -> Tried:
     return min((t for t in tried if not math.isnan(t.disagreement)), key=lambda t: t.disagreement)
 
 
+def read(folder: Path) -> list[Tried]:
+    """Every schedule that the search in a folder tried, as `search` returned them."""
+    import optuna
+
+    return tried_of(optuna.load_study(study_name=_NAME, storage=_storage(folder)))
+
+
+def _storage(folder: Path) -> str:
+    return f"sqlite:///{folder / FILE}"
+
+
 def tried_of(study: optuna.Study) -> list[Tried]:
     return [
         _tried(trial.user_attrs["tried"])
@@ -241,7 +253,7 @@ def published_logs(space: Space) -> list[float]:
     """The curve of DiffRate's published DeiT-S schedule at this depth, as a point of the space: after the
     same part of the layers the same share of the tokens is left, before all removals are scaled to the
     target. How much one layer removes beside another is kept within the limits of a search."""
-    kept, depth = find_schedule(_SHAPE).kept, len(space.architecture.layers)
+    kept, depth = find_schedule(SHAPE).kept, len(space.architecture.layers)
     left = np.interp(np.linspace(0, 1, depth + 1), np.linspace(0, 1, len(kept) + 1), [kept[0], *kept])
     removed = 1 - left[1:] / left[:-1]
     logs = np.log(removed[list(space.layers)].clip(removed.max() * math.exp(-2 * _SPREAD)))
@@ -256,10 +268,8 @@ def _open(folder: Path | None, identity: Mapping[str, Any]) -> optuna.Study:
     storage = None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{folder / FILE}"
-    study = optuna.create_study(
-        storage=storage, study_name="schedule", direction="minimize", load_if_exists=True
-    )
+        storage = _storage(folder)
+    study = optuna.create_study(storage=storage, study_name=_NAME, direction="minimize", load_if_exists=True)
     text = json.dumps(identity, sort_keys=True, default=str)
     known = study.user_attrs.get("identity")
     if known is None:

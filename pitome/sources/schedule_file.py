@@ -17,6 +17,7 @@ NAMES = ("prune_kept", "merge_kept")
 OPTIONS = (*NAMES, "schedule_file")  # of a method: any of them is a schedule of its own
 PUBLISHED = "published/"
 SHIPPED = Path(__file__).parent / "shipped"
+MADE = ("searched/", "scaled/", "learned/")  # begin the names of those that scripts/schedules.py made
 UNIFORM = "uniform"  # on a command line: no schedule, but one ratio for all layers
 MADE_FOR = "made_for"
 _THEIRS = {"prune_kept_num": "prune_kept", "merge_kept_num": "merge_kept"}  # in DiffRate's own file
@@ -64,9 +65,9 @@ class KeptTokens:
 
 def find_schedule(schedule: str | Sequence[int]) -> KeptTokens:
     """A schedule from a list of tokens kept; from `published/deit_s@2.9`, what DiffRate's authors learned for
-    a model and GFLOPs; or from a file: YAML or JSON with a list, with lists named prune_kept and merge_kept
-    (or one of them), with a list named ratio, or in the form of DiffRate's compression_rate.json:
-    FILE@ViT-S-DeiT@2.9 says which.
+    a model and GFLOPs; from `searched/vit_fmnist/tome@0.6`, what this project made (`MADE`); or from a file:
+    YAML or JSON with a list, with lists named prune_kept and merge_kept (or one of them), with a list named
+    ratio, or in the form of DiffRate's compression_rate.json: FILE@ViT-S-DeiT@2.9 says which.
 
     Raises UsageError, one line, for what cannot be read, for counts that rise from layer to layer, and for a
     merge count above its prune count. DiffRate's files may have both, and mean what their code does: a layer
@@ -75,10 +76,12 @@ def find_schedule(schedule: str | Sequence[int]) -> KeptTokens:
     if not isinstance(schedule, str):
         return _checked("schedule", {"merge_kept": schedule})
     what = f"schedule={schedule}"
+    if is_missing(schedule):
+        raise UsageError(f"{what} is not there; {nearest(schedule, made_names())}")
     if schedule.startswith(PUBLISHED):
         model, _, amount = schedule.removeprefix(PUBLISHED).partition("@")
         return _of_models(what, published(), model, amount, PUBLISHED)
-    path, choice = _split(schedule)
+    path, choice = (str(made_path(schedule)), "") if schedule.startswith(MADE) else _split(schedule)
     content = _read(path, what)
     if isinstance(content, list):
         return _checked(what, {"merge_kept": content})
@@ -119,6 +122,22 @@ def published() -> Mapping[str, Any]:
 def published_names() -> list[str]:
     """`published/deit_t@0.6` and so on."""
     return [f"{PUBLISHED}{model}@{amount}" for model, amounts in published().items() for amount in amounts]
+
+
+def made_path(name: str) -> Path:
+    """The file of a schedule that this project made."""
+    return SHIPPED / "schedules" / f"{name}.yaml"
+
+
+def made_names() -> list[str]:
+    """`searched/vit_fmnist/tome@0.6` and so on."""
+    folder = SHIPPED / "schedules"
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*/*.yaml"))
+
+
+def is_missing(schedule: object) -> bool:
+    """Whether it has the name of a schedule that this project makes, and is not made yet."""
+    return isinstance(schedule, str) and schedule.startswith(MADE) and not made_path(schedule).is_file()
 
 
 def _split(schedule: str) -> tuple[str, str]:

@@ -25,6 +25,7 @@ PAGES = (
     "reproducing",
     "results",
     "retrieval_flops",
+    "search",
     "spectral",
     "text_flops",
     "training",

@@ -118,6 +118,7 @@ def test_a_model_or_data_of_points_choose_those_points() -> None:
 MISTAKEN = {
     "experiment=table5 model=deit_s,deit_x": "no point with model=deit_x; it has deit_s, deit_t, mae_h",
     "experiment=table6": "experiment=table6 has only points that train; use experiment=table6_trained",
+    "experiment=schedules": "is of this project's own models alone; use experiment=schedules_offline",
     "experiment=table5-099": "experiment=table5 has points 001 to",
     "experiment=table5_offline --cfg job": "-m and --cfg do not go together",
 }

@@ -10,7 +10,13 @@ import pytest
 
 from pitome.errors import UsageError
 from pitome.merge import registry
-from pitome.sources.schedule_file import find_schedule, published_names, read_schedule
+from pitome.sources.schedule_file import (
+    find_schedule,
+    made_names,
+    made_path,
+    published_names,
+    read_schedule,
+)
 
 
 @pytest.mark.parametrize("content", [{"prune_kept": [9, 7], "merge_kept": [8, 6]}, {"merge_kept": [8, 6]}])
@@ -155,3 +161,22 @@ def test_schedules_that_cannot_be_used(schedule, says):
     with pytest.raises(UsageError, match=says) as error:
         find_schedule(schedule)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", made_names())
+def test_every_schedule_that_was_made_says_what_for_and_has_its_card(name):
+    kind, model, rest = name.split("/")
+    method, _, target = rest.partition("@")
+    made = find_schedule(name).made_for
+    assert made is not None and (made.model, made.method, f"{made.flops:g}") == (model, method, target)
+    card = made_path(name).with_suffix(".md")
+    assert card.is_file() is (kind != "scaled")
+    if card.is_file():
+        text = card.read_text()
+        assert f"schedule=uniform,{name} flops={target}" in text and "/tmp" not in text
+        assert f"flops={target}" in text and "results/search/" in text
+
+
+def test_one_that_was_not_made():
+    with pytest.raises(UsageError, match=r"schedule=searched/vit_fmnist/tme@0.6 is not there; did you mean "):
+        find_schedule("searched/vit_fmnist/tme@0.6")

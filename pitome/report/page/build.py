@@ -47,10 +47,10 @@ def html(
     from plotly.offline import get_plotlyjs
 
     local_records, committed = local.all(), published.all()
-    # of single options, of the theorem and of trainings, which have no tables of their own here
+    # of single options, of the theorem, of trainings and of schedules, which have no tables of their own here
     aside = {
         f"{committed_to}/{name}": Store(published.folder / name).all()
-        for name in ("variants", "theorem", "trained")
+        for name in ("variants", "theorem", "trained", "schedules")
     }
     folders = {runs: local_records, committed_to: committed} | aside
     views = items.views(local_records, [*committed, *itertools.chain.from_iterable(aside.values())])

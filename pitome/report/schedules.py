@@ -1,0 +1,100 @@
+"""What a schedule gives beside the uniform ratio, at equal FLOPs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pitome.paper.checks import not_built
+from pitome.paper.item import PaperItem
+from pitome.paper.labels import label
+from pitome.paper.matching import finished_runs
+from pitome.paper.points import Point, offline_points
+from pitome.records.rows import Outcomes, ResultRow, mean_outcomes
+from pitome.records.schema import Record
+from pitome.records.statistics import LEVEL, Comparison, compare, holm
+from pitome.report.cells import NOTHING, metric, points
+from pitome.report.rendering import Table
+from pitome.sources.schedule_file import MADE, UNIFORM
+
+KINDS = tuple(kind.rstrip("/") for kind in MADE)
+
+
+@dataclass(frozen=True)
+class _ScheduleRun:
+    """A run with a schedule, beside the uniform one of the same model, method and target."""
+
+    record: Record
+    test: Comparison
+
+
+def table(item: PaperItem, records: Sequence[Record], outcomes: Outcomes) -> Table | None:
+    """The offline runs of an item with schedules that this project made; None without them."""
+    runs: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for point in offline_points(item):
+        if (place := _place(point)) is None or not_built(point) is not None:
+            continue
+        found = finished_runs(point, records)
+        *key, kind = place
+        if found and found[0].score is not None:
+            runs.setdefault((key[0], key[1], key[2]), {})[kind] = found[0]
+    lines = {key: here for key, here in runs.items() if UNIFORM in here and len(here) > 1}
+    tests: dict[str, _ScheduleRun] = {}
+    for here in lines.values():
+        uniform = mean_outcomes(ResultRow((here[UNIFORM],), "", "", "", ""), outcomes)
+        for kind in KINDS:
+            if kind in here and uniform is not None:
+                ours = mean_outcomes(ResultRow((here[kind],), "", "", "", ""), outcomes)
+                test = None if ours is None else compare(*ours, *uniform)
+                if test is not None:
+                    tests[here[kind].run_id] = _ScheduleRun(here[kind], test)
+    if not tests:
+        return None
+    adjusted = dict(zip(tests, holm([run.test.p for run in tests.values()]), strict=True))
+    significant = {run_id for run_id, p in adjusted.items() if p < LEVEL}
+
+    def cell(record: Record | None) -> str:
+        if record is None or record.score is None or record.cost is None:
+            return NOTHING
+        text = f"{100 * record.score:.2f} ({100 * record.cost.share:.1f})"
+        if (run := tests.get(record.run_id)) is None:
+            return text
+        return f"{text} {points(run.test.difference)}" + (" *" if record.run_id in significant else "")
+
+    shown = [UNIFORM, *(kind for kind in KINDS if any(kind in here for here in lines.values()))]
+    rows = [
+        [label("model", model), method, target, *(cell(here.get(kind)) for kind in shown)]
+        for (model, method, target), here in lines.items()
+    ]
+    names = dict.fromkeys(
+        f"{label('model', here[UNIFORM].model.name)}: {metric([here[UNIFORM]])}" for here in lines.values()
+    )
+    asked = sum(_place(point) is not None and "flops" not in point for point in offline_points(item))
+    better = sum(tests[run_id].test.difference.value > 0 for run_id in significant)
+    return Table(
+        title=f"{item.item}: against the uniform ratio",
+        caption=[],
+        header=["Model", "Method", "FLOPs", *(kind.capitalize() for kind in shown)],
+        rows=rows,
+        notes=[
+            f"{'; '.join(names)}; in percent, in brackets the measured share of the unmerged FLOPs, then the "
+            "difference to the uniform ratio in points with the 95 % interval of a paired bootstrap over the "
+            f"test samples; *: significant after Holm's correction for {len(tests)} tests.",
+            f"Of the {asked} schedules of this experiment {len(tests)} are made and tested so far."
+            if len(tests) < asked
+            else f"All {asked} schedules of this experiment are tested.",
+            f"Of {len(tests)} schedules {better} are significantly better than their uniform ratio, "
+            f"{len(significant) - better} significantly worse.",
+        ],
+        text={0, 1},
+    )
+
+
+def _place(point: Point) -> tuple[str, str, str, str] | None:
+    """Model, method, target and kind of schedule of a point; None for other points."""
+    schedule, names = point.get("schedule"), (point["model"], point["merge"])
+    if "flops" in point:
+        return (*names, f"{point['flops']:g}", UNIFORM)
+    if not isinstance(schedule, str) or not schedule.startswith(MADE):
+        return None
+    return (*names, schedule.rpartition("@")[2], schedule.partition("/")[0])
