@@ -368,6 +368,38 @@ def test_what_is_read_in_the_tower_is_in_its_attention_map(
     assert len(seen[0]["keys"]) == len(row)
 
 
+def test_the_tower_of_qwen3_is_read_in_cells_of_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference: the maps of the last block of a copy with eager attention, the mean of 2 x 2 patches."""
+    from transformers.models.qwen3_vl import modeling_qwen3_vl as modeling
+
+    model, given, maps = vlm("qwen3_vl"), inputs("qwen3_vl", BOTH), []
+    copied, eager = copy.deepcopy(model), modeling.eager_attention_forward
+
+    def kept(module: Any, *args: Any, **kwargs: Any) -> Any:
+        made = eager(module, *args, **kwargs)
+        if module is copied.model.visual.blocks[-1].attn:
+            maps.append(made[1][0].mean(dim=(0, 1)).view(-1, 4).mean(dim=1))
+        return made
+
+    monkeypatch.setattr(modeling, "eager_attention_forward", kept)
+    copied.set_attn_implementation("eager")
+    copied(**given)
+    found: list[dict[str, list[Tensor]]] = []
+    kind = type(families.family_of("qwen3_vl"))
+    scores = kind.scores
+    monkeypatch.setattr(kind, "scores", lambda *args: (found.append(scores(*args)), found[-1])[1])
+    with pitome.patch(model, "visionzip", keep=0.5) as handle:
+        model(**given)
+        assert handle.images == [(len(row), round(len(row) / 2)) for row in maps] and len(maps) == 3
+    torch.testing.assert_close(found[0]["received"], maps)
+    assert [len(keys) for keys in found[0]["keys"]] == [len(row) for row in maps]
+    for sample in (0, 1):
+        with pitome.patch(model, "visionzip", keep=4):
+            alone = answer(model, single("qwen3_vl", given, BOTH, sample), num_beams=2)[0]
+            assert torch.equal(answer(model, given, num_beams=2)[sample], alone)
+    assert not model.model.visual.blocks[-1].attn._forward_pre_hooks
+
+
 @pytest.mark.parametrize("name", sorted({*READABLE} - {"llava"}))
 def test_tokens_that_merged_in_the_tower_share_what_their_group_gets(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -168,21 +168,24 @@ def _method(model: Any, handle: PatchedPlace, prompt: int) -> int:
         by_keys = getattr(handle.options, "metric", "hidden") == "keys"
         dim = text.num_key_value_heads * head_dim if by_keys else text.hidden_size
         read = prompt * text.num_attention_heads * head_dim if needs - {"text"} else 0
-    else:  # keys are means over heads; the row of the class token
+    else:  # keys are means over heads
         dim = vision.hidden_size // vision.num_attention_heads if "keys" in needs else text.hidden_size
-        read = _read_in_tower(model, rows + 1) * vision.hidden_size if "received" in needs else 0
+        read = _read_in_tower(model, rows) * vision.hidden_size if "received" in needs else 0
     if remove == 0:
         return read
     mixed = 0 if handle.method.guarantees.groups else handle.kept(rows) * rows * text.hidden_size
     return read + mixed + handle.method.macs(rows, 0, dim, remove, handle.options)
 
 
-def _read_in_tower(model: Any, tokens: int) -> int:
-    """Tokens of an image in the layer of the tower that methods read; `tokens`: where nothing merges."""
+def _read_in_tower(model: Any, rows: int) -> int:
+    """Pairs of tokens of an image whose attention methods read in the layer of the tower: those of its class
+    token or, where there is none, all. rows: of the image where nothing merges."""
     from pitome.adapters.transformers.llava import feature_entry
 
+    if not model.tower_merges:
+        return int(rows * model.model.config.vision_config.spatial_merge_size**2) ** 2
     if (handle := tower_patch(model.image_tower)) is None:
-        return tokens
+        return rows + 1
     form = closed_form(handle.architecture(), handle.schedule, handle.method, handle.options)
     return form.tokens[feature_entry(model.model.config) - 1]
 

@@ -14,13 +14,16 @@ from timm.layers import resample_patch_embed
 
 import pitome
 from pitome.config import DataConfig, load_model
-from pitome.errors import DataError
+from pitome.errors import DataError, UsageError
+from pitome.measure.flops import count_flops
 from pitome.records.store import Store
 from pitome.tasks.vqa import scenes_qa
+from pitome.tasks.vqa.costs import Encoder, answering_as_run
 from pitome.tasks.vqa.data import build_vqa
 from pitome.tasks.vqa.models import build_model, fit_state
 from pitome.tasks.vqa.qwen import QwenVl
 from pitome.tasks.vqa.scenes_qa import KINDS, NUMBERS, PLACES, ask, draw, layout, sights
+from pitome.tasks.vqa.timing import Answers
 from pitome.tasks.vqa.training import packed_logits, seen_loss, turn_of
 from pitome.tasks.vqa.training_data import IGNORED, pack
 
@@ -181,9 +184,24 @@ def test_training_and_testing_at_both_places(run: Run, tmp_path: Path) -> None:
         assert record.data.n_samples == 60 and record.data.revision.startswith("sha256:")
 
 
-def test_fastv_begins_after_the_layers_that_see_the_tower(few: None) -> None:
+@pytest.mark.parametrize("name", ["visionzip", "random"])
+def test_what_a_method_costs_is_the_closed_form(name: str) -> None:
+    model, pixels = qwen(), torch.randn(1, 3, 112, 112)
+    prompt = model.prompt(TEXTS[0])
+
+    def run(tokens: int, model: Any = model) -> int:
+        return count_flops(Answers(model, [prompt], tokens), pixels).macs
+
+    with pitome.patch(model, name, keep=0.25):
+        encoder = count_flops(Encoder(model), pixels).macs
+        merged, plain = answering_as_run(model, len(model.encode(prompt)) - 49, encoder, run)
+    assert merged.method == merged.method_closed and (merged.method > 0) is (name == "visionzip")
+    assert merged.rows == 12 and merged.prefill < plain.prefill
+
+
+def test_fastv_begins_after_the_layers_that_see_the_tower() -> None:
     model = qwen()
-    with pytest.raises(pitome.errors.UsageError, match="give layer=2 or more"):
+    with pytest.raises(UsageError, match="give layer=2 or more"):
         pitome.patch(model, "fastv", keep=0.5, layer=1)
     pitome.patch(model, "fastv", keep=0.5, layer=2).remove()
 
