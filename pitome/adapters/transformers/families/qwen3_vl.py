@@ -19,7 +19,7 @@ class ReadInputs(ReadTower):
     def __init__(self, places: Any) -> None:
         super().__init__(places, "")
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:  # type: ignore[override]
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
         read = self.places.read
         read["tower cos"], read["tower sin"] = kwargs["position_embeddings"]
         read["tower ends"] = kwargs["cu_seqlens"]
