@@ -64,7 +64,12 @@ def _check_places(config: Config) -> None:
         )
     trains = config.mode == "train" and model.data is not None
     if model.arch in MISSING and config.mode != "test" and not trains:
-        raise UsageError(f"mode={config.mode} is for LLaVA-1.5 alone, not for model={model.name}")
+        whose = "LLaVA-1.5 alone" if config.mode == "search" else "small models of this project"
+        raise UsageError(f"mode={config.mode} is for {whose}, not for model={model.name}")
+    if config.trainer.flip and config.mode == "train" and config.data.name == "scenes_qa":
+        raise UsageError(
+            "trainer.flip=true mirrors images, and scenes_qa asks what is left and right; leave it out"
+        )
     if config.task.tower is not None:
         _check_tower(config)
     size, patch, count = vision.get("image_size"), vision.get("patch_size"), None

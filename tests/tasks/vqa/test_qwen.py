@@ -140,7 +140,7 @@ def test_one_more_token_is_the_closed_form() -> None:
         (("merge=divprune", "keep=0.5", "model.preprocess.size=4"), "no multiple of 8"),
         (("merge=fastv", "keep=0.5", "merge.options.layer=3"), "layers 0 to 2"),
         (("merge=visionzip", "keep=0.5"), "cannot be read"),
-        (("merge=none", "mode=train"), "mode=train is for LLaVA-1.5 alone"),
+        (("merge=none", "mode=train"), "mode=train is for small models of this project"),
     ],
 )
 def test_user_errors_are_one_line(

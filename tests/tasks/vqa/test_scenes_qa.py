@@ -211,8 +211,9 @@ def test_fastv_begins_after_the_layers_that_see_the_tower() -> None:
     [
         (("merge=pitome", "ratio=0.9"), "joins tokens of neighbouring places on a grid"),
         (("merge=none", "data=easy_vqa", "source=local"), "data.root=FOLDER"),
-        (("merge=none", "mode=search", "keep=0.5"), ""),
-        (("merge=none", "mode=train", "model=qwen2_5_vl_7b"), "mode=train is for"),
+        (("merge=divprune", "mode=search", "keep=0.5"), "mode=search"),
+        (("merge=none", "mode=train", "model=qwen2_5_vl_7b"), "mode=train is for small models"),
+        (("merge=none", "mode=train", "trainer.flip=true"), "asks what is left and right"),
         (("merge=none", "data.root=/tmp"), "made on the spot"),
         (("merge=none", "source=hub"), "not available from source=hub"),
     ],
