@@ -119,10 +119,10 @@ def by_structure(models: list[TimmModel]) -> dict[str, list[TimmModel]]:
 def verdict(model: nn.Module) -> str | None:
     """None if the timm adapter takes `model`, else its reason."""
     try:
-        adapt(model, model)
+        needed = adapt(model, model).reads_all
     except UnsupportedModelError as problem:
         return re.sub(r"^cannot patch[^:]*: ", "", str(problem))
-    return None
+    return f"{needed}; with `dense=True`" if needed else None
 
 
 def tables() -> dict[str, str]:
