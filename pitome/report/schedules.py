@@ -15,7 +15,7 @@ from pitome.records.schema import Record
 from pitome.records.statistics import LEVEL, Comparison, compare, holm
 from pitome.report.cells import NOTHING, metric, points
 from pitome.report.rendering import Table
-from pitome.sources.schedule_file import MADE, UNIFORM
+from pitome.sources.schedule_file import MADE, UNIFORM, find_schedule, is_missing
 
 KINDS = tuple(kind.rstrip("/") for kind in MADE)
 
@@ -38,6 +38,8 @@ def table(item: PaperItem, records: Sequence[Record], outcomes: Outcomes) -> Tab
         *key, kind = place
         if found and found[0].score is not None:
             runs.setdefault((key[0], key[1], key[2]), {})[kind] = found[0]
+    for (model, method, target), here in runs.items():
+        _fill_in(here, f"{model}/{method}@{target}")
     lines = {key: here for key, here in runs.items() if UNIFORM in here and len(here) > 1}
     tests: dict[str, _ScheduleRun] = {}
     for here in lines.values():
@@ -70,6 +72,7 @@ def table(item: PaperItem, records: Sequence[Record], outcomes: Outcomes) -> Tab
         f"{label('model', here[UNIFORM].model.name)}: {metric([here[UNIFORM]])}" for here in lines.values()
     )
     asked = sum(_place(point) is not None and "flops" not in point for point in offline_points(item))
+    tested = sum(kind in here for here in lines.values() for kind in KINDS)
     better = sum(tests[run_id].test.difference.value > 0 for run_id in significant)
     return Table(
         title=f"{item.item}: against the uniform ratio",
@@ -80,14 +83,27 @@ def table(item: PaperItem, records: Sequence[Record], outcomes: Outcomes) -> Tab
             f"{'; '.join(names)}; in percent, in brackets the measured share of the unmerged FLOPs, then the "
             "difference to the uniform ratio in points with the 95 % interval of a paired bootstrap over the "
             f"test samples; *: significant after Holm's correction for {len(tests)} tests.",
-            f"Of the {asked} schedules of this experiment {len(tests)} are made and tested so far."
-            if len(tests) < asked
+            f"Of the {asked} schedules of this experiment {tested} are made and tested so far."
+            if tested < asked
             else f"All {asked} schedules of this experiment are tested.",
-            f"Of {len(tests)} schedules {better} are significantly better than their uniform ratio, "
+            f"Of these {len(tests)} {better} are significantly better than their uniform ratio, "
             f"{len(significant) - better} significantly worse.",
         ],
         text={0, 1},
     )
+
+
+def _fill_in(here: dict[str, Record], name: str) -> None:
+    """Add the kinds whose schedule is equal to one that was run: equal runs are recorded once."""
+    lists = {
+        kind: (found.options(), found.ratio)
+        for kind in KINDS
+        if not is_missing(full := f"{kind}/{name}") and (found := find_schedule(full))
+    }
+    for kind, given in lists.items():
+        equal = (other for other in here if lists.get(other) == given)
+        if kind not in here and (other := next(equal, None)) is not None:
+            here[kind] = here[other]
 
 
 def _place(point: Point) -> tuple[str, str, str, str] | None:

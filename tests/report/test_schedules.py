@@ -20,7 +20,7 @@ def test_numbers_are_those_of_the_records() -> None:
         (record.model.name, record.method.name, record.method.asked.get("schedule")): record
         for record in Store(SCHEDULES).all()
     }
-    tested = 0
+    tested: set[str] = set()
     kinds = [name.lower() for name in made.header[4:]]
     assert made.header[3] == "Uniform" and set(kinds) <= set(KINDS)
     for model, method, target, uniform, *cells in made.rows:
@@ -28,14 +28,17 @@ def test_numbers_are_those_of_the_records() -> None:
         for kind, cell in zip(kinds, cells, strict=True):
             name = {"MiniLM": "minilm"}.get(model, model)
             record = scores.get((name, method, f"{kind}/{name}/{method}@{target}"))
+            if record is None and cell != "-":  # a schedule that is equal to another kind's
+                assert cell in [other for other in cells if other is not cell]
+                continue
             if record is None or record.score is None or record.cost is None:
                 assert cell == "-"
                 continue
-            tested += 1
+            tested.add(record.run_id)
             score, difference = record.score, float(cell.split()[2])
             assert cell.startswith(f"{100 * score:.2f} ({100 * record.cost.share:.1f}) ")
             assert abs(difference - (100 * score - float(uniform.split()[0]))) < 0.02
-    assert f"for {tested} tests" in made.notes[0] and f"Of {tested} schedules" in made.notes[2]
+    assert f"for {len(tested)} tests" in made.notes[0] and f"Of these {len(tested)} " in made.notes[2]
 
 
 def test_without_a_uniform_run_there_is_no_row() -> None:
