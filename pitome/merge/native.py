@@ -82,9 +82,10 @@ def _made() -> tuple[ctypes.CDLL | None, str]:
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is not None:
         try:
-            return _load(compiler), f"compiled by {compiler}"
+            return _load(compiler), f"compiled by {Path(compiler).name}"
         except subprocess.CalledProcessError as problem:
-            why = f"{compiler} fails: {(problem.stderr.strip().splitlines() or ['without a word'])[0]}"
+            words = problem.stderr.strip().splitlines() or ["without a word"]
+            why = f"{Path(compiler).name} fails: {words[0]}"
         except (OSError, subprocess.TimeoutExpired, AttributeError, DataError) as problem:
             why = str(problem)
     if want == "on":

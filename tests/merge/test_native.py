@@ -264,8 +264,8 @@ def made_anew() -> Iterator[None]:
     [
         ({"PITOME_NATIVE": "off"}, "plain path: PITOME_NATIVE=off"),
         ({"PATH": ""}, "plain path: no C compiler found (cc, gcc or clang, or CC)"),
-        ({"CC": "false"}, "plain path: /"),
-        ({"PITOME_NATIVE": "on"}, "compiled by /"),
+        ({"CC": "false"}, "plain path: false fails: without a word"),
+        ({"PITOME_NATIVE": "on"}, "compiled by "),
     ],
 )
 def test_how_it_is_made(
