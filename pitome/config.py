@@ -137,6 +137,9 @@ class StageConfig:
     min_lr: float = number(0.0, least=0)  # learning rate at the end of a cosine or linear schedule
     warmup: float = number(0.0, least=0)  # epochs of linear warm-up, with cosine and linear
     patch_size: int | None = whole(None, least=1)  # of the image tower, in pixels; None: the model's own
+    # vqa: the share of the images of which the language model sees a random part of the tokens, so that it
+    # gets used to fewer
+    hidden: float = later(number(0.0, least=0, most=1))
 
 
 @dataclass(kw_only=True)

@@ -304,6 +304,8 @@ def _check_stages(config: Config) -> None:
             raise UsageError(f"{where}: min_lr={stage.min_lr:g} is above lr={stage.lr:g}")
         if stage.warmup > stage.epochs:
             raise UsageError(f"{where}: warmup={stage.warmup:g} is longer than epochs={stage.epochs}")
+        if stage.hidden and config.task.name != "vqa":
+            raise UsageError(f"{where}: hidden={stage.hidden:g} is for task=vqa")
     _check_growth(config)
     args, last = config.model.args, config.trainer.stages[-1].patch_size
     towers = (args, args.get("vision_cfg") or {}, args.get("vision_config") or {})

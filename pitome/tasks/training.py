@@ -407,13 +407,15 @@ def identity(config: Config, amount: Reduction, split: str | None = None) -> dic
     trainer["stages"] = [without_later(StageConfig, vars(stage)) for stage in stages(config.trainer)]
     for key in (*SPEED, "epochs", "accumulate_grad_batches"):
         trainer.pop(key, None)
+    model = plain(config.model)
+    del model["data"]  # which stands in `data`
     merge = None
     if amount.ratio != 1.0:
         merge = plain(config.merge)
         del merge["places"]  # a training merges in the tower alone
         merge["options"] = without_later(registry.get(config.merge.name).options, merge["options"])
     return {
-        "model": plain(config.model),
+        "model": model,
         "data": _data_key(config, split),
         "merge": merge and [merge, amount.asked()],
         "trainer": trainer,

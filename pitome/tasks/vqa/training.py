@@ -86,7 +86,7 @@ def packed_logits(model: Llava, batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
     states = inner.model(
         input_ids=batch.ids,
         mm_encoder_outputs={"image": encoded},
-        attention_mask=mask.expand(size, 1, -1, -1),
+        attention_mask=mask[:, None].expand(size, -1, -1, -1),
         position_ids=batch.positions[:, None].expand(-1, size, -1).squeeze(0),
         use_cache=False,
     ).last_hidden_state
@@ -173,6 +173,7 @@ def train_vqa(
                 batch_size=size,
                 questions=questions,
                 flip=training and config.trainer.flip,
+                hidden=recipe.hidden if training else 0.0,
                 seed=1000 * config.seed + number if training else 0,
             )
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from pitome.errors import DataError
@@ -31,7 +32,7 @@ class Packed(NamedTuple):
     ids: Tensor  # [B, N]
     targets: Tensor  # [B, N] the token itself where it is to be predicted, else IGNORED
     positions: Tensor  # [K, N] of K kinds
-    allowed: Tensor  # [N, N] which tokens (columns) a token (row) attends to
+    allowed: Tensor  # [B or 1, N, N] which tokens (columns) a token (row) attends to
     words: Tensor  # [B, W] ids of what is to be seen in each image, then IGNORED
     at: Tensor  # [B, W] the row of its image that is to show a word; IGNORED: the mean of all of them
 
@@ -43,6 +44,7 @@ class Packed(NamedTuple):
             targets=self.targets[rows],
             words=self.words[rows],
             at=self.at[rows],
+            allowed=self.allowed[rows] if len(self.allowed) > 1 else self.allowed,
         )
 
 
@@ -52,9 +54,11 @@ def pack(
     places: Tensor,
     turns: Sequence[Sequence[Turn]],
     words: Sequence[Sequence[tuple[int, int]]],
+    hidden: Tensor | None = None,
 ) -> Packed:
     """Sequences of a prefix, the same for all, at its `places` [K, N], and then the turns of each image,
     equally many. words: of each image, ids and rows of what is to be seen in it, see `Packed`.
+    hidden [B, P]: which tokens of the prefix nothing but themselves attends to; None: none.
 
     Every turn sees the prefix and itself, at the positions right after the prefix: as if it stood there
     alone, so that the prefix, which holds the image, is computed once for all of them.
@@ -80,6 +84,10 @@ def pack(
     for row, some in enumerate(words):
         seen[row, : len(some)] = torch.tensor(some, dtype=torch.long).view(-1, 2)
     allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
+    allowed = allowed[None]
+    if hidden is not None:
+        shown = functional.pad(~hidden, (0, length - start), value=True)
+        allowed = allowed & (shown[:, None] | torch.eye(length, dtype=torch.bool))
     return Packed(images, ids, targets, positions, allowed, *seen.unbind(-1))
 
 
@@ -88,7 +96,8 @@ class PackedBatches(Dataset[Packed]):
     questions and which images are mirrored follow from the seed.
 
     prefix: ids of a prompt up to its image; places: their positions [K, N]; turn: what follows of a question,
-    and its answer; word: the id of a word; rows: of an image.
+    and its answer; word: the id of a word; rows: of an image; hidden: the share of
+    images of which a random part is hidden, the last so many ids of the prefix.
     """
 
     def __init__(
@@ -104,10 +113,11 @@ class PackedBatches(Dataset[Packed]):
         batch_size: int,
         questions: int,
         flip: bool,
+        hidden: float,
         seed: int,
     ) -> None:
         self.preprocess, self.prefix, self.places, self.turn = preprocess, prefix, places, turn
-        self.word, self.rows = word, rows
+        self.word, self.rows, self.hidden = word, rows, hidden
         self.batch_size, self.questions, self.flip, self.seed = batch_size, questions, flip, seed
         self.groups: list[list[Question]] = []
         self.pixels: list[np.ndarray] = []
@@ -142,7 +152,17 @@ class PackedBatches(Dataset[Packed]):
             turns.append([self.turn(group[at]) for at in chosen])
             words.append(self.words[index])
         pixels = normalise(np.stack(images), self.preprocess)
-        return pack(pixels, self.prefix, self.places, turns, words)
+        hidden = self._hidden(len(images), random) if self.hidden else None
+        return pack(pixels, self.prefix, self.places, turns, words, hidden)
+
+    def _hidden(self, images: int, random: np.random.RandomState) -> Tensor:
+        """Of every token of the prefix of some images whether it is hidden: one row of an image at least is
+        not, and every number of them is as likely."""
+        hidden = np.zeros((images, len(self.prefix)), dtype=bool)
+        for image in np.flatnonzero(random.rand(images) < self.hidden):
+            gone = random.permutation(self.rows)[: random.randint(self.rows)]
+            hidden[image, len(self.prefix) - self.rows + gone] = True
+        return torch.from_numpy(hidden)
 
     def _seen(self, data: VqaData, group: Sequence[Question]) -> list[tuple[int, int]]:
         """Words that name what is in an image and the rows that are to show them; where it is not known where

@@ -25,7 +25,7 @@ from pitome.tasks.vqa.qwen import QwenVl
 from pitome.tasks.vqa.scenes_qa import KINDS, NUMBERS, PLACES, ask, draw, layout, sights
 from pitome.tasks.vqa.timing import Answers
 from pitome.tasks.vqa.training import packed_logits, seen_loss, turn_of
-from pitome.tasks.vqa.training_data import IGNORED, pack
+from pitome.tasks.vqa.training_data import IGNORED, PackedBatches, pack
 
 Run = Callable[..., int]
 TEXTS = ("where is the red circle?", "how many crosses are there?", "what is above the blue square?")
@@ -160,6 +160,39 @@ def test_packed_questions_are_those_of_the_stock_model() -> None:
     torch.testing.assert_close(seen_loss(model, rows, batch), torch.stack(losses).mean())
 
 
+def test_hidden_rows_are_as_if_they_were_taken_out() -> None:
+    """The stock model without their placeholders, the others at their positions."""
+    model, pixels = qwen(), torch.randn(2, 3, 112, 112)
+    ids = model.encode(model.prompt(""))
+    prefix = ids[: ids.index(4) + 49]
+    turn = turn_of(model, model.prompt(TEXTS[0]), "red circle")
+    hidden = torch.zeros(2, len(prefix), dtype=torch.bool)
+    hidden[1, [ids.index(4) + at for at in (0, 5, 17, 48)]] = True
+    places = model.places_of(prefix)
+    batch = pack(pixels, prefix, places, [[turn], [turn]], [[], []], hidden)
+    _, logits, _ = packed_logits(model, batch)
+    encoded, shown = model.encoded(pixels[1:]), ~hidden[1]
+    rows = shown[ids.index(4) :]
+    encoded.pooler_output = [encoded.pooler_output[0][rows]]
+    encoded.deepstack_features = [[layer[0][rows]] for layer in encoded.deepstack_features]
+    text = torch.tensor([*turn[0], *turn[1]])
+    after = places.max() + 1 + torch.arange(len(text)).expand(3, -1)
+    made = model.model(
+        input_ids=torch.cat([torch.tensor(prefix)[shown], text])[None],
+        position_ids=torch.cat([places[:, shown], after], dim=1)[:, None],
+        mm_encoder_outputs={"image": encoded},
+    ).logits[0, -len(turn[1]) - 1 : -1]
+    torch.testing.assert_close(logits[len(turn[1]) :], made, rtol=1e-4, atol=1e-4)
+
+
+def test_a_random_part_of_some_images_is_hidden() -> None:
+    batches = PackedBatches.__new__(PackedBatches)
+    batches.rows, batches.prefix, batches.hidden = 9, list(range(12)), 0.5
+    hidden = batches._hidden(2000, np.random.RandomState(0))
+    assert not hidden[:, :3].any() and hidden.sum(dim=1).max() == 8
+    assert 0.45 < float((hidden.sum(dim=1) > 0).float().mean()) / (8 / 9) < 0.55
+
+
 def test_weights_of_other_patches() -> None:
     coarse, fine = qwen(14), qwen()
     assert (coarse.image_rows, fine.image_rows) == (16, 49)
@@ -213,6 +246,16 @@ def test_fastv_begins_after_the_layers_that_see_the_tower() -> None:
         (("merge=none", "data=easy_vqa", "source=local"), "data.root=FOLDER"),
         (("merge=divprune", "mode=search", "keep=0.5"), "mode=search"),
         (("merge=none", "mode=train", "model=qwen2_5_vl_7b"), "mode=train is for small models"),
+        (
+            (
+                "task=text",
+                "model=minilm",
+                "data=rotten_tomatoes",
+                "mode=train",
+                "trainer.stages=[{epochs: 1, batch_size: 2, lr: 1e-3, hidden: 0.5}]",
+            ),
+            "hidden=0.5 is for task=vqa",
+        ),
         (("merge=none", "mode=train", "trainer.flip=true"), "asks what is left and right"),
         (("merge=none", "data.root=/tmp"), "made on the spot"),
         (("merge=none", "source=hub"), "not available from source=hub"),
