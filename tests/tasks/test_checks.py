@@ -30,6 +30,8 @@ CHANGED: dict[str, Any] = {
     "rerank": 5,
     "positions": "keep",
     "device_map": "auto",
+    "tower": "tome",
+    "tower_ratio": 0.5,
 }
 
 
