@@ -21,6 +21,7 @@ from pitome.records.files import write_atomically
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGES = (
+    "dense",
     "models",
     "reproducing",
     "results",
