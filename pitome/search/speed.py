@@ -63,7 +63,7 @@ def share_for_speed(
         timing = timed[0][1]
         raise TooSlow(
             f"speed={speed:g} cannot be reached here with merge={space.method.name}: merging all it can "
-            f"makes the model {timing.speedup:.2f} times as fast ({shown(timing)}); give less than that",
+            f"makes the model {shown(timing)}; give less than that",
             timing.speedup,
         )
     for _ in range(_STEPS):
@@ -73,6 +73,6 @@ def share_for_speed(
 
 
 def shown(timing: Timing) -> str:
-    """The speed-up with its interval."""
+    """The speed-up with its interval, in words."""
     low, high = timing.speedup_low, timing.speedup_high
-    return f"{timing.speedup:.2f}, 95 % interval {low:.2f} to {high:.2f}, batch {timing.batch}"
+    return f"{timing.speedup:.2f} times as fast (95 % interval {low:.2f} to {high:.2f}, batch {timing.batch})"

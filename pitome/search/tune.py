@@ -61,7 +61,7 @@ class Tuned:
 
     def __str__(self) -> str:
         return (
-            f"merge={self.method} at {self.share:.2f} of the FLOPs: {shown(self.timing)} times as fast, "
+            f"merge={self.method} at {self.share:.2f} of the FLOPs: {shown(self.timing)}, "
             f"agreement {self.agreement:.3f}; {', '.join(self.amount.arguments())} {self.schedule}"
         )
 

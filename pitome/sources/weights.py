@@ -32,11 +32,12 @@ class Weights:
         return {"name": name, "source": self.source, "sha256": sha256, "random": self.source == "random"}
 
 
-def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
+def find_weights(name: str, checkpoint: str, weights: str, task: str = "classification") -> Weights:
     """Check what can be checked of `weights` for the model `name`, without torch and network.
 
     weights: pretrained, random or a path; checkpoint: what pretrained means, one of `shipped`,
-    `hub:<repository>@<revision>`, a URL (a file that the user downloads) and nothing. A path may be a folder
+    `hub:<repository>@<revision>`, a URL (a file that the user downloads) and nothing; task: of the model, for
+    the command that trains it. A path may be a folder
     with the files of several models, each under its model's name or as the URL calls it, or with one
     model's as the hub names them: a model that has none there and is shipped or on the hub is taken from
     there. Raises CheckpointError for a missing or damaged file, and for pretrained where at most a URL is
@@ -54,8 +55,8 @@ def find_weights(name: str, checkpoint: str, weights: str) -> Weights:
         path = SHIPPED / f"{name}.safetensors"
         if not path.is_file():
             raise CheckpointError(
-                f"{name} has no shipped weights yet: train it (python run.py mode=train model={name}), "
-                "give weights=PATH, or use weights=random"
+                f"{name} has no shipped weights yet: train it (python run.py task={task} mode=train "
+                f"model={name}), give weights=PATH, or use weights=random"
             )
         check_checkpoint(path)
         return Weights("shipped", path.name, path)

@@ -17,7 +17,7 @@ def find_model(name: str, checkpoint: str, weights: str, arch: str = "llava") ->
     holds another kind of model than `arch`, with what is missing for it."""
     folder = Path(weights).expanduser()
     if weights in ("pretrained", "random") or not (folder / "config.json").exists():
-        return find_weights(name, checkpoint, weights)
+        return find_weights(name, checkpoint, weights, "vqa")
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError):

@@ -28,7 +28,7 @@ class Checks:
     def weights(self, config: Config, name: str) -> Weights:
         """What `name` (pretrained, random or a path) means, as far as text and paths tell. Raises
         CheckpointError."""
-        return find_weights(config.model.name, config.model.checkpoint, name)
+        return find_weights(config.model.name, config.model.checkpoint, name, config.task.name)
 
     def check_files(self, data: DataConfig, *, train: bool) -> None:
         """Look for the files of a user's own set; their contents are not read. train: for training

@@ -8,8 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pitome.config import choices, load_model
 from pitome.errors import CheckpointError
+from pitome.sources import weights
 from pitome.sources.weights import find_weights
+from pitome.tasks.checks import checks_of
+from tests.test_conf import config_of
 
 URL = "https://example.org/files/mae_large.pth"
 
@@ -34,3 +38,15 @@ def test_what_is_on_the_hub_need_not_be_there(folder: Path) -> None:
 def test_a_missing_file_is_named(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no mae_huge\.pth: download https://example\.org"):
         find_weights("mae_h", "https://example.org/mae_huge.pth", str(folder))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in choices("model") if load_model(name).checkpoint == "shipped"]
+)
+def test_weights_that_do_not_come_along_yet_name_the_command_that_trains_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    task = load_model(name).task
+    with pytest.raises(CheckpointError, match=f"run.py task={task} mode=train model={name}\\)"):
+        checks_of(task).weights(config_of(f"task={task}", f"model={name}"), "pretrained")

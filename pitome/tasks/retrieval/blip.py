@@ -215,7 +215,7 @@ def build_blip(
     package that models of texts use. Raises CheckpointError when weights or words are missing,
     damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be built.
     """
-    origin, digest = fetch_weights(find_weights(config.name, config.checkpoint, weights)), None
+    origin, digest = fetch_weights(find_weights(config.name, config.checkpoint, weights, config.task)), None
     model = build_model(config)
     if origin.path is not None:
         checkpoint = load_checkpoint(origin.path, model, key)

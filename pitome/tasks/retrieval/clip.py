@@ -97,7 +97,7 @@ def build_clip(config: ModelConfig, weights: str = "pretrained", key: str | None
     tokenizer are missing, damaged, unsafe or of other shapes, UsageError for an `arch` that cannot be
     built.
     """
-    origin = fetch_weights(find_weights(config.name, config.checkpoint, weights), _FILES)
+    origin = fetch_weights(find_weights(config.name, config.checkpoint, weights, config.task), _FILES)
     model, digest = build_model(config, weights=origin).eval(), None
     if origin.path is not None:
         checkpoint = load_checkpoint(origin.path, model.model, key)

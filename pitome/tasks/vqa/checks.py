@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pitome.config import Config, DataConfig, MergeConfig, choices, find_choice
+from pitome.config import DEFAULT_RATIO, Config, DataConfig, MergeConfig, choices, find_choice
 from pitome.errors import UsageError, nearest
 from pitome.fields import decode
 from pitome.merge.schedule import check_layer
@@ -70,8 +70,7 @@ def _check_places(config: Config) -> None:
         raise UsageError(
             "trainer.flip=true mirrors images, and scenes_qa asks what is left and right; leave it out"
         )
-    if config.task.tower is not None:
-        _check_tower(config)
+    _check_tower(config)
     size, patch, count = vision.get("image_size"), vision.get("patch_size"), None
     if model.arch in MISSING:
         size = model.preprocess.size if model.preprocess is not None else None
@@ -97,21 +96,30 @@ def _check_places(config: Config) -> None:
 
 def _check_tower(config: Config) -> None:
     """The method that merges in the tower beside one after it. Raises UsageError."""
-    name, model = config.task.tower, config.model
-    assert name is not None
-    if (path := find_choice("merge", name)) is None:
-        raise UsageError(f"task.tower={name} is not known; {nearest(name, choices('merge'))}")
-    if name == UNMERGED or "tower" not in decode(MergeConfig, read_yaml(path)).places:
-        raise UsageError(f"task.tower={name} does not merge in the layers of a tower; give e.g. pitome")
+    name, model, ratio = config.task.tower, config.model, config.task.tower_ratio
+    if name is None:
+        if ratio != DEFAULT_RATIO:
+            raise UsageError(f"task.tower_ratio={ratio:g} goes with task.tower=NAME, e.g. task.tower=pitome")
+        return
+    if not _in_tower(name):
+        why = "is not known" if name not in choices("merge") else "does not merge in the layers of a tower"
+        fitting = [method for method in choices("merge") if _in_tower(method)]
+        raise UsageError(f"task.tower={name} {why}; {nearest(name, fitting)}")
     if config.keep is None:
         raise UsageError(
             f"task.tower={name} goes with keep= and a method after the tower; in the tower alone merges "
-            f"merge={name} ratio={config.task.tower_ratio:g}"
+            f"merge={name} ratio={ratio:g}"
         )
     if model.arch in MISSING:
         raise UsageError(
             f"task.tower={name} cannot merge inside the tower of model={model.name}: {MISSING[model.arch]}"
         )
+
+
+def _in_tower(method: str) -> bool:
+    """Whether a method of conf/merge merges in the layers of a tower."""
+    path = find_choice("merge", method)
+    return path is not None and method != UNMERGED and "tower" in decode(MergeConfig, read_yaml(path)).places
 
 
 CHECKS = VqaChecks()
