@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pitome.adapters.patch import Patched
 
 _ADAPTERS = "pitome.adapters.transformers"
+IN_LAYERS = frozenset({"cls_attention", "attention", "values", "mlp"})
+"""What methods read in the layer that merges."""
 READ = frozenset({"received", "keys"})
 """What methods read in an image tower."""
 PLACES = "_pitome_places"  # of a patched model: the state of its places
@@ -169,6 +171,11 @@ def patch_place(
     library = _library("places")
     host = _host(model)
     resolved = entry.build_options(dict(options))
+    if missing := sorted(entry.needs(resolved) & IN_LAYERS):
+        raise UsageError(
+            f"merge={entry.name} with these options reads {' and '.join(missing)} of a layer, which is not "
+            "there after an image tower; give other options, or ratio= instead of keep="
+        )
     state = library.PlaceState(entry, resolved, keep, positions)
     there: Any = vars(host).get(PLACES)
     if there is not None and place in there.states:

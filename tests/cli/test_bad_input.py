@@ -36,7 +36,7 @@ CASES = {
     "task=vqa merge=divprune keep=0.5 task.tower=divprune": "does not merge in the layers of a tower; did",
     "task=vqa merge=divprune keep=0.5 task.tower_ratio=0.9": "tower_ratio=0.9 goes with task.tower=NAME",
     "task=vqa model=qwen2_5_vl_7b merge=divprune keep=0.5 task.tower=tome": "attends within windows",
-    "task=vqa merge=tome keep=0.5": "give ratio or r instead of keep",
+    "task=vqa merge=tofu keep=0.5": "give ratio or r instead of keep",
     "task=vqa merge=divprune keep=0": "neither a number of image tokens",
     "task=vqa merge=divprune keep=1.01": "nor a share of them in (0, 1]",
     "task=vqa merge=divprune keep=257": "keep=257 is more than the 256 tokens of an image",

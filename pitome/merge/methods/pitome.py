@@ -24,6 +24,7 @@ from pitome.merge.padding import real_tokens, split
 from pitome.merge.plan import Plan, Tokens, cosine, detached, keep_all, positions, rank
 from pitome.merge.presets import TEXT_LAYERS, fill
 from pitome.merge.registry import Guarantees, MethodOptions, Part, register
+from pitome.merge.rounds import counts, in_rounds
 from pitome.merge.schedule import count_all, count_unprotected
 
 
@@ -80,7 +81,8 @@ def energy_plan(tokens: Tokens, remove: int, options: PitomeOptions) -> Plan:
     `remove` is at least 1 in layers with protection, at most half of the mergeable tokens.
     """
     p, layer, depth = tokens.protected, tokens.layer, tokens.depth
-    margin = options.margin - options.margin_slope * (layer / depth)
+    # After an image tower (depth 0) all of its layers are past.
+    margin = options.margin - options.margin_slope * (layer / depth if depth else 1)
     protects = _protects(options.protect, layer, depth)
     if tokens.native and options.rank_by == "energy" and options.split == "alternate":
         indices = native.pitome_plan(
@@ -209,6 +211,7 @@ def reads(options: PitomeOptions) -> Sequence[Part]:
 
 
 def _protects(protect: str, layer: int, depth: int) -> bool:
+    """Whether a layer protects; after an image tower (depth 0) as in its second half."""
     if protect in ("first_half", "second_half"):
         return (layer < (depth + 1) // 2) == (protect == "first_half")
     return protect == "all"
@@ -219,21 +222,31 @@ def macs(n: int, protected: int, dim: int, remove: int, options: Any) -> int:
     return (n - protected) ** 2 * dim
 
 
+def macs_in_rounds(n: int, protected: int, dim: int, remove: int, options: Any) -> int:
+    """As `macs`; after an image tower, where more than half may go, of every round."""
+    return sum(macs(count, protected, dim, step, options) for count, step in counts(n, remove))
+
+
 @register(
     "pitome",
+    place=("tower", "projector"),
     options=PitomeOptions,
     guarantees=Guarantees(equivariant=True),
     source="arXiv 2405.16148, Section 3.2, Eq. 3-4 and Algorithm 1",
-    macs=macs,
+    macs=macs_in_rounds,
     padding="batch",
     reads=reads,
 )
 def pitome(tokens: Tokens, remove: int | Tensor, options: PitomeOptions) -> Plan:
     """The paper's text: energy of Eq. 4, alternate split, protection in every layer, size-weighted
-    mean, proportional attention, between attention and MLP."""
+    mean, proportional attention, between attention and MLP. After an image tower in rounds."""
     if isinstance(remove, Tensor):
         return padded_energy_plan(tokens, remove, options)
-    return keep_all(tokens) if remove == 0 else energy_plan(tokens, remove, options)
+    if remove == 0:
+        return keep_all(tokens)
+    if tokens.depth == 0:
+        return in_rounds(tokens, remove, lambda tokens, count: energy_plan(tokens, count, options))
+    return energy_plan(tokens, remove, options)
 
 
 @dataclass(frozen=True)

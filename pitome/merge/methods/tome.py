@@ -13,6 +13,7 @@ from pitome.merge.padding import split
 from pitome.merge.plan import Plan, Tokens, cosine, detached, keep_all, positions, rank
 from pitome.merge.presets import TEXT_LAYERS, fill
 from pitome.merge.registry import Guarantees, MethodOptions, register
+from pitome.merge.rounds import counts, in_rounds
 from pitome.merge.schedule import count_all
 
 
@@ -127,20 +128,33 @@ class TomeOptions(MethodOptions):
     weighted: bool = True
 
 
+def macs_in_rounds(n: int, protected: int, dim: int, remove: int, options: Any) -> int:
+    """As `macs`; after an image tower, where more than half may go, of every round."""
+    return sum(macs(count, protected, dim, step, options) for count, step in counts(n, remove))
+
+
 @register(
     "tome",
+    place=("tower", "projector"),
     options=TomeOptions,
     source="arXiv 2210.09461, Section 3; facebookresearch/ToMe af95e4b, tome/merge.py",
-    macs=macs,
+    macs=macs_in_rounds,
     padding="batch",
 )
 def tome(tokens: Tokens, remove: int | Tensor, options: TomeOptions) -> Plan:
     """ToMe as its authors published it: keys, size-weighted mean, proportional attention, class and
-    distillation token never merged."""
+    distillation token never merged. After an image tower in rounds."""
     if isinstance(remove, Tensor):
         return padded_bipartite_plan(tokens, remove, tokens.size if options.weighted else None)
     if remove == 0:
         return keep_all(tokens)
+    if tokens.depth == 0:
+        weighted = options.weighted
+        return in_rounds(
+            tokens,
+            remove,
+            lambda tokens, count: bipartite_plan(tokens, count, tokens.size if weighted else None),
+        )
     return bipartite_plan(tokens, remove, tokens.size if options.weighted else None)
 
 
