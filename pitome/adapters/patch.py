@@ -30,7 +30,7 @@ from pitome.merge.schedule import (
     own_schedule,
     parse_layers,
 )
-from pitome.sources.llava_family import KNOWN, MISSING
+from pitome.sources.llava_family import MISSING
 from pitome.sources.schedule_file import NAMES, OPTIONS, find_schedule
 
 FAMILIES = ("deit", "mae", "clip", "blip", "eva", "llava", "bert", "distilbert")
@@ -460,7 +460,7 @@ def _adapt(model: nn.Module) -> Adapter:
     for module in model.modules():
         kind = getattr(getattr(module, "config", None), "model_type", None)
         if isinstance(kind, str) and kind in MISSING:
-            raise UnsupportedModelError(f"cannot patch {type(module).__name__}: {MISSING[kind]}; {KNOWN}")
+            raise UnsupportedModelError(f"cannot patch {type(module).__name__}: {MISSING[kind]}")
     raise UnsupportedModelError(f"cannot patch {type(model).__name__}: {_looked_for(model, hosts)}")
 
 

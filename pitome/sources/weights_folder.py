@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pitome.errors import CheckpointError
 from pitome.sources.checkpoint_files import check_checkpoint
-from pitome.sources.llava_family import ARCHS, KNOWN, MISSING
+from pitome.sources.llava_family import ARCHS, MISSING
 from pitome.sources.weights import Weights, find_weights
 
 
@@ -23,7 +23,7 @@ def find_model(name: str, checkpoint: str, weights: str, arch: str = "llava") ->
     except (OSError, ValueError, AttributeError):
         raise CheckpointError(f"weights={folder} holds no config.json that can be read") from None
     if kind != arch:
-        why = f": {MISSING[kind]}; {KNOWN}" if kind in MISSING and kind not in ARCHS else ""
+        why = f": {MISSING[kind]}" if kind in MISSING and kind not in ARCHS else ""
         raise CheckpointError(
             f"weights={folder} holds a model of the kind {kind}, which cannot be used as model.arch={arch}"
             f"{why}"

@@ -9,8 +9,8 @@ import torch
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
 import pitome
@@ -19,6 +19,9 @@ from tests.tasks.vqa.tiny_llava import images, llava
 
 METHODS = [name for name in pitome.methods() if name == "pitome_repo" or not name.endswith("_repo")]
 IMAGES = images()
+SMALL: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -66,19 +69,14 @@ def test_features_of_several_layers_go_together_where_none_merges_between_them()
         assert len(model.features(IMAGES)[0]) == model.image_rows == 12
 
 
-def test_models_of_other_families_are_refused_with_what_is_missing() -> None:
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=8,
-        patch_size=4,
-    )
-    text = LlamaConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-    )
-    own: Any = LlavaNextConfig(vision_config=vision, text_config=text, image_token_index=49)
-    with pytest.raises(UnsupportedModelError, match="grid to cut off padding") as caught:
-        pitome.patch(LlavaNextForConditionalGeneration(own), "tome", ratio=0.7)
+def test_a_model_that_joins_features_of_several_layers_needs_all_tokens() -> None:
+    tower = CLIPVisionConfig(**SMALL, image_size=8, patch_size=4)
+    layers = {"vision_feature_layers": [-1, -2], "image_token_index": 49}
+    own: Any = VipLlavaConfig(vision_config=tower, text_config=LlamaConfig(vocab_size=50, **SMALL), **layers)
+    model = VipLlavaForConditionalGeneration(own).eval()
+    with pytest.raises(UnsupportedModelError, match=r"VipLlavaModel reads every .*; dense=True") as caught:
+        pitome.patch(model, "tome", ratio=0.7)
     assert "\n" not in str(caught.value)
+    with torch.no_grad(), pitome.patch(model, "tome", ratio=0.7, dense=True) as handle:
+        features = model.get_image_features(torch.randn(1, 3, 8, 8), return_dict=True).pooler_output
+    assert features.shape[:2] == (1, 4) and handle.tokens[-1] < 5

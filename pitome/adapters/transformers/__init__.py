@@ -1,8 +1,7 @@
 """transformers: text encoders and image towers (checked on 5.23).
 
-Text: BertModel, DistilBertModel (`text.py`). Images: the towers of CLIP, SigLIP, BLIP
-and BLIP-2, and ViT (`vision.py`), and of LLaVA-1.5 (`llava.py`); the text part
-of such a model stays as it is.
+Text: BertModel, DistilBertModel (`text.py`). Images: the towers that `vision.py` names, and that of LLaVA-1.5
+(`llava.py`); the text part of such a model stays as it is.
 """
 
 from __future__ import annotations
