@@ -171,7 +171,8 @@ def test_kept_positions_are_another_run(ask: Run, tmp_path: Path) -> None:
     [
         ("task.positions=first", "task.positions=first is not known"),
         ("task.device_map=auto", "device_map=auto is for testing"),
-        ("model.arch=llava_next", "puts the tokens of its tiles back on a grid"),
+        ("model.arch=llava_next", "model.arch=llava_next cannot be built; known are llava, "),
+        ("model.arch=qwen2_vl", "cannot be built: its tower joins tokens"),
         ("model.args.prompt=USER", "must hold <image> and {question}"),
         ("model.args.words=[user]", "knows a fixed list of words, without"),
         ("model.args.text_config.num_hidden_layers=1", "does not fit this model"),
