@@ -139,6 +139,8 @@ class State:
         """
         layer = self.depth if layer is None else layer
         forward = self.current() if forward is None else forward
+        if not 0 <= layer <= self.depth:
+            raise UsageError(f"layer={layer} is none of 0 to {self.depth}, the last being after all blocks")
         if not self.method.guarantees.groups:
             raise UsageError(f"merge={self.method.name} mixes all tokens, so no row is that of a token")
         rows = rows_of(forward.moved(layer))

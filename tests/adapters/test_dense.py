@@ -187,6 +187,19 @@ def test_where_equal_tokens_merge_dense_outputs_are_those_of_the_unmerged_model(
         assert handle.tokens[0] - handle.tokens[2] == 4
 
 
+@pytest.mark.parametrize("case", ["siglip", "internvl", "bert"])
+def test_a_model_whose_configuration_asks_for_tuples_gives_them(case: str) -> None:
+    (model, _), x = build(case), given(case)
+    x = x if case == "bert" else x.double()
+    with pitome.patch(model, "tome", r=2, dense=True):
+        want = flat(model(x, return_dict=False))
+        model.config.return_dict = False
+        found = model(x)
+    assert isinstance(found, tuple) and all(
+        torch.equal(*pair) for pair in zip(flat(found), want, strict=True)
+    )
+
+
 @pytest.mark.parametrize("case", ["timm", "timm-mean", "timm-map", "open_clip-mean", "clip", "siglip", "vit"])
 @pytest.mark.parametrize("method", ["pitome", "pitome_repo", "diffrate"])
 def test_what_reads_the_pool_gets_the_same_with_and_without(case: str, method: str) -> None:
@@ -229,6 +242,9 @@ def test_unmerge_follows_the_sources_of_every_method(method: str) -> None:
         for wrong in (rows[:, 1:], rows[0], *([rows[:1]] if method != "none" else [])):
             with pytest.raises(UsageError, match="the last forward left"):
                 handle.unmerge(wrong)
+        for layer in (-1, 4):
+            with pytest.raises(UsageError, match=f"layer={layer} is none of 0 to 3"):
+                handle.unmerge(rows, layer)
         entering = torch.randn(2, handle.tokens[1], 3)
         assert handle.unmerge(entering, 1).shape == (2, 17, 3)
 

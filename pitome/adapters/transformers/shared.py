@@ -55,14 +55,18 @@ class FullLength(Replacement):
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As the model's own."""
-        return unmerged(super().forward, self._pitome_state, args, kwargs)  # type: ignore[misc]
+        forward: Any = super().forward  # type: ignore[misc]
+        return unmerged(forward, self.config, self._pitome_state, args, kwargs)
 
 
-def unmerged(forward: Callable[..., Any], state: State, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The output of a model's `forward`, with all tokens if `state` says so."""
+def unmerged(
+    forward: Callable[..., Any], config: Any, state: State, args: Sequence[Any], kwargs: dict[str, Any]
+) -> Any:
+    """The output of a model's `forward`, with all tokens if `state` says so; config: the model's."""
     if not state.dense:
         return forward(*args, **kwargs)
-    as_tuple = kwargs.get("return_dict") is False
+    asked = kwargs.get("return_dict")
+    as_tuple = (config.return_dict if asked is None else asked) is False
     output = forward(*args, **kwargs | ({"return_dict": True} if as_tuple else {}))
     if output.get("last_hidden_state") is not None:
         output.last_hidden_state = state.unmerge(output.last_hidden_state)

@@ -285,7 +285,7 @@ class MergingEncoder(Replacement):
         # Known before the mask takes the form of the attention.
         state.begin().padding[0] = None if mask is None else mask == 0
         forward: Any = super().forward  # type: ignore[misc]
-        return unmerged(forward, state, (input_ids, attention_mask, *args), kwargs)
+        return unmerged(forward, self.config, state, (input_ids, attention_mask, *args), kwargs)
 
 
 class Enter:
