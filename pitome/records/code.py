@@ -97,7 +97,7 @@ class _Source:
 def _whole() -> str:
     """Of all files of the package."""
     content = hashlib.sha256()
-    for path in sorted(_FOLDER.rglob("*.py")):
+    for path in sorted([*_FOLDER.rglob("*.py"), *_FOLDER.rglob("*.c")]):
         content.update(path.read_bytes())
     return content.hexdigest()[:12]
 
@@ -148,6 +148,7 @@ def _read(path: Path, name: str) -> _Source:
     imports: list[str] = []
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     _walk(tree, words, imports, package)
+    words += [file.read_text() for file in sorted(path.parent.glob("*.c")) if repr(file.name) in words]
     return _Source(hashlib.sha256("\0".join(words).encode()).hexdigest(), tuple(dict.fromkeys(imports)))
 
 

@@ -36,7 +36,9 @@ def fresh() -> Iterator[None]:
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout") / "pitome"
     shutil.copytree(
-        PACKAGE, folder, ignore=lambda at, names: [n for n in names if "." in n and n[-3:] != ".py"]
+        PACKAGE,
+        folder,
+        ignore=lambda at, names: [n for n in names if "." in n and n[-3:] != ".py" and n[-2:] != ".c"],
     )
     return folder
 
@@ -64,6 +66,7 @@ CASES: list[tuple[str, Callable[[str], str], set[str]]] = [
     ("merge/methods/tome.py", statement, {METHODS + "tome", METHODS + "tofu"}),  # ToFu matches as ToMe does
     ("merge/methods/tofu.py", statement, {METHODS + "tofu"}),
     ("merge/plan.py", statement, set(ROOTS)),
+    ("merge/kernel.c", statement, set(ROOTS)),  # which a module names that all of them import
     ("adapters/timm.py", statement, {ADAPTERS + "timm"}),
     ("adapters/transformers/text.py", statement, {ADAPTERS + "transformers"}),
     ("tasks/text/module.py", statement, {TEXT}),
