@@ -111,7 +111,8 @@ static inline vec score(vec c, int kind, float margin, float factor) {
     return above + factor * exponential(pick(c > m, m, c));
 }
 
-/* The sum over each row of the scores of all cosines. Equal rows have equal sums, to the last bit. */
+/* The sum over each row of the scores of all cosines, those with padding, which are 0 and add the same to every
+   sum, as well. Equal rows have equal sums, to the last bit. */
 static inline void energies(const float *rows, const float *cols, int64_t n, int64_t d, int kind, float margin,
                             float factor, float *out) {
     for (int64_t i = 0; i < n; i += ROWS) {
@@ -119,15 +120,8 @@ static inline void energies(const float *rows, const float *cols, int64_t n, int
         for (int64_t j = 0; j < n; j += PANEL) {
             vec c[ROWS][2];
             tile(rows + i * d, cols + j * d, d, c);
-            for (int half = 0; half < 2; half++) {
-                int64_t left = n - j - half * LANES;
-                ivec inside = {0};
-                for (int lane = 0; lane < LANES; lane++) inside[lane] = lane < left ? -1 : 0;
-                for (int r = 0; r < ROWS; r++) {
-                    vec s = score(c[r][half], kind, margin, factor);
-                    sum[r] += left >= LANES ? s : (vec)(inside & (ivec)s);
-                }
-            }
+            for (int half = 0; half < 2; half++)
+                for (int r = 0; r < ROWS; r++) sum[r] += score(c[r][half], kind, margin, factor);
         }
         for (int r = 0; r < ROWS && i + r < n; r++) out[i + r] = total(sum[r]);
     }

@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,11 +23,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from pitome.errors import DataError, UsageError
+from pitome.errors import PitomeError, UsageError
 from pitome.merge.fast_path import is_eager_on_cpu
+from pitome.merge.native_setting import VARIABLE, wanted
 from pitome.sources.cache import cached
 
-VARIABLE = "PITOME_NATIVE"
 LARGEST = 1024
 """Tokens up to which the kernel is used: with more the work counts, not the number of calls."""
 Indices = tuple[Tensor, Tensor, Tensor]
@@ -42,14 +43,6 @@ _FUNCTIONS = {
     "log_sizes": [_P, _N, _P],
 }
 _log = logging.getLogger("pitome")
-
-
-def wanted() -> str:
-    """`auto`, `on` or `off`. Raises UsageError for anything else."""
-    value = os.environ.get(VARIABLE) or "auto"
-    if value not in ("auto", "on", "off"):
-        raise UsageError(f"{VARIABLE}={value}: give auto, on or off")
-    return value
 
 
 def check_wanted() -> None:
@@ -78,30 +71,53 @@ def _made() -> tuple[ctypes.CDLL | None, str]:
     want, why = wanted(), "no C compiler found (cc, gcc or clang, or CC)"
     if want == "off":
         return None, f"plain path: {VARIABLE}=off"
-    names = (os.environ.get("CC") or "cc", "gcc", "clang")
-    compiler = next(filter(None, map(shutil.which, names)), None)
-    if compiler is not None:
-        try:
-            return _load(compiler), f"compiled by {Path(compiler).name}"
-        except subprocess.CalledProcessError as problem:
-            words = problem.stderr.strip().splitlines() or ["without a word"]
-            why = f"{Path(compiler).name} fails: {words[0]}"
-        except (OSError, subprocess.TimeoutExpired, AttributeError, DataError) as problem:
-            why = str(problem)
+    name = ""
+    try:
+        if compiler := _compiler():
+            name = " ".join(Path(word).name for word in compiler if not word.startswith("-"))
+            return _load(compiler), f"compiled by {name}"
+    except subprocess.CalledProcessError as problem:
+        words = problem.stderr.strip().splitlines() or ["without a word"]
+        why = f"{name} fails: {words[0]}"
+    # RuntimeError: there is no home to keep it in; ValueError: CC has a quote that does not end.
+    except (
+        OSError,
+        subprocess.TimeoutExpired,
+        AttributeError,
+        RuntimeError,
+        ValueError,
+        PitomeError,
+    ) as problem:
+        why = str(problem)
     if want == "on":
         raise UsageError(f"{VARIABLE}=on, but there is no compiled kernel: {why}")
     _log.info("merging on a CPU takes the plain path, slower at batch 1: %s", why)
     return None, f"plain path: {why}"
 
 
-def _load(compiler: str) -> ctypes.CDLL:
+def _compiler() -> list[str]:
+    """The command that compiles, with arguments where CC has some; empty where there is none."""
+    for words in (os.environ.get("CC") or "cc", "gcc", "clang"):
+        command = shlex.split(words)
+        if command and (path := shutil.which(command[0])) is not None:
+            return [path, *command[1:]]
+    return []
+
+
+def _load(compiler: list[str]) -> ctypes.CDLL:
     """The kernel from the cache, compiled where it is not there yet."""
 
     def compile_to(folder: Path) -> None:
-        command = [compiler, *_FLAGS, "-o", str(folder / "kernel.so"), str(_SOURCE), "-lm"]
+        command = [*compiler, *_FLAGS, "-o", str(folder / "kernel.so"), str(_SOURCE), "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
 
-    key = {"source": _SOURCE.read_text(), "flags": _FLAGS, "compiler": compiler, "machine": _machine()}
+    key: dict[str, object] = {
+        "source": _SOURCE.read_text(),
+        "flags": _FLAGS,
+        "compiler": compiler,
+        "machine": _machine(),
+    }
+    key["libc"] = platform.libc_ver()  # a home may be shared with another system
     library = ctypes.CDLL(str(cached("kernel", key, compile_to) / "kernel.so"))
     for name, types in _FUNCTIONS.items():
         getattr(library, name).argtypes = types
@@ -156,7 +172,7 @@ def pitome_plan(
     if library is None or not metric.is_contiguous() or 2 * remove > n - protected:
         return None
     factor = -0.5 / (1 - margin) ** 2 if kind == "gaussian" else alpha * math.exp(-margin)
-    out = _indices(batch, n, remove)
+    out = _indices(metric, remove)
     failed = library.pitome_plan(
         metric.data_ptr(), batch, n, dim, protected, remove, protects, _ENERGIES.index(kind), margin, factor,
         *(part.data_ptr() for part in out),
@@ -169,16 +185,18 @@ def tome_plan(metric: Tensor, protected: int, remove: int) -> Indices | None:
     library, (batch, n, dim) = kernel(), metric.shape
     if library is None or not metric.is_contiguous() or 2 * remove > n - protected:
         return None
-    out = _indices(batch, n, remove)
+    out = _indices(metric, remove)
     failed = library.tome_plan(
         metric.data_ptr(), batch, n, dim, protected, remove, *(part.data_ptr() for part in out)
     )
     return None if failed else out
 
 
-def _indices(batch: int, n: int, remove: int) -> Indices:
+def _indices(metric: Tensor, remove: int) -> Indices:
+    """Not filled yet; on the CPU, whatever the default device is."""
+    batch, n = metric.shape[:2]
     rows = (n - remove, remove, remove)
-    kept, source, target = (torch.empty((batch, number), dtype=torch.long) for number in rows)
+    kept, source, target = (metric.new_empty((batch, number), dtype=torch.long) for number in rows)
     return kept, source, target
 
 
@@ -190,9 +208,12 @@ def carry_out(
     kept, source, target = (part if part.stride(1) == 1 else part.contiguous() for part in indices)
     rows = kept.shape[1]
     factors = [part for part in (size, weight, scale) if part is not None]
+    shapes = [part.shape for part in (kept, source, target, *factors)]
+    widths = (rows, n - rows, n - rows, *(n for part in (size, weight) if part is not None), rows)
     if (
         library is None
-        or rows + source.shape[1] != n
+        or any(shape != (batch, width) for shape, width in zip(shapes, widths, strict=False))
+        or not kept.dtype == source.dtype == target.dtype == torch.long
         or not all(part.is_contiguous() and part.dtype is torch.float32 for part in (x, *factors))
         or (torch.is_grad_enabled() and any(part.requires_grad for part in factors))
     ):

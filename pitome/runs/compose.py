@@ -21,6 +21,7 @@ from pitome.config import GROUPS, PARTS, Config, choices, custom_folder, default
 from pitome.errors import CheckpointError, UsageError, nearest, one_line
 from pitome.fields import decode
 from pitome.merge import plugins
+from pitome.merge.native_setting import wanted
 from pitome.merge.schedule import Reduction
 from pitome.records.identity import UNMERGED
 from pitome.records.store import Store
@@ -33,6 +34,7 @@ from pitome.runs.validate import (
     validate,
     with_schedule_options,
 )
+from pitome.sources.cache import limit_bytes
 from pitome.sources.weights import check_hub
 from pitome.sources.yaml_files import read_yaml
 
@@ -127,8 +129,11 @@ def check_places(configs: list[Config]) -> None:
     """Look at folders and weights before torch is imported: where results go, and what is read.
 
     Raises RecordError for a folder that cannot be written, DataError for one without the files of the
-    user's own data set, CheckpointError where the hub has none of the weights.
+    user's own data set, CheckpointError where the hub has none of the weights, UsageError for a PITOME_NATIVE
+    or PITOME_CACHE_GB without meaning.
     """
+    wanted()
+    limit_bytes()
     for results in dict.fromkeys(config.results for config in configs):
         Store(results).prepare()
     seen: set[str] = set()

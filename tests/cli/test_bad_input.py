@@ -164,6 +164,19 @@ def test_one_line_exit_2_without_torch(words: str, places: dict[str, Path], work
     assert CASES[words] in answer.err
 
 
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [("PITOME_NATIVE=yes", "give auto, on or off"), ("PITOME_CACHE_GB=much", "is not a size in GB")],
+)
+def test_variables_without_meaning_are_told_without_torch(
+    variable: str, says: str, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(*variable.split("="))
+    done = run(["merge=tome", "weights=random", f"results={tmp_path}"], places["fake"])
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert f"{variable}" in done.stderr and says in done.stderr
+
+
 def test_weights_that_cannot_be_had_are_told_without_torch(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -157,6 +157,30 @@ def test_a_wrong_index_is_an_error_not_a_crash() -> None:
             plan.carry_out(x, size)
 
 
+def test_what_is_no_plan_of_these_tokens_is_left_to_the_plain_path() -> None:
+    x, size = torch.randn(2, 4, 3), torch.ones(2, 4)
+    right = [torch.tensor([part, part]) for part in ([0, 1, 2], [3], [0])]
+    done = native.carry_out(x, size, tuple(right), size, size[:, 1:].contiguous())
+    assert done is not None and done[0].shape == (2, 3, 3)
+    short, narrow = torch.ones(1, 4), torch.ones(2, 3)
+    for wrong in range(3):
+        for change in (Tensor.int, lambda part: part[:1], lambda part: torch.cat([part, part], 1)):
+            indices = [change(part) if at == wrong else part for at, part in enumerate(right)]
+            assert native.carry_out(x, size, tuple(indices), None, None) is None
+    for factors in ((short, size, narrow), (size, short, narrow), (size, narrow, narrow), (size, size, size)):
+        assert native.carry_out(x, factors[0], tuple(right), *factors[1:]) is None
+
+
+def test_the_default_device_is_that_of_no_index() -> None:
+    x = tokens((1, 9, 4), 1)
+    with torch.device("meta"):
+        plans = [
+            native.pitome_plan(x.metric, 1, 2, True, "paper", 0.9, 1.0),
+            native.tome_plan(x.metric, 1, 2),
+        ]
+    assert all(plan is not None and plan[0].device.type == "cpu" for plan in plans)
+
+
 def test_mean_of_heads_and_log_of_sizes() -> None:
     keys = torch.randn(2, 9, 3, 5, 12).permute(2, 0, 3, 1, 4)[1]
     mean = native.mean_of_heads(keys)
@@ -265,6 +289,10 @@ def made_anew() -> Iterator[None]:
         ({"PITOME_NATIVE": "off"}, "plain path: PITOME_NATIVE=off"),
         ({"PATH": ""}, "plain path: no C compiler found (cc, gcc or clang, or CC)"),
         ({"CC": "false"}, "plain path: false fails: without a word"),
+        ({"CC": "env -u NOTHING gcc"}, "compiled by env NOTHING gcc"),
+        ({"CC": "gcc '"}, "plain path: No closing quotation"),
+        ({"PITOME_CACHE": "/proc/none"}, "plain path: /proc/none/arrays cannot be written"),
+        ({"PITOME_CACHE": "~no-such-user/x"}, "plain path: Could not determine home directory"),
         ({"PITOME_NATIVE": "on"}, "compiled by "),
     ],
 )
