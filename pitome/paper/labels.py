@@ -82,7 +82,8 @@ def _ratio(point: Point) -> str:
     if "r" in point:
         return f"{R} {point['r']}"
     if "flops" in point:
-        return f"{FLOPS} {point['flops']:g}"
+        where = f", layers {layers}" if isinstance(layers := point.get("layers"), str) else ""
+        return f"{FLOPS} {point['flops']:g}{where}"
     if (schedule := shown_schedule(point.get("schedule"))) is not None:
         return f"{SCHEDULE} {shown(schedule)}"
     return f"{point.get('ratio', DEFAULT_RATIO):g}"

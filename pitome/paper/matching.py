@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from pitome.paper.files import conf_file, method_options
 from pitome.paper.points import OPTIONS, TRAINED_WITH, Point, has_options
 from pitome.records.identity import RESIZE, UNMERGED, canonical
 from pitome.records.schema import Record
+from pitome.sources.schedule_file import MADE, find_schedule, is_missing
 
 # Keys of a point that are compared by rules of their own.
 _SPECIAL = ("task", "model", "data", "merge", "mode", "layers", "weights", "control", "trainer", *AMOUNTS)
@@ -160,7 +162,21 @@ def _has_amount(point: Point, record: Record) -> bool:
     wanted |= {"layers": layers} if layers is not None else {}
     keys = (*AMOUNTS, "layers")
     asked = {key: record.method.asked[key] for key in keys if record.method.asked.get(key) is not None}
-    return bool(canonical(asked) == canonical(wanted))
+    return bool(canonical(_by_content(asked)) == canonical(_by_content(wanted)))
+
+
+def _by_content(amount: dict[str, Any]) -> dict[str, Any]:
+    """With what a schedule of this project does instead of its name: equal ones are run and recorded once."""
+    name = amount.get("schedule")
+    if not isinstance(name, str) or not name.startswith(MADE) or is_missing(name):
+        return amount
+    return amount | {"schedule": _content(name)}
+
+
+@functools.cache
+def _content(schedule: str) -> tuple[Mapping[str, Any], tuple[float, ...] | None]:
+    found = find_schedule(schedule)
+    return found.options(), found.ratio
 
 
 def _look_up(config: Mapping[str, Any], key: str) -> Any:

@@ -17,7 +17,7 @@ from pitome.records.schema import Record
 from pitome.records.statistics import LEVEL, Comparison, Interval, compare, holm
 from pitome.report.cells import NOTHING, metric, points
 from pitome.report.rendering import Table
-from pitome.sources.schedule_file import MADE, UNIFORM, find_schedule, is_missing
+from pitome.sources.schedule_file import MADE, UNIFORM
 
 KINDS = tuple(kind.rstrip("/") for kind in MADE)
 EVERY = "in every layer"  # the uniform ratio where the task merges in fewer
@@ -42,8 +42,6 @@ def table(item: PaperItem, records: Sequence[Record], outcomes: Outcomes) -> Tab
         *key, kind = place
         if found and found[0].score is not None:
             runs.setdefault((key[0], key[1], key[2]), {})[kind] = found[0]
-    for (model, method, target), here in runs.items():
-        _fill_in(here, f"{model}/{method}@{target}")
     lines = {key: here for key, here in runs.items() if UNIFORM in here and len(here) > 1}
     tests, every = (_tests(lines.values(), base, outcomes) for base in (UNIFORM, EVERY))
     if not tests:
@@ -121,19 +119,6 @@ def _outcomes(record: Record, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarra
 
 def _is_better(run: _ScheduleRun) -> bool:
     return run.difference.value > 0
-
-
-def _fill_in(here: dict[str, Record], name: str) -> None:
-    """Add the kinds whose schedule is equal to one that was run: equal runs are recorded once."""
-    lists = {
-        kind: (found.options(), found.ratio)
-        for kind in KINDS
-        if not is_missing(full := f"{kind}/{name}") and (found := find_schedule(full))
-    }
-    for kind, given in lists.items():
-        equal = (other for other in here if lists.get(other) == given)
-        if kind not in here and (other := next(equal, None)) is not None:
-            here[kind] = here[other]
 
 
 def _place(point: Point) -> tuple[str, str, str, str] | None:

@@ -77,6 +77,10 @@ def validate(config: Config) -> Reduction:
             f"data={config.data.name} is not available from source={config.source}; "
             f"available: auto, {', '.join(sources)}"
         )
+    if config.data.root is not None and "local" not in sources:
+        raise UsageError(
+            f"data={config.data.name} is made on the spot; leave out data.root={config.data.root}"
+        )
     check_source(config.source, config.data.root)
     checks.check(config)
     find_any(config)

@@ -32,6 +32,7 @@ CASES = {
     "task=vqa merge=divprune": "merge=divprune needs keep",
     "task=vqa merge=divprune ratio=0.9": "merge=divprune takes keep, not ratio",
     "keep=0.5 task=retrieval task.tower=tome": "task.tower=tome is for task=vqa, not for task=retrieval",
+    "task=vqa data=scenes_qa data.root=/tmp": "data=scenes_qa is made on the spot; leave out data.root=/tmp",
     "task=vqa merge=divprune keep=0.5 task.tower=pitme": "did you mean pitome or tome",
     "task=vqa merge=divprune keep=0.5 task.tower=divprune": "does not merge in the layers of a tower; did",
     "task=vqa merge=divprune keep=0.5 task.tower_ratio=0.9": "tower_ratio=0.9 goes with task.tower=NAME",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from pitome.paper.experiments import choose, load
+from pitome.paper.verdicts import judge
 from pitome.records.statistics import compare, holm
 from pitome.records.store import Store
 from pitome.report.items import SCHEDULES, outcomes_in, published_records, published_stores
+from pitome.report.layout import layouts
 from pitome.report.schedules import EVERY, KINDS, table
 
 OUTCOMES = outcomes_in(published_stores())
@@ -89,3 +91,17 @@ def test_beside_the_uniform_ratio_in_every_layer() -> None:
     ]
     assert f"of {len(p_values)} schedules, {sum(clear)} are significantly better" in made.notes[3]
     assert f"{len(clear) - sum(clear)} significantly worse" in made.notes[3]
+
+
+def test_reports_tell_the_two_uniform_ratios_apart_and_know_equal_schedules() -> None:
+    """`searched/minilm/tome@0.4` is the curve that was run as `scaled/minilm/tome@0.4`: recorded once."""
+    verdicts = judge("schedules_offline", [], published_records())
+    cells = {
+        row[2]: row[3]
+        for table in layouts(verdicts, [])
+        for row in table.rows
+        if row[:2] == ["MiniLM", "ToMe"]
+    }
+    assert cells["FLOPs 0.6"] != cells["FLOPs 0.6, layers every1"] != "-"
+    names = [f"schedule {kind}/minilm/tome@0.4" for kind in ("scaled", "searched")]
+    assert cells[names[0]] == cells[names[1]] != "-"
