@@ -138,7 +138,7 @@ def test_the_lines_in_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert seen == [[16, 15, 14, 13, 12]]
 
 
-NOT_FOR_OWN_METHODS = {"padding", "rows", "whole", "received", "keys", "text", "text_keys", "grid"}
+NOT_FOR_OWN_METHODS = {"padding", "rows", "whole", "received", "keys", "text", "text_keys", "grid", "native"}
 
 
 def test_the_page_lists_all_that_is_promised_given_and_returned() -> None:

@@ -14,13 +14,11 @@ Decide = Callable[[Tokens, int], Plan]
 
 
 def counts(n: int, remove: int) -> Iterator[tuple[int, int]]:
-    """Tokens and how many of them go, round by round: at most half in each, and one round at least."""
-    while True:
+    """Tokens and how many of them go, round by round: at most half in each."""
+    while remove > 0:
         step = min(remove, n // 2)
         yield n, step
         n, remove = n - step, remove - step
-        if remove <= 0:
-            return
 
 
 def in_rounds(tokens: Tokens, remove: int, decide: Decide) -> Plan:

@@ -145,9 +145,49 @@ def stride(t: Tokens, count: int) -> dict[int, dict[int, float]]:
     return {i: {i: 1.0} for i in kept}
 
 
+Rows = tuple[list[int], dict[int, int]]  # those that stay, in their new order; source -> the row it joins
+
+
+def in_rounds(
+    t: Tokens, count: int, decide: Callable[[list[Tensor], int], Rows]
+) -> dict[int, dict[int, float]]:
+    """Groups that join each other, at most half of them at a time."""
+    groups = [[i] for i in range(N)]
+    while len(groups) > count:
+        means = [t.x[0, group].mean(dim=0) for group in groups]
+        stay, joined = decide(means, min(len(groups) - count, len(groups) // 2))
+        for source, target in joined.items():
+            groups[target] = groups[target] + groups[source]
+        groups = [groups[i] for i in stay]
+    return {group[0]: {i: 1 / len(group) for i in group} for group in groups}
+
+
+def tome(t: Tokens, count: int) -> dict[int, dict[int, float]]:
+    def decide(x: list[Tensor], remove: int) -> Rows:
+        even, odd = range(0, len(x), 2), range(1, len(x), 2)
+        best = {i: max(odd, key=lambda j: cos(x[i], x[j])) for i in even}
+        order = sorted(even, key=lambda i: -cos(x[i], x[best[i]]))
+        return [*order[remove:], *odd], {i: best[i] for i in order[:remove]}
+
+    return in_rounds(t, count, decide)
+
+
+def pitome(t: Tokens, count: int) -> dict[int, dict[int, float]]:
+    """With margin 0, as in the last layer."""
+
+    def decide(x: list[Tensor], remove: int) -> Rows:
+        energy = [sum(c if (c := cos(a, b)) >= 0 else math.exp(c) - 1 for b in x) for a in x]
+        order = sorted(range(len(x)), key=lambda i: -energy[i])
+        a, b = order[: 2 * remove : 2], order[1 : 2 * remove : 2]
+        return [*order[2 * remove :], *b], {i: max(b, key=lambda j: cos(x[i], x[j])) for i in a}
+
+    return in_rounds(t, count, decide)
+
+
 TEXTS: dict[str, Callable[[Tokens, int], dict[int, dict[int, float]]]] = {
     "divprune": divprune, "cdpruner": cdpruner, "visionzip": visionzip, "vispruner": vispruner,
     "scope": scope, "prumerge": prumerge, "fastv": fastv, "dart": dart, "pool": pool, "stride": stride,
+    "tome": tome, "pitome": pitome,
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def tokens_of(n: int, seed: int = 0, batch: int = 2) -> Tokens:
         (16, 9, [(16, 8), (8, 1)]),
         (16, 15, [(16, 8), (8, 4), (4, 2), (2, 1)]),
         (7, 6, [(7, 3), (4, 2), (2, 1)]),
-        (5, 0, [(5, 0)]),
+        (5, 0, []),
     ],
 )
 def test_half_at_most_goes_in_a_round(n: int, remove: int, expected: list[tuple[int, int]]) -> None:
@@ -47,7 +47,7 @@ def test_one_plan_is_its_rounds(name: str, weighted: bool, n: int, remove: int) 
 
     # As layers do it, from one to the next; a layer at the depth has PiToMe's margin after the tower.
     x, size, members = tokens.x, tokens.size, torch.eye(n).expand(2, -1, -1)
-    for _, step in counts(n, remove) if remove else ():
+    for _, step in counts(n, remove):
         layer = dataclasses.replace(tokens, x=x, metric=x, size=size, layer=4, depth=4)
         one = method.plan(layer, step, options)
         x, size, members = one.apply(x), one.sizes(size), one.trace(members)

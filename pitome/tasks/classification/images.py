@@ -204,7 +204,7 @@ class ImageData(ClassData):
         samples = TestImages(files, ids, self.preprocess, info)
         return TolerantLoader(
             Tolerant(samples, ids, info, partial(samples.fill, self.workers) if samples.fits else None),
-            self.batch_size,
+            batch_size=self.batch_size,  # by name: Lightning makes loaders again, with what they were given
             num_workers=0 if samples.fits else self.workers,
             collate_fn=collate_tolerant,
         )

@@ -199,7 +199,10 @@ class RetrievalData(TrainingData):
 
     def _loader(self, split: Split) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(
-            Prepared(split.images, self.preprocess), self.batch_size, collate_fn=identity, num_workers=0
+            Prepared(split.images, self.preprocess),
+            batch_size=self.batch_size,
+            collate_fn=identity,
+            num_workers=0,
         )
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:

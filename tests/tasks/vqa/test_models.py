@@ -206,8 +206,8 @@ def test_folders_that_do_not_fit(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="has vision_feature_layer=-1 and own -2"):
         build_llava(model_of(other), str(folder))
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "smolvlm"}))
-    with pytest.raises(CheckpointError, match=r"of the kind smolvlm.* model\.arch=llava: its connector"):
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "idefics2"}))
+    with pytest.raises(CheckpointError, match=r"of the kind idefics2.* model\.arch=llava: its tower"):
         find_model("llava_7b", "shipped", str(folder))
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"no config\.json that can be read"):

@@ -262,11 +262,7 @@ def test_fastv_begins_after_the_layers_that_see_the_tower() -> None:
     ],
 )
 def test_user_errors_are_one_line(run: Run, capsys: Any, words: tuple[str, ...], says: str) -> None:
-    assert (
-        run(
-            *words, "limit=3", small=("task=vqa", "model=qwen3_vl_scenes", "data=scenes_qa", "weights=random")
-        )
-        == 2
-    )
+    small = ("task=vqa", "model=qwen3_vl_scenes", "data=scenes_qa", "weights=random")
+    assert run("data.root=null", *words, "limit=3", small=small) == 2
     err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(err) == 1 and says in err[0]
