@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,7 +282,10 @@ def test_an_offline_run_reads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     logger = loggers.open_logger(config, "tome", {"ratio": 0.9}, tmp_path, "0123456789abcdef")
     samples = {"id": ["x", "y"], "correct": [True, False]}
     loggers.close_logger(logger, {"top1": 0.5, "cost/macs": 2.0}, outcomes=samples, lower={"cost/macs"})
-    run = read_back(tmp_path)
+    end = time.monotonic() + 30
+    while not (run := read_back(tmp_path))["artifacts"] or "entity" not in run:
+        assert time.monotonic() < end, run  # W&B's own process may write a little after `finish`
+        time.sleep(0.2)
     assert (run["entity"], run["tags"], run["id"]) == ("team", ["a", "b"], "0123456789abcdef")
     assert run["summaries"] == {"top1": "max", "cost/macs": "min"} and run["group"] == CONFIG.group
     assert run["values"]["top1"] == 0.5 and run["values"]["cost/macs"] == 2.0
